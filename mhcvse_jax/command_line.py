@@ -1,0 +1,32 @@
+"""What the commands share: how errors and interrupts become one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.training.interrupt import Interrupted
+
+EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
+
+
+def run(command: Callable[[], None]) -> int:
+    """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except RunFailedError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except Interrupted:
+        print("stopped and saved; the same command goes on from here", file=sys.stderr)
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+        return EXIT_STOPPED
+    except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_STOPPED
+    return 0

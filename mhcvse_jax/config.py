@@ -1,0 +1,276 @@
+"""Every configuration key, once, with its unit; and how a command reads and overrides them.
+
+A file in `configs/` starts from `base()` and says only what differs. `base()` is MH-CVSE as its paper
+(arXiv:2412.19184) has it on Flickr30k, and CVSE (ECCV 2020) where the paper is silent.
+"""
+
+import difflib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mhcvse_jax.errors import InputError
+
+CHOICES = {
+    "data.format": ("scan", "scenes"),
+    "model.attention_input": ("unit", "scaled", "layer_norm"),
+    "model.pooling": ("mean", "attention"),
+    "model.graph_product": ("sparse", "dense"),
+    "model.consensus_norm": ("batch", "layer"),
+    "model.fusion": ("concat", "adap_sum", "weight_sum", "fixed_sum"),
+    "loss.weighting": ("eq15", "inverse", "fixed"),
+    "loss.reduction": ("sum", "mean"),
+    "compute_dtype": ("float32", "bfloat16"),
+    "matmul_precision": ("default", "tensorfloat32", "highest"),
+    "eval.protocol": ("standard",),
+}
+"""The values that a key of text may have, for the keys that choose between named ways."""
+
+
+def base() -> ConfigDict:
+    """Returns the configuration of the paper's Flickr30k run."""
+    config = ConfigDict()
+    config.seed = 0  # of parameters, dropout and the order of the batches
+    config.batch_size = 128  # pairs in a step, over all devices
+    config.num_epochs = 30  # at most; an epoch shows every training caption once
+    config.patience_epochs = 5  # epochs without a better dev rsum before training stops
+    config.compute_dtype = "float32"  # of the layers' arithmetic; parameters and losses are float32
+    config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
+
+    config.data = data = ConfigDict()
+    data.format = "scan"  # "scan": a directory in SCAN's layout; "scenes": made by the program
+    data.dir = ""  # the directory; for "scenes" the workdir's `scenes/` if empty
+    data.num_captions_per_image = 5
+    data.caption_lengths = (16, 24, 32, 48, 64)  # tokens; a batch is padded to the first that fits
+    data.prefetch_batches = 8  # read ahead of the device
+    data.read_threads = 4
+
+    data.scenes = scenes = ConfigDict()  # read only where format is "scenes"
+    scenes.num_train = 3000  # pictures
+    scenes.num_dev = 200
+    scenes.num_test = 500
+    scenes.num_regions = 12
+    scenes.feature_dim = 128
+    scenes.image_size = 112  # pixels
+    scenes.twin_share = 0.2  # of the pictures that share their objects with another, not their relations
+    scenes.seed = 0
+
+    config.text = text = ConfigDict()
+    text.vocabulary_path = ""  # SCAN's {name}_vocab.json; made from train and dev captions if empty
+    text.min_count = 4  # times that a token is seen before it enters the vocabulary
+    text.remove_stop_words = True
+    text.word_vectors_path = ""  # a GloVe or fastText text file; random vectors if empty
+
+    config.concepts = concepts = ConfigDict()
+    concepts.num = 300
+    concepts.shares = (7, 2, 1)  # of objects, properties and motions
+    concepts.words_path = ""  # CVSE's category_concepts.json, instead of mining the training captions
+    concepts.counts_path = ""  # CVSE's pickle of counts that goes with it
+    concepts.vectors_path = ""  # GloVe text, .npy or CVSE's pickle; seeded unit vectors if empty
+    concepts.vector_dim = 300
+    concepts.scale = 5.0  # s of f(P) = s^(P-u) - s^(-u)
+    concepts.shift = 0.02  # u
+    concepts.threshold = 0.3  # f(P) from which two concepts are neighbours
+    concepts.neighbour_weight = 0.25  # sum of a concept's neighbours' weights; its own is 1
+
+    config.model = model = ConfigDict()
+    model.name = "mhcvse"
+    model.embedding_dim = 1024  # D
+    model.word_dim = 300  # E
+    model.dropout_rate = 0.4  # of word vectors and of attention pooling
+    model.num_heads = 8  # 0 leaves self-attention out
+    model.attention_input = "scaled"  # "unit", "scaled" by sqrt(D), or "layer_norm"
+    model.attention_residual = False  # adds the input to what was attended
+    model.attention_dropout_rate = 0.0  # of attention weights
+    model.pooling = "mean"  # or CVSE's "attention"
+    model.train_concept_vectors = False
+    model.graph_product = "sparse"  # or "dense": equal, faster for small graphs on some devices
+    model.graph_slope = 0.2  # LeakyReLU's, between the two graph convolutions
+    model.consensus_norm = "batch"  # in the consensus modules; or "layer"
+    model.consensus_temperature = 10.0  # factor on concept scores before the softmax
+    model.label_temperature = 10.0  # factor on concept labels before the softmax
+    model.label_share = 0.35  # of the label in a caption's concept distribution
+    model.fusion = "weight_sum"
+    model.fixed_instance_weight = 0.85  # alpha of fixed_sum
+
+    config.loss = loss = ConfigDict()
+    loss.margin = 0.2  # cosine
+    loss.reduction = "sum"  # over the pairs of a batch
+    loss.weighting = "eq15"  # lambda = w / (1 + exp(-L)); "inverse" has exp(+L); "fixed" is w
+    loss.fusion_weight = 3.0
+    loss.instance_weight = 5.0
+    loss.consensus_weight = 1.0
+    loss.kl_weight = 2.0
+    loss.mask_same_image = True  # captions of one picture are not each other's negatives
+    loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count, not the hardest alone
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 2e-4  # peak
+    optimizer.warmup_epochs = 0.0  # linear, from 0, once at the start
+    optimizer.cosine_cycles = 1  # 1: one annealing over all epochs; more: restarts, equal cycles
+    optimizer.final_rate_share = 0.0  # of the peak, at the end of a cycle
+    optimizer.gcn_rate_factor = 1.0  # the graph convolutions' own rate, relative to the others'
+    optimizer.clip_norm = 2.0  # of the global gradient
+    optimizer.adam_b1 = 0.9
+    optimizer.adam_b2 = 0.999
+    optimizer.adam_eps = 1e-8
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.protocol = "standard"
+    evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
+    evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
+    evaluation.test_splits = ("test",)
+    evaluation.folds = (1,)  # per test split: 1, or the number of consecutive parts that are averaged
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.keep_best = 1  # epochs kept by dev rsum, beside the latest
+    checkpoint.keep_latest = 1
+
+    config.log = log = ConfigDict()
+    log.every_steps = 50  # how often logged values are fetched from the device
+    log.collapse_steps = 300  # at the collapse value before a loss is reported as collapsed
+    log.matches = 0  # test queries drawn with their matches at the end, where pictures are known
+    log.image_dir = ""  # pictures by their file names, for the matches
+    return config
+
+
+def check(config: ConfigDict) -> None:
+    """Raises InputError for the first value that no run could use, naming its key."""
+    for key, choices in CHOICES.items():
+        value = lookup(config, key)
+        if value not in choices:
+            raise InputError(f"config.{key} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+    positive = """batch_size num_epochs patience_epochs data.num_captions_per_image data.prefetch_batches
+        data.read_threads text.min_count concepts.num concepts.vector_dim model.embedding_dim model.word_dim
+        optimizer.learning_rate optimizer.cosine_cycles optimizer.gcn_rate_factor optimizer.clip_norm
+        eval.batch_size checkpoint.keep_best checkpoint.keep_latest log.every_steps log.collapse_steps"""
+    for key in positive.split():
+        if not lookup(config, key) > 0:
+            raise InputError(f"config.{key} is {lookup(config, key)}; expected more than 0")
+    not_negative = """model.num_heads loss.margin loss.fusion_weight loss.instance_weight
+        loss.consensus_weight loss.kl_weight loss.all_negatives_epochs optimizer.warmup_epochs log.matches seed"""
+    for key in not_negative.split():
+        if lookup(config, key) < 0:
+            raise InputError(f"config.{key} is {lookup(config, key)}; expected 0 or more")
+    shares = """model.dropout_rate model.attention_dropout_rate model.label_share model.fixed_instance_weight
+        optimizer.final_rate_share eval.consensus_weight data.scenes.twin_share"""
+    for key in shares.split():
+        if not 0 <= lookup(config, key) <= 1:
+            raise InputError(f"config.{key} is {lookup(config, key)}; expected a share between 0 and 1")
+    heads, dim = config.model.num_heads, config.model.embedding_dim
+    if heads and dim % heads:
+        raise InputError(f"config.model.num_heads is {heads}, which does not divide model.embedding_dim {dim}")
+    lengths = config.data.caption_lengths
+    if not lengths or any(length < 2 for length in lengths) or sorted(set(lengths)) != list(lengths):
+        raise InputError(f"config.data.caption_lengths is {lengths}; expected rising lengths of 2 or more")
+    if len(config.eval.folds) != len(config.eval.test_splits):
+        raise InputError(
+            f"config.eval.folds is {config.eval.folds}; expected one number for each of "
+            f"eval.test_splits {config.eval.test_splits}"
+        )
+    if bool(config.concepts.words_path) != bool(config.concepts.counts_path):
+        raise InputError("config.concepts.words_path and config.concepts.counts_path go together; one is empty")
+    if config.optimizer.warmup_epochs >= config.num_epochs:
+        raise InputError(
+            f"config.optimizer.warmup_epochs is {config.optimizer.warmup_epochs}; "
+            f"expected less than num_epochs {config.num_epochs}"
+        )
+
+
+def lookup(config: ConfigDict, key: str) -> Any:
+    """Returns the value of a dotted key, `model.num_heads` for example."""
+    value = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def keys(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Returns all dotted keys of a configuration, in the order of their definition."""
+    found = []
+    for key, value in config.items():
+        found += keys(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [prefix + key]
+    return found
+
+
+def read(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Returns the configuration of a file in `configs/` with `--config.key=value` overrides applied.
+
+    Args:
+      path: a Python file with a function `get_config()`.
+      overrides: each `--config.some.key=value`, or `--config.some.key` followed by the value.
+
+    Raises:
+      InputError: the file is missing or fails; a key is unknown; a value has another type or is unusable.
+    """
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"--config {path}: no such file")
+    holder = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=holder)
+    try:
+        rest = holder(["mhcvse_jax", f"--config={path}", *overrides])[1:]
+        config = holder["config"].value
+    except (AttributeError, KeyError, flags.UnrecognizedFlagError) as error:
+        raise InputError(_explain_key_error(error, overrides)) from error
+    except flags.IllegalFlagValueError as error:
+        raise InputError(str(error).replace("flag ", "", 1)) from error
+    except (ImportError, SyntaxError, NameError, TypeError, ValueError) as error:
+        raise InputError(f"--config {path}: {type(error).__name__}: {error}") from error
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}; expected --config.key=value")
+    unknown = sorted(set(keys(config)) - set(keys(base())))
+    if unknown:
+        raise InputError(f"--config {path} sets config.{unknown[0]}, which does not exist{_nearest(unknown[0])}")
+    check(config)
+    return config.lock()
+
+
+def _explain_key_error(error: Exception, overrides: Sequence[str]) -> str:
+    known = set(keys(base()))
+    for override in overrides:
+        name = override.split("=", 1)[0].lstrip("-")
+        key = name.removeprefix("config.")
+        if name.startswith("config.") and key not in known:
+            return f"config.{key} does not exist{_nearest(key)}"
+        if override.startswith("-") and not name.startswith("config."):
+            return f"unknown option {override!r}; overrides are written --config.key=value"
+    return str(error)
+
+
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key, keys(base()), n=1, cutoff=0.5)
+    return f"; the nearest key is config.{near[0]}" if near else ""
+
+
+def save(config: ConfigDict, path: pathlib.Path) -> None:
+    """Writes the resolved configuration as JSON, keys sorted."""
+    path.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load(path: pathlib.Path) -> ConfigDict:
+    """Returns the configuration that `save` wrote.
+
+    Raises:
+      InputError: the file is missing, not JSON, or its keys are not those of `base()`.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a workdir that a run has written")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    config = base()
+    missing = sorted(set(keys(config)) ^ set(keys(ConfigDict(saved))))
+    if missing:
+        raise InputError(f"{path}: config.{missing[0]} is not in both the file and this version of the program")
+    for key in keys(config):
+        value = lookup(ConfigDict(saved), key)
+        parent, _, name = key.rpartition(".")
+        target = lookup(config, parent) if parent else config
+        target[name] = tuple(value) if isinstance(target[name], tuple) else value
+    check(config)
+    return config.lock()

@@ -1,0 +1,1 @@
+"""From files to batches: the SCAN layout, captions, concepts and their graph."""

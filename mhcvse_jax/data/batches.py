@@ -1,0 +1,93 @@
+"""Batches for training and encoding: fixed shapes, an order that can be repeated, read ahead of the device."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from mhcvse_jax.data.dataset import Split
+
+
+class Batch(NamedTuple):
+    """Pairs of a picture and one of its captions."""
+
+    regions: np.ndarray  # <float32>[batch, regions, features]
+    tokens: np.ndarray  # <int32>[batch, words], 0 at padding
+    lengths: np.ndarray  # <int32>[batch]
+    labels: np.ndarray  # <bool>[batch, concepts], of the pictures
+    image_index: np.ndarray  # <int32>[batch] the picture of each pair within its split
+
+
+def padded_length(longest: int, caption_lengths: Sequence[int]) -> int:
+    """Returns the first of the rising lengths that holds `longest` tokens; past the last, its next multiple.
+
+    Each length is one shape, so one compilation; a caption is never cut.
+    """
+    for length in caption_lengths:
+        if longest <= length:
+            return length
+    last = caption_lengths[-1]
+    return -(-longest // last) * last
+
+
+def epoch_order(num_captions: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Returns <int64>[num_captions], the order of an epoch: a function of seed and epoch alone."""
+    return np.random.default_rng([seed, epoch]).permutation(num_captions)
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Returns the full batches of an epoch; the captions of a last, smaller one come in another epoch's."""
+    return len(split.lengths) // batch_size
+
+
+def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int]) -> Batch:
+    """Returns the pairs of the captions with these indices; reads their pictures' features from the file."""
+    lengths = split.lengths[captions]
+    image_index = split.image_of_caption[captions]
+    return Batch(
+        regions=read_regions(split, image_index),
+        tokens=pad_tokens(split.tokens[captions], padded_length(lengths.max(), caption_lengths)),
+        lengths=lengths,
+        labels=split.image_labels[image_index],
+        image_index=image_index,
+    )
+
+
+def read_regions(split: Split, images: np.ndarray) -> np.ndarray:
+    """Returns <float32>[images, regions, features] of the pictures with these indices.
+
+    Costs a read of regions * features * 4 bytes a picture where the file is not in the page cache.
+    """
+    return np.asarray(split.regions[split.rows[images]], np.float32)
+
+
+def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
+    """Returns <int32>[captions, length] of tokens <int32>[captions, any], none of whose words is cut."""
+    width = tokens.shape[1]
+    return tokens[:, :length] if width >= length else np.pad(tokens, ((0, 0), (0, length - width)))
+
+
+def training_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    caption_lengths: Sequence[int],
+    seed: int,
+    epoch: int,
+    first_step: int,
+    threads: int,
+    prefetch: int,
+) -> Iterator[Batch]:
+    """Yields the batches of an epoch from `first_step` (within the epoch) on, read ahead by threads.
+
+    Each batch is a function of (seed, epoch, step), so a resumed epoch goes on exactly where it was.
+    """
+    order = epoch_order(len(split.lengths), seed=seed, epoch=epoch)
+
+    def read(step: int) -> Batch:
+        captions = order[step * batch_size : (step + 1) * batch_size]
+        return read_batch(split, captions, caption_lengths)
+
+    steps = grain.MapDataset.range(first_step, steps_per_epoch(split, batch_size)).map(read)
+    yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))

@@ -1,0 +1,13 @@
+"""The errors that the commands turn into one clear line and an exit code."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: a file, a directory, a configuration value.
+
+    The message names the file or key, what was found and what was expected. The commands
+    print it as one line on stderr and leave with exit code 2.
+    """
+
+
+class RunFailedError(RuntimeError):
+    """The run itself went wrong, a loss that is not finite for example. Exit code 3."""

@@ -1,0 +1,59 @@
+"""One vector for a picture or a caption from its regions or words."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mhcvse_jax.layers.normalize import l2_normalize
+
+
+def mean_pool(elements: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Returns <float32>[batch, D], the mean over the elements that `mask` <bool>[batch, elements] keeps."""
+    elements = elements.astype(jnp.float32)
+    if mask is None:
+        return jnp.mean(elements, axis=1)
+    kept = mask.astype(jnp.float32)[..., None]
+    return jnp.sum(elements * kept, axis=1) / jnp.maximum(jnp.sum(kept, axis=1), 1.0)
+
+
+class AttentionPooling(nn.Module):
+    """The sum of elements weighted by how well each fits their mean (CVSE, ECCV 2020, section 3.2).
+
+    h_i = g1(x_i) * g2(q), q the mean of the elements; weights = softmax over i of Linear(h_i), with
+    g = Linear, batch norm, tanh, dropout. CVSE has the batch norm for regions only, and there that of g1
+    keeps its statistics by region slot.
+
+    Attributes:
+      batch_norm: as for regions; off for words.
+      dropout_rate: of g1 and g2.
+      dtype: of the arithmetic.
+    """
+
+    batch_norm: bool
+    dropout_rate: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
+        """Returns <float32>[batch, D] unit vectors, from elements [batch, elements, D] and their mask."""
+        query = mean_pool(elements, mask)
+        if not self.batch_norm:  # CVSE normalises a caption's mean, not a picture's
+            query = l2_normalize(query)
+        fit = self._branch(elements, 1, "element", train) * self._branch(query, -1, "query", train)[:, None]
+        scores = nn.Dense(1, dtype=self.dtype, name="score")(fit)[..., 0].astype(jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask, scores, -jnp.inf)
+        weights = nn.softmax(scores)
+        return l2_normalize(jnp.einsum("bn,bnd->bd", weights, elements.astype(jnp.float32)))
+
+    def _branch(self, x: jax.Array, norm_axis: int, name: str, train: bool) -> jax.Array:
+        x = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x)
+        if self.batch_norm:
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                axis=norm_axis,
+                momentum=0.9,
+                dtype=self.dtype,
+                name=f"{name}_norm",
+            )(x)
+        return nn.Dropout(self.dropout_rate, deterministic=not train)(nn.tanh(x))

@@ -1,0 +1,98 @@
+"""The four loss terms, pair by pair (MH-CVSE Eq. 4 and the text around it)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mhcvse_jax.models.embeddings import Embeddings
+
+
+class LossTerms(NamedTuple):
+    """A value for each term: a loss, its weight lambda, or a base weight."""
+
+    fusion: jax.Array
+    instance: jax.Array
+    consensus: jax.Array
+    kl: jax.Array
+
+
+def contrastive_loss(
+    similarity: jax.Array, *, margin: float, is_negative: jax.Array, hardest: jax.Array | bool
+) -> jax.Array:
+    """Hinge loss of each pair against its negatives, both directions (VSE++ Eq. 6).
+
+    Args:
+      similarity: <float32>[image, text] cosine in [-1, 1]; pair i is (i, i).
+      margin: cosine by which a pair must lead its negatives.
+      is_negative: <bool>[image, text], false on the diagonal and where picture and caption may belong together.
+      hardest: true: the hardest negative of each direction counts; false: all are summed.
+
+    Returns:
+      <float32>[batch], 0 where the margin holds in both directions.
+    """
+    positive = jnp.diagonal(similarity)
+    against_texts = jnp.where(is_negative, jnp.maximum(margin + similarity - positive[:, None], 0.0), 0.0)
+    against_images = jnp.where(is_negative, jnp.maximum(margin + similarity - positive[None, :], 0.0), 0.0)
+    of_hardest = jnp.max(against_texts, axis=1) + jnp.max(against_images, axis=0)
+    of_all = jnp.sum(against_texts, axis=1) + jnp.sum(against_images, axis=0)
+    return jnp.where(hardest, of_hardest, of_all)
+
+
+def kl_divergence(text: jax.Array, image: jax.Array) -> jax.Array:
+    """KL(text || image) of each pair's distributions <float32>[batch, concepts]; <float32>[batch], 0 or more."""
+    tiny = jnp.finfo(jnp.float32).tiny
+    return jnp.sum(text * (jnp.log(jnp.maximum(text, tiny)) - jnp.log(jnp.maximum(image, tiny))), axis=-1)
+
+
+def negatives(image_index: jax.Array, *, mask_same_image: bool) -> jax.Array:
+    """Returns <bool>[image, text], the pairs of a batch that are no match.
+
+    Args:
+      image_index: <int32>[batch] the picture of each pair.
+      mask_same_image: whether the other captions of a pair's picture are left out, or only the pair itself.
+    """
+    if mask_same_image:
+        return image_index[:, None] != image_index[None, :]
+    return ~jnp.eye(len(image_index), dtype=bool)
+
+
+def loss_terms(
+    image: Embeddings,
+    text: Embeddings,
+    image_index: jax.Array,
+    *,
+    margin: float,
+    mask_same_image: bool,
+    hardest: jax.Array | bool,
+    reduction: str,
+) -> LossTerms:
+    """Returns the four losses of a batch, each a <float32> scalar.
+
+    Args:
+      image: embeddings of the batch's pictures.
+      text: embeddings of its captions, pair by pair.
+      image_index: <int32>[batch] the picture of each pair.
+      margin: see `contrastive_loss`.
+      mask_same_image: see `negatives`.
+      hardest: see `contrastive_loss`.
+      reduction: "sum" over the batch, or "mean".
+    """
+    is_negative = negatives(image_index, mask_same_image=mask_same_image)
+    reduce = {"sum": jnp.sum, "mean": jnp.mean}[reduction]
+
+    def contrast(images, texts):
+        similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
+        return reduce(contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest))
+
+    return LossTerms(
+        fusion=contrast(image.fused, text.fused),
+        instance=contrast(image.instance, text.instance),
+        consensus=contrast(image.consensus, text.consensus),
+        kl=reduce(kl_divergence(text.concepts, image.concepts)),
+    )
+
+
+def collapse_value(batch_size: int, margin: float, reduction: str) -> float:
+    """Returns what a contrastive loss is when all embeddings are one: each pair violates both margins in full."""
+    return 2 * margin * (batch_size if reduction == "sum" else 1)

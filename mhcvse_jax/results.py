@@ -1,0 +1,60 @@
+"""`results.json`: the recalls of a run, and what they were computed with."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+PACKAGES = ("mhcvse_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jraph", "numpy")
+
+
+def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, seconds: float, **more: Any) -> None:
+    """Writes the rows with versions, device, seed, git revision and seconds of training, all at once."""
+    content = {
+        "results": rows,
+        **more,
+        "versions": versions(),
+        "device": device_name(),
+        "seed": seed,
+        "git_revision": git_revision(),
+        "seconds": round(seconds, 1),
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def load_results(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what `save_results` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def device_name() -> str:
+    """Returns number and kind of the devices, `8 x NVIDIA H200` for example."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def git_revision() -> str:
+    """Returns the commit of the program's source, `-dirty` where it was changed since; "unknown" outside git."""
+    source = pathlib.Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,92 @@
+"""The embeddings of a whole split, each picture and caption encoded once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import grain
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+from jax.sharding import Mesh
+
+from mhcvse_jax.data import batches
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.mesh import by_batch, replicated
+
+
+class EncodedSplit(NamedTuple):
+    """Embeddings of all pictures and captions of a split, in its order."""
+
+    image: Embeddings  # each [images, ...]
+    text: Embeddings  # each [captions, ...]
+
+
+class Encoder:
+    """Encodes splits with one model; holds the compiled functions, one a shape."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: jraph.GraphsTuple,
+        mesh: Mesh,
+        *,
+        batch_size: int,
+        caption_lengths: Sequence[int],
+        threads: int,
+        prefetch: int,
+    ):
+        """Takes the model, its concept graph and the devices; `batch_size` is over all of these."""
+        self._mesh = mesh
+        self._batch_size = batch_size
+        self._caption_lengths = caption_lengths
+        self._reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        everywhere, split = replicated(mesh), by_batch(mesh)
+
+        def images(variables, regions):
+            return model.apply(variables, regions, graph, method="encode_images")
+
+        def texts(variables, tokens, lengths, labels):
+            return model.apply(variables, tokens, lengths, labels, graph, method="encode_texts")
+
+        self._images = jax.jit(images, in_shardings=(everywhere, split), out_shardings=everywhere)
+        self._texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
+
+    def __call__(self, variables: Any, split: Split) -> EncodedSplit:
+        """Returns the embeddings of a split; a caption's label comes from its own words alone.
+
+        Captions are encoded in the order of their lengths, so that short ones are not padded like long ones.
+
+        Args:
+          variables: the model's `params` and `batch_stats`.
+          split: what to encode.
+        """
+
+        def read_texts(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
+            lengths = split.lengths[chosen]
+            length = batches.padded_length(lengths.max(), self._caption_lengths)
+            return batches.pad_tokens(split.tokens[chosen], length), lengths, split.caption_labels[chosen]
+
+        def read_images(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
+            return (batches.read_regions(split, chosen),)
+
+        return EncodedSplit(
+            image=self._encode(self._images, variables, read_images, np.arange(split.num_images)),
+            text=self._encode(self._texts, variables, read_texts, np.argsort(split.lengths, kind="stable")),
+        )
+
+    def _encode(
+        self, function: Callable, variables: Any, read: Callable[[np.ndarray], tuple], order: np.ndarray
+    ) -> Embeddings:
+        # The last batch repeats its last element: one shape, and the devices divide it.
+        size = self._batch_size
+        padded = np.concatenate([order, np.repeat(order[-1:], -len(order) % size)])
+        chunks = grain.MapDataset.range(len(padded) // size).map(lambda i: read(padded[i * size : (i + 1) * size]))
+        sharding = by_batch(self._mesh)
+        encoded = [
+            function(variables, *jax.device_put(chunk, sharding)) for chunk in chunks.to_iter_dataset(self._reading)
+        ]
+        place = jnp.asarray(np.argsort(order, kind="stable"))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *encoded)

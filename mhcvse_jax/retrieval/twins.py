@@ -1,0 +1,67 @@
+"""Recall on pictures that share their objects with another picture, but not their relations.
+
+Only who stands where tells twins apart, so a model that reads a caption as a bag of words, or a picture as a bag
+of objects, is right half of the time. The built-in data set has them, in `{split}_twins.npz`.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.retrieval.ranks import ranks
+from mhcvse_jax.retrieval.recall import Retrieval, recall
+
+
+class Twins(NamedTuple):
+    """Which pictures of a split are twins."""
+
+    twin: np.ndarray  # <int64>[images] the other picture, or -1
+    tells_apart: np.ndarray  # <bool>[captions] true of its picture and false of the twin
+
+
+def read(directory: pathlib.Path, split: str) -> Twins | None:
+    """Returns the twins of a split; None where the data set has none."""
+    path = directory / f"{split}_twins.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return Twins(arrays["twin"], arrays["tells_apart"])
+
+
+def measure(encoded: EncodedSplit, split: Split, pairs: Twins) -> dict[str, Any]:
+    """Returns how well the fused embedding does on twins.
+
+    Returns:
+      `num_images`, `num_captions`: twins, and their captions that tell them apart.
+      `order_accuracy`: percent of those captions nearer to their own picture than to its twin; 50 is chance, a
+        tie counts against.
+      `recall`: of those captions and all twins among all pictures and captions of the split.
+    """
+    image, text = encoded.image.fused, encoded.text.fused
+    owner = split.image_of_caption
+    chosen = np.flatnonzero(pairs.tells_apart)
+    own, other = owner[chosen], pairs.twin[owner[chosen]]
+    lead = jnp.sum(text[chosen] * (image[own] - image[other]), axis=1)
+    all_ranks = ranks(image, text, owner)
+    among_all = Retrieval(recall(all_ranks.i2t[pairs.twin >= 0]), recall(all_ranks.t2i[chosen]))
+    return {
+        "split": split.name,
+        "num_images": int(np.sum(pairs.twin >= 0)),
+        "num_captions": len(chosen),
+        "order_accuracy": round(float(100 * jnp.mean(lead > 0)), 4),
+        "recall": among_all.to_dict(),
+    }
+
+
+def describe(measured: dict[str, Any]) -> str:
+    """Returns the measures as a line or two."""
+    found = measured["recall"]
+    return (
+        f"pictures that share their objects with another, not their relations ({measured['num_images']}):\n"
+        f"  a caption that tells the two apart is nearer to its own: {measured['order_accuracy']:.1f}% (chance 50); "
+        f"R@1 {found['i2t']['r1']:.1f} i2t, {found['t2i']['r1']:.1f} t2i"
+    )

@@ -1,0 +1,192 @@
+"""The training loop: epochs of steps, a validation after each, early stopping, the best checkpoint."""
+
+import collections
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mhcvse_jax.data import batches
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.losses import collapse_value
+from mhcvse_jax.mesh import by_batch
+from mhcvse_jax.retrieval import protocols
+from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.training.checkpoint import Checkpoints, Progress
+from mhcvse_jax.training.interrupt import Interrupted, InterruptRequest
+from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, check_finite
+from mhcvse_jax.training.progress_bar import ProgressBar
+from mhcvse_jax.training.step import Metrics, TrainState
+
+STEPS_IN_FLIGHT = 3  # dispatched and not finished: enough to keep a device busy, few enough for its memory
+
+
+def train(
+    config: ConfigDict,
+    state: TrainState,
+    progress: Progress,
+    *,
+    step_fn: Callable[[TrainState, batches.Batch], tuple[TrainState, Metrics]],
+    encode: Callable[[Any, Split], EncodedSplit],
+    train_split: Split,
+    dev_split: Split,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+) -> Progress:
+    """Returns the progress of a finished training; its best step is in `checkpoints`.
+
+    Goes on from `state` and `progress`, in the middle of an epoch too.
+
+    Raises:
+      Interrupted: a signal asked to stop; all is saved.
+      RunFailedError: a loss is not finite.
+    """
+    steps = batches.steps_per_epoch(train_split, config.batch_size)
+    first_step = int(state.step)
+    bar = ProgressBar(config.num_epochs * steps, first_step)
+    values = StepValues(
+        log, bar, CollapseWatch(
+            collapse_value(config.batch_size, config.loss.margin, config.loss.reduction), config.log.collapse_steps
+        ), config
+    )
+    earlier_seconds, started = progress.train_seconds, time.monotonic()
+
+    def save(rsum: float | None = None) -> None:
+        progress.train_seconds = earlier_seconds + time.monotonic() - started
+        checkpoints.save(state, progress, rsum)
+        log.flush()
+
+    def stop() -> None:
+        values.flush(epoch_name)
+        save()
+        checkpoints.wait()
+        raise Interrupted
+
+    step = first_step
+    try:
+        with InterruptRequest() as interrupt:
+            while progress.epochs_done < config.num_epochs and not _is_over(config, progress):
+                epoch = progress.epochs_done
+                epoch_name = f"{epoch + 1}/{config.num_epochs}"
+                values.restart_clock()
+                for batch in device_batches(config, train_split, mesh, epoch, step - epoch * steps):
+                    state, metrics = step_fn(state, batch)
+                    step += 1
+                    values.add(step, metrics, epoch_name)
+                    if interrupt.requested and step < (epoch + 1) * steps:
+                        stop()
+                values.flush(epoch_name)
+                rsum = validate(config, state, encode, dev_split, epoch_name, step, bar, log)
+                if not progress.record(rsum, step):
+                    bar.say(
+                        f"dev rsum {rsum:.1f}; best {progress.best_rsum:.1f}, "
+                        f"{progress.epochs_without_better} of {config.patience_epochs} epochs without a better one"
+                    )
+                save(rsum)
+                if interrupt.requested:
+                    checkpoints.wait()
+                    raise Interrupted
+    finally:
+        bar.close()
+        log.flush()
+    checkpoints.wait()
+    return progress
+
+
+def _is_over(config: ConfigDict, progress: Progress) -> bool:
+    return progress.epochs_without_better >= config.patience_epochs
+
+
+def device_batches(
+    config: ConfigDict, split: Split, mesh: Mesh, epoch: int, first_step: int
+) -> Iterator[batches.Batch]:
+    """Yields the batches of an epoch from a step on, split over the devices."""
+    host_batches = batches.training_batches(
+        split,
+        batch_size=config.batch_size,
+        caption_lengths=config.data.caption_lengths,
+        seed=config.seed,
+        epoch=epoch,
+        first_step=first_step,
+        threads=config.data.read_threads,
+        prefetch=config.data.prefetch_batches,
+    )
+    sharding = by_batch(mesh)
+    for batch in host_batches:
+        yield jax.device_put(batch, sharding)
+
+
+def validate(
+    config: ConfigDict,
+    state: TrainState,
+    encode: Callable[[Any, Split], EncodedSplit],
+    split: Split,
+    epoch_name: str,
+    step: int,
+    bar: ProgressBar,
+    log: MetricsLog,
+) -> float:
+    """Returns the fused rsum on the dev split; prints the table and logs the recalls of all embeddings."""
+    encoded = encode({"params": state.params, "batch_stats": state.batch_stats}, split)
+    results = protocols.standard(
+        encoded, split.image_of_caption, consensus_weight=config.eval.consensus_weight, folds=1
+    )
+    rows = protocols.result_rows(
+        results,
+        split=split.name,
+        protocol="standard",
+        folds=1,
+        num_images=split.num_images,
+        num_captions=split.num_captions,
+    )
+    bar.say(f"\nepoch {epoch_name}, step {step}\n{protocols.table(rows)}")
+    for row in rows:
+        flat = {f"{way}_{name}": value for way in ("i2t", "t2i") for name, value in row[way].items()}
+        log.write(step, flat | {"rsum": row["rsum"]}, kind=f"{split.name}_{row['embedding']}")
+    return results["fused"].rsum
+
+
+class StepValues:
+    """Fetches the metrics of many steps from the device at once, and writes each step's."""
+
+    def __init__(self, log: MetricsLog, bar: ProgressBar, watch: CollapseWatch, config: ConfigDict):
+        self._log, self._bar, self._watch = log, bar, watch
+        self._every, self._batch_size = config.log.every_steps, config.batch_size
+        self._waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Begins to measure the rate; what happened before, a validation say, does not count."""
+        self._since = time.monotonic()
+
+    def add(self, step: int, metrics: Metrics, epoch_name: str) -> None:
+        """Takes the metrics of a step that is under way; waits for the one STEPS_IN_FLIGHT before it."""
+        self._waiting.append((step, metrics))
+        if len(self._waiting) > STEPS_IN_FLIGHT:
+            jax.block_until_ready(self._waiting[-1 - STEPS_IN_FLIGHT][1]["loss"])
+        if len(self._waiting) >= self._every:
+            self.flush(epoch_name)
+
+    def flush(self, epoch_name: str) -> None:
+        """Fetches and writes all that waits."""
+        if not self._waiting:
+            return
+        fetched = jax.device_get(list(self._waiting))
+        self._waiting.clear()
+        now = time.monotonic()
+        rate = len(fetched) * self._batch_size / (now - self._since)
+        self._since = now
+        values: dict[str, float] = {}
+        for step, metrics in fetched:
+            values = {name: float(value) for name, value in metrics.items()}
+            self._log.write(step, values | {"examples_per_second": rate}, kind="train")
+            check_finite(step, values)
+            warning = self._watch.update(values)
+            if warning:
+                self._bar.say(f"warning: step {step}: {warning}")
+        self._log.flush()
+        self._bar.update(fetched[-1][0], epoch_name, values)

@@ -1,0 +1,46 @@
+"""Adam under a cosine schedule (MH-CVSE Eq. 16), with clipped gradients."""
+
+import jax
+import optax
+
+
+def learning_rate_schedule(
+    *, peak: float, total_steps: int, warmup_steps: int, cycles: int, final_share: float
+) -> optax.Schedule:
+    """Returns the rate by step: a linear warm-up from 0, then cosine annealing in `cycles` equal parts.
+
+    The paper speaks of cycles in section 2.3 and of one annealing in 3.5: one cycle is the second.
+
+    Args:
+      peak: the highest rate, at the start of each cycle.
+      total_steps: steps of the whole training, warm-up included.
+      warmup_steps: of the warm-up; 0 for none.
+      cycles: 1 or more.
+      final_share: of the peak, at the end of a cycle.
+    """
+    annealed = total_steps - warmup_steps
+    starts = [warmup_steps + round(i * annealed / cycles) for i in range(cycles + 1)]
+    schedules = [
+        optax.cosine_decay_schedule(peak, max(end - start, 1), alpha=final_share)
+        for start, end in zip(starts, starts[1:], strict=False)
+    ]
+    if warmup_steps:
+        schedules.insert(0, optax.linear_schedule(0.0, peak, warmup_steps))
+        return optax.join_schedules(schedules, starts[:-1])
+    return optax.join_schedules(schedules, starts[1:-1])
+
+
+def make_optimizer(
+    schedule: optax.Schedule, *, clip_norm: float, b1: float, b2: float, eps: float, gcn_rate_factor: float
+) -> optax.GradientTransformation:
+    """Returns clipping by global norm, Adam, and the schedule; the concept GCN's rate may have a factor."""
+
+    def is_gcn(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "concept_gcn", params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        optax.masked(optax.scale(gcn_rate_factor), is_gcn) if gcn_rate_factor != 1 else optax.identity(),
+        optax.scale_by_learning_rate(schedule),
+    )

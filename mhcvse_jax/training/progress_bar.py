@@ -1,0 +1,52 @@
+"""The progress of a training as a bar on a terminal, as plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+import tqdm
+
+LINE_SECONDS = 10.0  # between two plain lines
+
+
+class ProgressBar:
+    """Epoch, steps, rate, time left, each loss and its weight."""
+
+    def __init__(self, total_steps: int, first_step: int):
+        """Takes the steps of the whole training and those done before this start."""
+        self._total, self._first, self._step = total_steps, first_step, first_step
+        self._started = self._last_line = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(
+                total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1
+            )
+
+    def update(self, step: int, epoch: str, values: Mapping[str, float]) -> None:
+        """Shows that `step` steps are done, with the newest known values of a step."""
+        losses = "  ".join(
+            f"{name} {values[f'loss_{name}']:.3g} x{values[f'weight_{name}']:.3g}"
+            for name in ("fusion", "instance", "consensus", "kl")
+        )
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch}", refresh=False)
+            self._bar.set_postfix_str(losses, refresh=False)
+            self._bar.update(step - self._step)
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            rate = (step - self._first) / (self._last_line - self._started)
+            left = tqdm.tqdm.format_interval((self._total - step) / rate)
+            print(f"epoch {epoch}  step {step}/{self._total}  {rate:.2f} steps/s  {left} left  {losses}", flush=True)
+        self._step = step
+
+    def say(self, text: str) -> None:
+        """Prints a line or more without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()

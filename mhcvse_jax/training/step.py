@@ -1,0 +1,153 @@
+"""One training step over all devices: embeddings, four losses, their weights, gradients, update."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import jraph
+import optax
+from jax.sharding import Mesh
+
+from mhcvse_jax.data.batches import Batch
+from mhcvse_jax.layers.self_attention import attention_entropy
+from mhcvse_jax.loss_weighting import loss_weights
+from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.mesh import by_batch, replicated
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a step changes. Everything that decides the next step is in here or in the batch."""
+
+    step: jax.Array  # <int32>, steps done
+    params: Any
+    batch_stats: Any  # of batch norm; empty where there is none
+    opt_state: Any
+    key: jax.Array  # of dropout; a step folds its number in
+
+
+class LossSettings(NamedTuple):
+    """`config.loss` by name, with the epochs of all negatives in steps."""
+
+    margin: float
+    reduction: str
+    weighting: str
+    base_weights: LossTerms
+    mask_same_image: bool
+    all_negatives_steps: int
+
+
+def initialize(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    graph: jraph.GraphsTuple,
+    batch: Batch,
+    *,
+    seed: int,
+    mesh: Mesh,
+    word_vectors: tuple[jax.Array, jax.Array] | None = None,
+) -> TrainState:
+    """Returns the state before the first step, replicated over the mesh.
+
+    Args:
+      model: the model.
+      optimizer: what `make_optimizer` returned.
+      graph: the concept graph.
+      batch: any batch; only its shapes matter, beyond the batch axis.
+      seed: of parameters and dropout.
+      mesh: the devices.
+      word_vectors: <float32>[vocabulary, word_dim] and <bool>[vocabulary], true where a vector is to be used.
+    """
+    init_key, dropout_key = jax.random.split(jax.random.key(seed))
+
+    def create(batch):
+        variables = model.init(
+            init_key, batch.regions, batch.tokens, batch.lengths, batch.labels, graph, train=False
+        )
+        params = variables["params"]
+        if word_vectors is not None:
+            vectors, found = word_vectors
+            embed = params["text_gru"]["embed"]
+            embed["embedding"] = jnp.where(found[:, None], vectors, embed["embedding"])
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(params),
+            key=dropout_key,
+        )
+
+    one = jax.tree.map(lambda x: x[:1], batch)
+    return jax.jit(create, out_shardings=replicated(mesh))(one)
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    graph: jraph.GraphsTuple,
+    settings: LossSettings,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the compiled step: (state, batch) -> (next state, metrics).
+
+    The batch is split over the mesh; similarities, and with them the negatives, span the whole of it: XLA puts
+    in the collectives. The state is donated. Compiles once for each caption length of the batches.
+
+    Metrics are <float32> scalars on the device: `loss` (weighted total), `loss_*` and `weight_*` for each term,
+    `learning_rate`, `gradient_norm` (before clipping), `attention_entropy_*` where there is attention.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def objective(params):
+            (image, text), updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch.regions,
+                batch.tokens,
+                batch.lengths,
+                batch.labels,
+                graph,
+                train=True,
+                rngs={"dropout": jax.random.fold_in(state.key, state.step)},
+                mutable=["batch_stats", "intermediates"],
+            )
+            losses = loss_terms(
+                image,
+                text,
+                batch.image_index,
+                margin=settings.margin,
+                mask_same_image=settings.mask_same_image,
+                hardest=state.step >= settings.all_negatives_steps,
+                reduction=settings.reduction,
+            )
+            weights = loss_weights(losses, settings.base_weights, settings.weighting)
+            total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))
+            return total, (losses, weights, updated)
+
+        (total, (losses, weights, updated)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics = {"loss": total, "learning_rate": schedule(state.step)}
+        metrics |= {f"loss_{name}": value for name, value in losses._asdict().items()}
+        metrics |= {f"weight_{name}": value for name, value in weights._asdict().items()}
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        entropies = attention_entropy(updated.get("intermediates", {}))
+        metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
+        next_state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=updated.get("batch_stats", {}),
+            opt_state=opt_state,
+        )
+        return next_state, metrics
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, by_batch(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
