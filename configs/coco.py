@@ -13,6 +13,6 @@ def get_config():
     config = base()
     config.data.dir = "data/coco_precomp"
     config.model.fixed_instance_weight = 0.9
-    config.eval.test_splits = ("testall", "testall")
+    config.eval.test_split = "testall"
     config.eval.folds = (5, 1)
     return config

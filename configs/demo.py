@@ -1,6 +1,6 @@
 """MH-CVSE on the built-in data set of drawn scenes; trains in a minute or two on two CPU cores.
 
-    make demo        or        python -m mhcvse_jax.main --config configs/demo.py
+make demo        or        python -m mhcvse_jax.main --config configs/demo.py
 """
 
 from mhcvse_jax.config import base

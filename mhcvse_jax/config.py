@@ -8,15 +8,19 @@ import difflib
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mhcvse_jax.errors import InputError
 
+Config: TypeAlias = Any
+"""A ConfigDict with the keys of `base()`; type checkers cannot see these."""
+
 CHOICES = {
     "data.format": ("scan", "scenes"),
+    "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
     "model.pooling": ("mean", "attention"),
     "model.graph_product": ("sparse", "dense"),
@@ -31,9 +35,9 @@ CHOICES = {
 """The values that a key of text may have, for the keys that choose between named ways."""
 
 
-def base() -> ConfigDict:
+def base() -> Config:
     """Returns the configuration of the paper's Flickr30k run."""
-    config = ConfigDict()
+    config = _section()
     config.seed = 0  # of parameters, dropout and the order of the batches
     config.batch_size = 128  # pairs in a step, over all devices
     config.num_epochs = 30  # at most; an epoch shows every training caption once
@@ -41,7 +45,7 @@ def base() -> ConfigDict:
     config.compute_dtype = "float32"  # of the layers' arithmetic; parameters and losses are float32
     config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
 
-    config.data = data = ConfigDict()
+    config.data = data = _section()
     data.format = "scan"  # "scan": a directory in SCAN's layout; "scenes": made by the program
     data.dir = ""  # the directory; for "scenes" the workdir's `scenes/` if empty
     data.num_captions_per_image = 5
@@ -49,7 +53,7 @@ def base() -> ConfigDict:
     data.prefetch_batches = 8  # read ahead of the device
     data.read_threads = 4
 
-    data.scenes = scenes = ConfigDict()  # read only where format is "scenes"
+    data.scenes = scenes = _section()  # read only where format is "scenes"
     scenes.num_train = 3000  # pictures
     scenes.num_dev = 200
     scenes.num_test = 500
@@ -59,13 +63,13 @@ def base() -> ConfigDict:
     scenes.twin_share = 0.2  # of the pictures that share their objects with another, not their relations
     scenes.seed = 0
 
-    config.text = text = ConfigDict()
+    config.text = text = _section()
     text.vocabulary_path = ""  # SCAN's {name}_vocab.json; made from train and dev captions if empty
     text.min_count = 4  # times that a token is seen before it enters the vocabulary
     text.remove_stop_words = True
     text.word_vectors_path = ""  # a GloVe or fastText text file; random vectors if empty
 
-    config.concepts = concepts = ConfigDict()
+    config.concepts = concepts = _section()
     concepts.num = 300
     concepts.shares = (7, 2, 1)  # of objects, properties and motions
     concepts.words_path = ""  # CVSE's category_concepts.json, instead of mining the training captions
@@ -76,8 +80,9 @@ def base() -> ConfigDict:
     concepts.shift = 0.02  # u
     concepts.threshold = 0.3  # f(P) from which two concepts are neighbours
     concepts.neighbour_weight = 0.25  # sum of a concept's neighbours' weights; its own is 1
+    concepts.training_label = "image"  # a caption's label in training: its picture's; "caption": its own words'
 
-    config.model = model = ConfigDict()
+    config.model = model = _section()
     model.name = "mhcvse"
     model.embedding_dim = 1024  # D
     model.word_dim = 300  # E
@@ -97,7 +102,7 @@ def base() -> ConfigDict:
     model.fusion = "weight_sum"
     model.fixed_instance_weight = 0.85  # alpha of fixed_sum
 
-    config.loss = loss = ConfigDict()
+    config.loss = loss = _section()
     loss.margin = 0.2  # cosine
     loss.reduction = "sum"  # over the pairs of a batch
     loss.weighting = "eq15"  # lambda = w / (1 + exp(-L)); "inverse" has exp(+L); "fixed" is w
@@ -108,7 +113,7 @@ def base() -> ConfigDict:
     loss.mask_same_image = True  # captions of one picture are not each other's negatives
     loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count, not the hardest alone
 
-    config.optimizer = optimizer = ConfigDict()
+    config.optimizer = optimizer = _section()
     optimizer.learning_rate = 2e-4  # peak
     optimizer.warmup_epochs = 0.0  # linear, from 0, once at the start
     optimizer.cosine_cycles = 1  # 1: one annealing over all epochs; more: restarts, equal cycles
@@ -119,18 +124,18 @@ def base() -> ConfigDict:
     optimizer.adam_b2 = 0.999
     optimizer.adam_eps = 1e-8
 
-    config.eval = evaluation = ConfigDict()
+    config.eval = evaluation = _section()
     evaluation.protocol = "standard"
     evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
     evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
-    evaluation.test_splits = ("test",)
-    evaluation.folds = (1,)  # per test split: 1, or the number of consecutive parts that are averaged
+    evaluation.test_split = "test"
+    evaluation.folds = (1,)  # each reported: 1 is the whole split, n the mean over n consecutive parts
 
-    config.checkpoint = checkpoint = ConfigDict()
+    config.checkpoint = checkpoint = _section()
     checkpoint.keep_best = 1  # epochs kept by dev rsum, beside the latest
     checkpoint.keep_latest = 1
 
-    config.log = log = ConfigDict()
+    config.log = log = _section()
     log.every_steps = 50  # how often logged values are fetched from the device
     log.collapse_steps = 300  # at the collapse value before a loss is reported as collapsed
     log.matches = 0  # test queries drawn with their matches at the end, where pictures are known
@@ -138,7 +143,11 @@ def base() -> ConfigDict:
     return config
 
 
-def check(config: ConfigDict) -> None:
+def _section() -> Config:
+    return ConfigDict()
+
+
+def check(config: Config) -> None:
     """Raises InputError for the first value that no run could use, naming its key."""
     for key, choices in CHOICES.items():
         value = lookup(config, key)
@@ -167,11 +176,8 @@ def check(config: ConfigDict) -> None:
     lengths = config.data.caption_lengths
     if not lengths or any(length < 2 for length in lengths) or sorted(set(lengths)) != list(lengths):
         raise InputError(f"config.data.caption_lengths is {lengths}; expected rising lengths of 2 or more")
-    if len(config.eval.folds) != len(config.eval.test_splits):
-        raise InputError(
-            f"config.eval.folds is {config.eval.folds}; expected one number for each of "
-            f"eval.test_splits {config.eval.test_splits}"
-        )
+    if not config.eval.folds or any(folds < 1 for folds in config.eval.folds):
+        raise InputError(f"config.eval.folds is {config.eval.folds}; expected numbers of 1 or more")
     if bool(config.concepts.words_path) != bool(config.concepts.counts_path):
         raise InputError("config.concepts.words_path and config.concepts.counts_path go together; one is empty")
     if config.optimizer.warmup_epochs >= config.num_epochs:
@@ -181,7 +187,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def lookup(config: ConfigDict, key: str) -> Any:
+def lookup(config: Config, key: str) -> Any:
     """Returns the value of a dotted key, `model.num_heads` for example."""
     value = config
     for part in key.split("."):
@@ -189,7 +195,7 @@ def lookup(config: ConfigDict, key: str) -> Any:
     return value
 
 
-def keys(config: ConfigDict, prefix: str = "") -> list[str]:
+def keys(config: Config, prefix: str = "") -> list[str]:
     """Returns all dotted keys of a configuration, in the order of their definition."""
     found = []
     for key, value in config.items():
@@ -197,7 +203,7 @@ def keys(config: ConfigDict, prefix: str = "") -> list[str]:
     return found
 
 
-def read(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def read(path: str, overrides: Sequence[str] = ()) -> Config:
     """Returns the configuration of a file in `configs/` with `--config.key=value` overrides applied.
 
     Args:
@@ -210,16 +216,17 @@ def read(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not pathlib.Path(path).is_file():
         raise InputError(f"--config {path}: no such file")
     holder = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=holder)
+    arguments = ["mhcvse_jax", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=holder, sys_argv=arguments)
     try:
-        rest = holder(["mhcvse_jax", f"--config={path}", *overrides])[1:]
-        config = holder["config"].value
-    except (AttributeError, KeyError, flags.UnrecognizedFlagError) as error:
-        raise InputError(_explain_key_error(error, overrides)) from error
+        rest = holder(arguments)[1:]
+        config = _value(holder)
     except flags.IllegalFlagValueError as error:
         raise InputError(str(error).replace("flag ", "", 1)) from error
-    except (ImportError, SyntaxError, NameError, TypeError, ValueError) as error:
-        raise InputError(f"--config {path}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # the file is the user's program: anything may fail in it
+        raise InputError(_explain_override(overrides) or f"--config {path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config {path}: get_config() returned {config!r}; expected a configuration")
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; expected --config.key=value")
     unknown = sorted(set(keys(config)) - set(keys(base())))
@@ -229,7 +236,12 @@ def read(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config.lock()
 
 
-def _explain_key_error(error: Exception, overrides: Sequence[str]) -> str:
+def _value(holder: flags.FlagValues) -> Config:
+    return holder["config"].value
+
+
+def _explain_override(overrides: Sequence[str]) -> str | None:
+    """Returns what is wrong with the first override that names no key; None where all do."""
     known = set(keys(base()))
     for override in overrides:
         name = override.split("=", 1)[0].lstrip("-")
@@ -238,7 +250,7 @@ def _explain_key_error(error: Exception, overrides: Sequence[str]) -> str:
             return f"config.{key} does not exist{_nearest(key)}"
         if override.startswith("-") and not name.startswith("config."):
             return f"unknown option {override!r}; overrides are written --config.key=value"
-    return str(error)
+    return None
 
 
 def _nearest(key: str) -> str:
@@ -246,12 +258,12 @@ def _nearest(key: str) -> str:
     return f"; the nearest key is config.{near[0]}" if near else ""
 
 
-def save(config: ConfigDict, path: pathlib.Path) -> None:
+def save(config: Config, path: pathlib.Path) -> None:
     """Writes the resolved configuration as JSON, keys sorted."""
     path.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load(path: pathlib.Path) -> ConfigDict:
+def load(path: pathlib.Path) -> Config:
     """Returns the configuration that `save` wrote.
 
     Raises:
@@ -260,15 +272,15 @@ def load(path: pathlib.Path) -> ConfigDict:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a workdir that a run has written")
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+        saved = ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a configuration in JSON: {error}") from error
     config = base()
-    missing = sorted(set(keys(config)) ^ set(keys(ConfigDict(saved))))
-    if missing:
-        raise InputError(f"{path}: config.{missing[0]} is not in both the file and this version of the program")
+    differing = sorted(set(keys(config)) ^ set(keys(saved)))
+    if differing:
+        raise InputError(f"{path}: config.{differing[0]} is not in both the file and this version of the program")
     for key in keys(config):
-        value = lookup(ConfigDict(saved), key)
+        value = lookup(saved, key)
         parent, _, name = key.rpartition(".")
         target = lookup(config, parent) if parent else config
         target[name] = tuple(value) if isinstance(target[name], tuple) else value

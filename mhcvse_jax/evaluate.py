@@ -1,6 +1,6 @@
 """Evaluates a workdir's best checkpoint, with the configuration saved there.
 
-    python -m mhcvse_jax.evaluate --workdir runs/f30k --split test
+python -m mhcvse_jax.evaluate --workdir runs/f30k --split test
 """
 
 import argparse
@@ -29,10 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="what a run wrote")
     parser.add_argument("--split", default="test", help="test (default), dev, train, testall, ...")
     parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, if it is not where the run had it")
-    parser.add_argument("--protocol", default="standard", choices=config_lib.CHOICES["eval.protocol"],
-                        help="standard (default): each query is judged alone")
-    parser.add_argument("--folds", type=int, metavar="N",
-                        help="average over N consecutive parts (default: as the configuration says for the split)")
+    parser.add_argument(
+        "--protocol",
+        default="standard",
+        choices=config_lib.CHOICES["eval.protocol"],
+        help="standard (default): each query is judged alone",
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="average over N consecutive parts (default: as the configuration says for the split)",
+    )
     parser.add_argument("--output", type=path, metavar="FILE", help="write the results as JSON, too")
     parser.add_argument("--matches", type=path, metavar="FILE.png", help="draw a few queries with their top five")
     parser.add_argument("--image_dir", type=path, metavar="DIR", help="the pictures, for --matches")
@@ -51,13 +59,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     language = Language.load(workdir, remove_stop_words=config.text.remove_stop_words)
     experiment = Experiment.assemble(config, workdir, language)
     directory = dataset.data_directory(config, workdir)
-    split = dataset.load_split(
-        directory, arguments.split, language, captions_per_image=config.data.num_captions_per_image
-    )
-    encoded = experiment.encode(experiment.best_variables(split), split)
-    rows = []
-    for folds in folds_of(config, arguments):
-        rows += experiment.test(encoded, split, folds=folds)
+    split = experiment.load_split(directory, arguments.split)
+    encoded = experiment.encode_with_best(split)
+    folds = config.eval.folds if split.name == config.eval.test_split else (1,)
+    rows = experiment.test(encoded, split, [arguments.folds] if arguments.folds else folds)
     print(f"{arguments.protocol} protocol, {split.num_images:,} pictures, {split.num_captions:,} captions")
     print(protocols.table(rows))
     more = {}
@@ -74,14 +79,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
         ):
             raise InputError(f"--matches: no picture of the {split.name} split is in {image_dir}; name its --image_dir")
         print(f"matches in {arguments.matches}")
-
-
-def folds_of(config: config_lib.ConfigDict, arguments: argparse.Namespace) -> list[int]:
-    """Returns the numbers of folds to report for the split: those asked for, or the configuration's, or 1."""
-    if arguments.folds:
-        return [arguments.folds]
-    known = zip(config.eval.test_splits, config.eval.folds, strict=True)
-    return [folds for split, folds in known if split == arguments.split] or [1]
 
 
 if __name__ == "__main__":

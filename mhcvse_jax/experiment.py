@@ -1,58 +1,59 @@
-"""A configuration made into parts that work together: model, concept graph, devices, encoder."""
+"""A configuration made into parts that work together, and what is done with them: training and testing."""
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import jraph
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mhcvse_jax import models
-from mhcvse_jax.data import dataset
+from mhcvse_jax.config import Config
+from mhcvse_jax.data import batches, dataset, word_vectors
 from mhcvse_jax.data.dataset import Language, Split
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
+from mhcvse_jax.losses import LossTerms
 from mhcvse_jax.mesh import make_mesh
 from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
-from mhcvse_jax.training.checkpoint import Checkpoints
+from mhcvse_jax.training import loop
+from mhcvse_jax.training.checkpoint import Checkpoints, Progress
+from mhcvse_jax.training.metrics_log import MetricsLog
+from mhcvse_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from mhcvse_jax.training.step import LossSettings, init_variables, initialize, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """What training and evaluation share."""
 
-    config: ConfigDict
+    config: Config
     workdir: pathlib.Path
     mesh: Mesh
     language: Language
     model: nn.Module
-    graph: jraph.GraphsTuple
+    graph: ConceptGraph
     encode: Encoder
 
     @classmethod
     def assemble(
-        cls, config: ConfigDict, workdir: pathlib.Path, language: Language, devices: list[jax.Device] | None = None
+        cls, config: Config, workdir: pathlib.Path, language: Language, devices: Sequence[Any] | None = None
     ) -> "Experiment":
         """Returns the parts for a configuration, on the given devices or all.
 
         Raises:
           InputError: the devices do not divide a batch.
         """
-        if config.matmul_precision != "default":
-            jax.config.update("jax_default_matmul_precision", config.matmul_precision)
+        precision = None if config.matmul_precision == "default" else config.matmul_precision
+        jax.config.update("jax_default_matmul_precision", precision)
         mesh = make_mesh(devices)
-        for key in ("batch_size", "eval.batch_size"):
-            size = config.batch_size if key == "batch_size" else config.eval.batch_size
+        for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
             if size % mesh.size:
                 raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
-        model = models.build(
-            config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype
-        )
+        model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
         edges = dataset.graph_edges(language.concepts, config.concepts)
         graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
         encode = Encoder(
@@ -66,22 +67,84 @@ class Experiment:
         )
         return cls(config, workdir, mesh, language, model, graph, encode)
 
-    def variables_like(self, split: Split) -> Any:
-        """Returns the shapes of {params, batch_stats}, for a restore; allocates nothing."""
-        variables = jax.eval_shape(
-            lambda *arrays: self.model.init(jax.random.key(0), *arrays, self.graph, train=False),
-            jnp.zeros((1, *split.regions.shape[1:])),
-            jnp.zeros((1, 2), jnp.int32),
-            jnp.ones((1,), jnp.int32),
-            jnp.zeros((1, len(self.language.concepts.words)), bool),
+    def train(self, train_split: Split, dev_split: Split) -> Progress:
+        """Returns the progress of the finished training; goes on from the workdir's latest checkpoint."""
+        config = self.config
+        steps = batches.steps_per_epoch(train_split, config.batch_size)
+        if not steps:
+            captions = train_split.num_captions
+            raise InputError(f"config.batch_size is {config.batch_size}; expected at most the {captions} captions")
+        schedule = learning_rate_schedule(
+            peak=config.optimizer.learning_rate,
+            total_steps=config.num_epochs * steps,
+            warmup_steps=round(config.optimizer.warmup_epochs * steps),
+            cycles=config.optimizer.cosine_cycles,
+            final_share=config.optimizer.final_rate_share,
         )
-        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+        optimizer = make_optimizer(
+            schedule,
+            clip_norm=config.optimizer.clip_norm,
+            b1=config.optimizer.adam_b1,
+            b2=config.optimizer.adam_b2,
+            eps=config.optimizer.adam_eps,
+            gcn_rate_factor=config.optimizer.gcn_rate_factor,
+        )
+        state = initialize(
+            self.model,
+            optimizer,
+            self.graph,
+            regions_shape=train_split.regions.shape[1:],
+            seed=config.seed,
+            mesh=self.mesh,
+            word_vectors=_initial_word_vectors(config, self.language),
+        )
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        print(
+            f"model     {config.model.name}, D {config.model.embedding_dim}, {config.model.num_heads} heads, "
+            f"{config.model.fusion}: {parameters:,} parameters, {len(self.graph.edges):,} weights in the concept graph"
+        )
+        print(
+            f"training  {config.num_epochs} epochs of {steps:,} steps of {config.batch_size} pairs; "
+            f"{config.loss.weighting} weights, {config.loss.reduction} over the batch; seed {config.seed}",
+            flush=True,
+        )
+        settings = _loss_settings(config, steps)
+        step_fn = make_train_step(self.model, optimizer, schedule, self.graph, settings, self.mesh)
+        checkpoints = open_checkpoints(config, self.workdir)
+        progress = Progress()
+        latest = checkpoints.latest_step()
+        if latest is not None:
+            state, progress = checkpoints.restore(state, latest, self.mesh)
+            print(f"resuming  at step {latest:,}, epoch {latest // steps + 1}", flush=True)
+        log = MetricsLog(self.workdir, resume_step=latest or 0)
+        try:
+            return loop.train(
+                config,
+                state,
+                progress,
+                step_fn=step_fn,
+                encode=self.encode,
+                train_split=train_split,
+                dev_split=dev_split,
+                mesh=self.mesh,
+                checkpoints=checkpoints,
+                log=log,
+            )
+        finally:
+            log.close()
+            checkpoints.close()
 
-    def best_variables(self, split: Split) -> Any:
-        """Returns {params, batch_stats} of the workdir's best checkpoint.
+    def load_split(self, directory: pathlib.Path, name: str) -> Split:
+        """Returns a split of a directory, encoded with this experiment's vocabulary and concepts."""
+        return dataset.load_split(
+            directory, name, self.language, captions_per_image=self.config.data.num_captions_per_image
+        )
+
+    def encode_with_best(self, split: Split) -> EncodedSplit:
+        """Returns the embeddings of a split by the workdir's best checkpoint.
 
         Raises:
-          InputError: the workdir has none, or one of another model.
+          InputError: the workdir has none, or one of another model or of features of another width.
         """
         checkpoints = open_checkpoints(self.config, self.workdir)
         try:
@@ -89,31 +152,64 @@ class Experiment:
             best = -1 if latest is None else checkpoints.restore_progress(latest).best_step
             if best < 0:
                 raise InputError(f"{self.workdir}: no epoch has been validated yet; expected a best checkpoint")
-            return checkpoints.restore_model(self.variables_like(split), best, self.mesh)
+            shapes = jax.eval_shape(
+                lambda key: init_variables(self.model, self.graph, split.regions.shape[1:], key), jax.random.key(0)
+            )
+            variables = checkpoints.restore_model(shapes, best, self.mesh)
         finally:
             checkpoints.close()
+        return self.encode(variables, split)
 
-    def test(
-        self, encoded: EncodedSplit, split: Split, *, folds: int
-    ) -> list[dict[str, Any]]:
-        """Returns the rows of `results.json` for an encoded split."""
-        results = protocols.standard(
-            encoded, split.image_of_caption, consensus_weight=self.config.eval.consensus_weight, folds=folds
-        )
-        return protocols.result_rows(
-            results,
-            split=split.name,
-            protocol=self.config.eval.protocol,
-            folds=folds,
-            num_images=split.num_images,
-            num_captions=split.num_captions,
-        )
+    def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns the rows of `results.json` for an encoded split, for each number of folds."""
+        rows = []
+        for number in folds:
+            results = protocols.standard(
+                encoded,
+                split.image_of_caption,
+                consensus_weight=self.config.eval.consensus_weight,
+                folds=number,
+            )
+            rows += protocols.result_rows(
+                results,
+                split=split.name,
+                protocol=self.config.eval.protocol,
+                folds=number,
+                num_images=split.num_images,
+                num_captions=split.num_captions,
+            )
+        return rows
 
 
-def open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
+def open_checkpoints(config: Config, workdir: pathlib.Path) -> Checkpoints:
     """Returns the checkpoints of a workdir."""
     return Checkpoints(
         workdir / "checkpoints",
         keep_best=config.checkpoint.keep_best,
         keep_latest=config.checkpoint.keep_latest,
     )
+
+
+def _loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
+    loss = config.loss
+    return LossSettings(
+        margin=loss.margin,
+        reduction=loss.reduction,
+        weighting=loss.weighting,
+        base_weights=LossTerms(loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight),
+        mask_same_image=loss.mask_same_image,
+        all_negatives_steps=round(loss.all_negatives_epochs * steps_per_epoch),
+    )
+
+
+def _initial_word_vectors(config: Config, language: Language) -> word_vectors.WordVectors | None:
+    """Returns the vectors that the user brought, and says how many words they cover; None for random ones."""
+    if not config.text.word_vectors_path:
+        return None
+    words = language.vocabulary.words
+    vectors = word_vectors.read_word_vectors(config.text.word_vectors_path, words, config.model.word_dim)
+    print(
+        f"words     {config.text.word_vectors_path} has {vectors.found.sum():,} of {len(words):,} tokens "
+        f"({100 * vectors.found.mean():.1f}%)"
+    )
+    return vectors

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mhcvse_jax.models.embeddings import Embeddings
 
@@ -45,7 +46,7 @@ def kl_divergence(text: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.sum(text * (jnp.log(jnp.maximum(text, tiny)) - jnp.log(jnp.maximum(image, tiny))), axis=-1)
 
 
-def negatives(image_index: jax.Array, *, mask_same_image: bool) -> jax.Array:
+def negatives(image_index: jax.Array | np.ndarray, *, mask_same_image: bool) -> jax.Array:
     """Returns <bool>[image, text], the pairs of a batch that are no match.
 
     Args:
@@ -53,14 +54,14 @@ def negatives(image_index: jax.Array, *, mask_same_image: bool) -> jax.Array:
       mask_same_image: whether the other captions of a pair's picture are left out, or only the pair itself.
     """
     if mask_same_image:
-        return image_index[:, None] != image_index[None, :]
+        return jnp.asarray(image_index[:, None] != image_index[None, :])
     return ~jnp.eye(len(image_index), dtype=bool)
 
 
 def loss_terms(
     image: Embeddings,
     text: Embeddings,
-    image_index: jax.Array,
+    image_index: jax.Array | np.ndarray,
     *,
     margin: float,
     mask_same_image: bool,

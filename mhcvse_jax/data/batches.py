@@ -15,7 +15,7 @@ class Batch(NamedTuple):
     regions: np.ndarray  # <float32>[batch, regions, features]
     tokens: np.ndarray  # <int32>[batch, words], 0 at padding
     lengths: np.ndarray  # <int32>[batch]
-    labels: np.ndarray  # <bool>[batch, concepts], of the pictures
+    labels: np.ndarray  # <bool>[batch, concepts], of the captions
     image_index: np.ndarray  # <int32>[batch] the picture of each pair within its split
 
 
@@ -41,15 +41,22 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return len(split.lengths) // batch_size
 
 
-def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int]) -> Batch:
-    """Returns the pairs of the captions with these indices; reads their pictures' features from the file."""
+def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int], *, training_label: str) -> Batch:
+    """Returns the pairs of the captions with these indices; reads their pictures' features from the file.
+
+    Args:
+      split: where from.
+      captions: <int>[batch] indices of captions.
+      caption_lengths: see `padded_length`.
+      training_label: "image", a caption's label is its picture's; "caption", its own words'.
+    """
     lengths = split.lengths[captions]
     image_index = split.image_of_caption[captions]
     return Batch(
         regions=read_regions(split, image_index),
         tokens=pad_tokens(split.tokens[captions], padded_length(lengths.max(), caption_lengths)),
         lengths=lengths,
-        labels=split.image_labels[image_index],
+        labels=split.image_labels[image_index] if training_label == "image" else split.caption_labels[captions],
         image_index=image_index,
     )
 
@@ -73,6 +80,7 @@ def training_batches(
     *,
     batch_size: int,
     caption_lengths: Sequence[int],
+    training_label: str,
     seed: int,
     epoch: int,
     first_step: int,
@@ -87,7 +95,7 @@ def training_batches(
 
     def read(step: int) -> Batch:
         captions = order[step * batch_size : (step + 1) * batch_size]
-        return read_batch(split, captions, caption_lengths)
+        return read_batch(split, captions, caption_lengths, training_label=training_label)
 
     steps = grain.MapDataset.range(first_step, steps_per_epoch(split, batch_size)).map(read)
     yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))

@@ -3,10 +3,11 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, text, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data.concepts import Concepts
@@ -52,9 +53,13 @@ class Language:
     concept_vectors: np.ndarray  # <float32>[C, width] H0
     remove_stop_words: bool
 
-    def tokenize(self, caption: str) -> list[str]:
+    def tokenize(self, caption: str) -> Sequence[str]:
         """Returns the caption's tokens, without stop words where these are removed."""
-        return tokenize(caption, self.remove_stop_words)
+        return self.keep(text.tokenize(caption))
+
+    def keep(self, tokens: Sequence[str]) -> Sequence[str]:
+        """Returns the tokens that the model is shown."""
+        return without_stop_words(tokens) if self.remove_stop_words else tokens
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes vocabulary.json and concepts.npz."""
@@ -73,10 +78,9 @@ class Language:
         )
 
 
-def tokenize(caption: str, remove_stop_words: bool) -> list[str]:
-    """Returns the tokens of a caption, without function words if asked."""
-    tokens = text.tokenize(caption)
-    return [token for token in tokens if token not in text.stop_words()] if remove_stop_words else tokens
+def without_stop_words(tokens: Sequence[str]) -> list[str]:
+    """Returns the tokens that are not function words."""
+    return [token for token in tokens if token not in text.stop_words()]
 
 
 def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]], language: Language) -> Split:
@@ -99,7 +103,7 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
     )
 
 
-def data_directory(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Returns the directory of the data; the built-in data set is made there unless it is there."""
     if config.data.format == "scenes":
         directory = pathlib.Path(config.data.dir or workdir / "scenes")
@@ -110,73 +114,87 @@ def data_directory(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     return pathlib.Path(config.data.dir)
 
 
-def load_training(config: ConfigDict, directory: pathlib.Path) -> tuple[Split, Split, Language]:
+class TrainingData(NamedTuple):
+    """All that a training reads."""
+
+    train: Split
+    dev: Split
+    language: Language
+    concepts_found: int | None  # by the file of concept vectors, if the user brought one
+
+
+def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     """Returns the training and the dev split, and the language learned from them.
 
     The vocabulary is built from the training and dev captions, concepts and graph from the training captions.
     """
     per_image = config.data.num_captions_per_image
     train, dev = (read_split(directory, split, per_image) for split in ("train", "dev"))
-    check_width(dev, train.regions.shape, directory / "dev_ims.npy")
-    remove = config.text.remove_stop_words
-    train_tokens, dev_tokens = ([tokenize(c, remove) for c in split.captions] for split in (train, dev))
-    language = learn_language(config, train_tokens, dev_tokens)
-    return (
-        encode_split("train", train, train_tokens, language),
-        encode_split("dev", dev, dev_tokens, language),
+    if dev.regions.shape[1:] != train.regions.shape[1:]:
+        raise InputError(
+            f"{directory / 'dev_ims.npy'}: regions and features are {dev.regions.shape[1:]}; "
+            f"expected those of train_ims.npy, {train.regions.shape[1:]}"
+        )
+    train_tokens, dev_tokens = ([text.tokenize(c) for c in split.captions] for split in (train, dev))
+    language, concepts_found = learn_language(config, train_tokens, dev_tokens)
+    return TrainingData(
+        encode_split("train", train, [language.keep(tokens) for tokens in train_tokens], language),
+        encode_split("dev", dev, [language.keep(tokens) for tokens in dev_tokens], language),
         language,
+        concepts_found,
     )
 
 
-def load_split(
-    directory: pathlib.Path, name: str, language: Language, *, captions_per_image: int, width: int | None = None
-) -> Split:
-    """Returns a split encoded with a language that exists.
-
-    Raises:
-      InputError: as `read_split`; or the features are not `width` wide.
-    """
+def load_split(directory: pathlib.Path, name: str, language: Language, *, captions_per_image: int) -> Split:
+    """Returns a split encoded with a language that exists."""
     scan = read_split(directory, name, captions_per_image)
-    if width is not None:
-        check_width(scan, (0, 0, width), directory / f"{name}_ims.npy")
     return encode_split(name, scan, [language.tokenize(caption) for caption in scan.captions], language)
 
 
-def check_width(scan: ScanSplit, expected: tuple[int, ...], path: pathlib.Path) -> None:
-    """Raises InputError where a split's features are not as wide as expected."""
-    if scan.regions.shape[2] != expected[2]:
-        raise InputError(f"{path}: features are {scan.regions.shape[2]} wide; expected {expected[2]}")
-
-
 def learn_language(
-    config: ConfigDict, train_tokens: Sequence[Sequence[str]], dev_tokens: Sequence[Sequence[str]]
-) -> Language:
-    """Returns vocabulary and concepts, from the captions or from the files that the configuration names."""
-    if config.text.vocabulary_path:
-        vocabulary = Vocabulary.load(pathlib.Path(config.text.vocabulary_path))
-    else:
-        vocabulary = Vocabulary.build([*train_tokens, *dev_tokens], config.text.min_count)
+    config: Config, train_tokens: Sequence[Sequence[str]], dev_tokens: Sequence[Sequence[str]]
+) -> tuple[Language, int | None]:
+    """Returns vocabulary and concepts, and how many concepts the user's vectors cover (None: they are random).
+
+    Args:
+      config: the whole configuration; it may name files to take these from.
+      train_tokens: every token of the training captions: stop words tell the parts of speech of their neighbours.
+      dev_tokens: likewise of the dev captions, for the vocabulary alone.
+    """
     values = config.concepts
-    if values.words_path:
-        concepts = concepts_lib.read_cvse_concepts(
-            pathlib.Path(values.words_path), pathlib.Path(values.counts_path)
-        )
-        if len(concepts.words) != values.num:
-            raise InputError(
-                f"{values.words_path} has {len(concepts.words)} concepts; expected config.concepts.num, {values.num}"
-            )
-    else:
-        concepts = concepts_lib.mine_concepts(train_tokens, values.num, values.shares, text.stop_words())
+    concepts = find_concepts(values, train_tokens)
+    vectors = word_vectors.unit_vectors(values.num, values.vector_dim, config.seed)
+    num_found = None
     if values.vectors_path:
-        vectors = word_vectors.read_concept_vectors(
-            pathlib.Path(values.vectors_path), concepts.words, values.vector_dim
+        brought = word_vectors.read_concept_vectors(values.vectors_path, concepts.words, values.vector_dim)
+        vectors = np.where(brought.found[:, None], brought.vectors, vectors)
+        num_found = int(brought.found.sum())
+    vocabulary = find_vocabulary(config.text, [*train_tokens, *dev_tokens])
+    return Language(vocabulary, concepts, vectors, config.text.remove_stop_words), num_found
+
+
+def find_vocabulary(values: Config, captions: Sequence[Sequence[str]]) -> Vocabulary:
+    """Returns the vocabulary of the captions, or of the file in `config.text`."""
+    if values.vocabulary_path:
+        return Vocabulary.load(pathlib.Path(values.vocabulary_path))
+    if values.remove_stop_words:
+        captions = [without_stop_words(caption) for caption in captions]
+    return Vocabulary.build(captions, values.min_count)
+
+
+def find_concepts(values: Config, captions: Sequence[Sequence[str]]) -> Concepts:
+    """Returns the concepts of the training captions, or of the files in `config.concepts`."""
+    if not values.words_path:
+        return concepts_lib.mine_concepts(captions, values.num, values.shares, text.stop_words())
+    concepts = concepts_lib.read_cvse_concepts(values.words_path, values.counts_path)
+    if len(concepts.words) != values.num:
+        raise InputError(
+            f"{values.words_path} has {len(concepts.words)} concepts; expected config.concepts.num, {values.num}"
         )
-    else:
-        vectors = word_vectors.unit_vectors(values.num, values.vector_dim, config.seed)
-    return Language(vocabulary, concepts, vectors, config.text.remove_stop_words)
+    return concepts
 
 
-def graph_edges(concepts: Concepts, values: ConfigDict) -> concept_graph.Edges:
+def graph_edges(concepts: Concepts, values: Config) -> concept_graph.Edges:
     """Returns the edges of the propagation matrix, by the numbers of `config.concepts`."""
     adjacency = concept_graph.adjacency(
         concepts.occurrences,

@@ -71,7 +71,7 @@ class Vocabulary:
             raise InputError(f"{path}: no such file; expected a vocabulary") from None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a vocabulary with a word2idx ({error!r})") from error
-        words = sorted(ids, key=ids.get)
+        words = sorted(ids, key=lambda word: ids[word])
         if [ids[word] for word in words] != list(range(len(words))):
             raise InputError(f"{path}: word2idx holds {len(words)} words; expected the ids 0 to {len(words) - 1}")
         if tuple(words[:4]) != SPECIAL_TOKENS:
@@ -105,6 +105,6 @@ def encode_captions(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -
     return EncodedCaptions(tokens, lengths)
 
 
-def unknown_share(encoded: EncodedCaptions) -> float:
-    """Returns the share of tokens, `<start>` and `<end>` aside, that the vocabulary lacks."""
-    return float(np.sum(encoded.tokens == UNKNOWN) / max(np.sum(encoded.lengths - 2), 1))
+def unknown_share(tokens: np.ndarray) -> float:
+    """Returns the share of the words in <int32>[captions, longest] that the vocabulary lacks."""
+    return float(np.sum(tokens == UNKNOWN) / max(np.sum(tokens >= UNKNOWN), 1))

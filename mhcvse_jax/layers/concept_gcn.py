@@ -1,16 +1,21 @@
 """Concept vectors that know of their neighbours: a graph convolution over the concept graph."""
 
+from typing import Any, TypeAlias
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
+import numpy as np
+from jax.typing import ArrayLike
 
 from mhcvse_jax.layers.normalize import l2_normalize
 
+ConceptGraph: TypeAlias = Any
+"""A jraph.GraphsTuple as `concept_graph` makes it: `nodes` and `edges` are arrays, which its type leaves open."""
 
-def concept_graph(
-    vectors: jax.Array, senders: jax.Array, receivers: jax.Array, weights: jax.Array
-) -> jraph.GraphsTuple:
+
+def concept_graph(vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, weights: ArrayLike) -> ConceptGraph:
     """Returns the graph of the propagation matrix: an edge j -> i weighs what i receives from j.
 
     Args:
@@ -25,21 +30,25 @@ def concept_graph(
         senders=jnp.asarray(senders),
         receivers=jnp.asarray(receivers),
         globals=None,
-        n_node=jnp.asarray([len(vectors)]),
-        n_edge=jnp.asarray([len(weights)]),
+        n_node=jnp.array([np.shape(vectors)[0]]),
+        n_edge=jnp.array([np.shape(weights)[0]]),
     )
 
 
-def propagate_sparse(graph: jraph.GraphsTuple) -> jax.Array:
+def propagate_sparse(graph: ConceptGraph) -> jax.Array:
     """Returns the matrix times the nodes, edge by edge: each node the weighted sum of its senders."""
-    network = jraph.GraphNetwork(
-        update_edge_fn=lambda weights, senders, receivers, globals_: weights * senders,
-        update_node_fn=lambda nodes, sent, received, globals_: received,
-    )
-    return network(graph).nodes
+
+    def weigh(weights: Any, senders: Any, receivers: Any, globals_: Any) -> Any:
+        return weights * senders
+
+    def receive(nodes: Any, sent: Any, received: Any, globals_: Any) -> Any:
+        return received
+
+    propagated: ConceptGraph = jraph.GraphNetwork(weigh, receive)(graph)
+    return propagated.nodes
 
 
-def propagate_dense(graph: jraph.GraphsTuple) -> jax.Array:
+def propagate_dense(graph: ConceptGraph) -> jax.Array:
     """Returns the same as `propagate_sparse`, by one matrix product."""
     num_concepts = graph.nodes.shape[0]
     matrix = jnp.zeros((num_concepts, num_concepts), graph.edges.dtype)
@@ -66,7 +75,7 @@ class ConceptGCN(nn.Module):
     train_vectors: bool
 
     @nn.compact
-    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
+    def __call__(self, graph: ConceptGraph) -> jax.Array:
         """Returns <float32>[concepts, D] for the graph that `concept_graph` makes."""
         propagate = {"sparse": propagate_sparse, "dense": propagate_dense}[self.product]
         nodes = graph.nodes

@@ -25,7 +25,13 @@ class Consensus(nn.Module):
 
     @nn.compact
     def __call__(
-        self, instance: jax.Array, concepts: jax.Array, label: jax.Array | None, label_share: float, *, train: bool
+        self,
+        instance: jax.Array,
+        concepts: jax.Array,
+        label: jax.Array | None,
+        label_share: float,
+        *,
+        train: bool,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the consensus embeddings <float32>[batch, D] and the distributions <float32>[batch, concepts].
 
@@ -49,9 +55,7 @@ class Consensus(nn.Module):
     def _branch(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         x = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x)
         if self.norm == "batch":
-            x = nn.BatchNorm(
-                use_running_average=not train, momentum=0.9, dtype=self.dtype, name=f"{name}_norm"
-            )(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype, name=f"{name}_norm")(x)
         else:
             x = nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x)
         return nn.tanh(x)

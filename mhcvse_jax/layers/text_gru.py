@@ -46,5 +46,5 @@ class TextGRU(nn.Module):
             nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype), name="backward"),
             merge_fn=lambda forward, backward: (forward + backward) / 2,
         )
-        states = l2_normalize(gru(words, seq_lengths=lengths))
+        states = l2_normalize(jnp.asarray(gru(words, seq_lengths=lengths)))
         return jnp.where(word_mask(lengths, tokens.shape[1])[..., None], states, 0.0)

@@ -6,15 +6,15 @@ compares. Another system is a file here and a line in `MODELS`.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from mhcvse_jax.config import Config
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.models.mhcvse import MHCVSE
 
 MODELS = {"mhcvse": MHCVSE}
 
 
-def build(model_config: ConfigDict, *, vocabulary_size: int, dtype: str) -> nn.Module:
+def build(model_config: Config, *, vocabulary_size: int, dtype: str) -> nn.Module:
     """Returns the model that `config.model` describes; its parameters come from `training.step.initialize`.
 
     Raises:

@@ -3,9 +3,8 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import jraph
 
-from mhcvse_jax.layers.concept_gcn import ConceptGCN
+from mhcvse_jax.layers.concept_gcn import ConceptGCN, ConceptGraph
 from mhcvse_jax.layers.consensus import Consensus, label_distribution
 from mhcvse_jax.layers.fusion import Fusion
 from mhcvse_jax.layers.normalize import l2_normalize
@@ -43,9 +42,7 @@ class MHCVSE(nn.Module):
 
     def setup(self):
         self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)
-        self.text_gru = TextGRU(
-            self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.dtype
-        )
+        self.text_gru = TextGRU(self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.dtype)
         self.concept_gcn = ConceptGCN(
             self.embedding_dim, self.graph_slope, self.graph_product, self.train_concept_vectors
         )
@@ -77,7 +74,7 @@ class MHCVSE(nn.Module):
         tokens: jax.Array,
         lengths: jax.Array,
         labels: jax.Array,
-        graph: jraph.GraphsTuple,
+        graph: ConceptGraph,
         *,
         train: bool,
     ) -> tuple[Embeddings, Embeddings]:
@@ -87,7 +84,7 @@ class MHCVSE(nn.Module):
         text = self._encode_texts(tokens, lengths, labels, concepts, train)
         return image, text
 
-    def encode_images(self, regions: jax.Array, graph: jraph.GraphsTuple, *, train: bool = False) -> Embeddings:
+    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
         """Returns the embeddings of pictures.
 
         Args:
@@ -102,7 +99,7 @@ class MHCVSE(nn.Module):
         tokens: jax.Array,
         lengths: jax.Array,
         labels: jax.Array,
-        graph: jraph.GraphsTuple,
+        graph: ConceptGraph,
         *,
         train: bool = False,
     ) -> Embeddings:
@@ -140,7 +137,5 @@ class MHCVSE(nn.Module):
         else:
             instance = l2_normalize(mean_pool(words, mask))
         label = label_distribution(labels, self.label_temperature)
-        consensus, distribution = self.text_consensus(
-            instance, concepts, label, self.label_share, train=train
-        )
+        consensus, distribution = self.text_consensus(instance, concepts, label, self.label_share, train=train)
         return Embeddings(instance, consensus, self.text_fusion(instance, consensus), distribution)

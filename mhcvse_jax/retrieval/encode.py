@@ -7,14 +7,14 @@ import flax.linen as nn
 import grain
 import jax
 import jax.numpy as jnp
-import jraph
 import numpy as np
 from jax.sharding import Mesh
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
-from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.mesh import by_batch, replicated
+from mhcvse_jax.models.embeddings import Embeddings
 
 
 class EncodedSplit(NamedTuple):
@@ -30,7 +30,7 @@ class Encoder:
     def __init__(
         self,
         model: nn.Module,
-        graph: jraph.GraphsTuple,
+        graph: ConceptGraph,
         mesh: Mesh,
         *,
         batch_size: int,

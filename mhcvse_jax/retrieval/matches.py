@@ -20,7 +20,13 @@ RIGHT, WRONG, INK = (20, 140, 60), (190, 190, 190), (25, 25, 25)
 
 
 def draw(
-    encoded: EncodedSplit, split: Split, image_dir: pathlib.Path, path: pathlib.Path, *, num_queries: int, seed: int
+    encoded: EncodedSplit,
+    split: Split,
+    image_dir: pathlib.Path,
+    path: pathlib.Path,
+    *,
+    num_queries: int,
+    seed: int,
 ) -> bool:
     """Writes a PNG of captions with their top five pictures, and of pictures with their top five captions.
 

@@ -61,15 +61,19 @@ def standard(
     """Returns recall by kind of embedding; each query is judged alone. The mean over folds, if several."""
     results = {}
     for kind in EMBEDDINGS:
-        parts = split_ranks(
-            encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds
-        )
+        parts = split_ranks(encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds)
         results[kind] = mean_over_folds([Retrieval(recall(part.i2t), recall(part.t2i)) for part in parts])
     return results
 
 
 def result_rows(
-    results: dict[str, Retrieval], *, split: str, protocol: str, folds: int, num_images: int, num_captions: int
+    results: dict[str, Retrieval],
+    *,
+    split: str,
+    protocol: str,
+    folds: int,
+    num_images: int,
+    num_captions: int,
 ) -> list[dict[str, Any]]:
     """Returns a row of `results.json` for each embedding; counts are those of the whole split."""
     return [

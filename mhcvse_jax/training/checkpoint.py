@@ -46,7 +46,9 @@ class Checkpoints:
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics["rsum"], n=keep_best, keep_checkpoints_without_metrics=False
+                get_metric_fn=lambda metrics: metrics["rsum"],
+                n=keep_best,
+                keep_checkpoints_without_metrics=False,
             ),
         ]
         self._directory = directory.absolute()

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.losses import collapse_value
@@ -25,7 +25,7 @@ STEPS_IN_FLIGHT = 3  # dispatched and not finished: enough to keep a device busy
 
 
 def train(
-    config: ConfigDict,
+    config: Config,
     state: TrainState,
     progress: Progress,
     *,
@@ -49,9 +49,13 @@ def train(
     first_step = int(state.step)
     bar = ProgressBar(config.num_epochs * steps, first_step)
     values = StepValues(
-        log, bar, CollapseWatch(
-            collapse_value(config.batch_size, config.loss.margin, config.loss.reduction), config.log.collapse_steps
-        ), config
+        log,
+        bar,
+        CollapseWatch(
+            collapse_value(config.batch_size, config.loss.margin, config.loss.reduction),
+            config.log.collapse_steps,
+        ),
+        config,
     )
     earlier_seconds, started = progress.train_seconds, time.monotonic()
 
@@ -97,18 +101,17 @@ def train(
     return progress
 
 
-def _is_over(config: ConfigDict, progress: Progress) -> bool:
+def _is_over(config: Config, progress: Progress) -> bool:
     return progress.epochs_without_better >= config.patience_epochs
 
 
-def device_batches(
-    config: ConfigDict, split: Split, mesh: Mesh, epoch: int, first_step: int
-) -> Iterator[batches.Batch]:
+def device_batches(config: Config, split: Split, mesh: Mesh, epoch: int, first_step: int) -> Iterator[batches.Batch]:
     """Yields the batches of an epoch from a step on, split over the devices."""
     host_batches = batches.training_batches(
         split,
         batch_size=config.batch_size,
         caption_lengths=config.data.caption_lengths,
+        training_label=config.concepts.training_label,
         seed=config.seed,
         epoch=epoch,
         first_step=first_step,
@@ -121,7 +124,7 @@ def device_batches(
 
 
 def validate(
-    config: ConfigDict,
+    config: Config,
     state: TrainState,
     encode: Callable[[Any, Split], EncodedSplit],
     split: Split,
@@ -153,7 +156,7 @@ def validate(
 class StepValues:
     """Fetches the metrics of many steps from the device at once, and writes each step's."""
 
-    def __init__(self, log: MetricsLog, bar: ProgressBar, watch: CollapseWatch, config: ConfigDict):
+    def __init__(self, log: MetricsLog, bar: ProgressBar, watch: CollapseWatch, config: Config):
         self._log, self._bar, self._watch = log, bar, watch
         self._every, self._batch_size = config.log.every_steps, config.batch_size
         self._waiting: collections.deque[tuple[int, Metrics]] = collections.deque()

@@ -1,5 +1,7 @@
 """Adam under a cosine schedule (MH-CVSE Eq. 16), with clipped gradients."""
 
+import itertools
+
 import jax
 import optax
 
@@ -22,7 +24,7 @@ def learning_rate_schedule(
     starts = [warmup_steps + round(i * annealed / cycles) for i in range(cycles + 1)]
     schedules = [
         optax.cosine_decay_schedule(peak, max(end - start, 1), alpha=final_share)
-        for start, end in zip(starts, starts[1:], strict=False)
+        for start, end in itertools.pairwise(starts)
     ]
     if warmup_steps:
         schedules.insert(0, optax.linear_schedule(0.0, peak, warmup_steps))

@@ -18,9 +18,7 @@ class ProgressBar:
         self._started = self._last_line = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm.tqdm(
-                total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1
-            )
+            self._bar = tqdm.tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1)
 
     def update(self, step: int, epoch: str, values: Mapping[str, float]) -> None:
         """Shows that `step` steps are done, with the newest known values of a step."""
@@ -36,7 +34,10 @@ class ProgressBar:
             self._last_line = time.monotonic()
             rate = (step - self._first) / (self._last_line - self._started)
             left = tqdm.tqdm.format_interval((self._total - step) / rate)
-            print(f"epoch {epoch}  step {step}/{self._total}  {rate:.2f} steps/s  {left} left  {losses}", flush=True)
+            print(
+                f"epoch {epoch}  step {step}/{self._total}  {rate:.2f} steps/s  {left} left  {losses}",
+                flush=True,
+            )
         self._step = step
 
     def say(self, text: str) -> None:

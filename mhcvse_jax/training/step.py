@@ -7,11 +7,12 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import jraph
 import optax
 from jax.sharding import Mesh
 
 from mhcvse_jax.data.batches import Batch
+from mhcvse_jax.data.word_vectors import WordVectors
+from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
 from mhcvse_jax.loss_weighting import loss_weights
 from mhcvse_jax.losses import LossTerms, loss_terms
@@ -41,15 +42,31 @@ class LossSettings(NamedTuple):
     all_negatives_steps: int
 
 
+def init_variables(
+    model: nn.Module, graph: ConceptGraph, regions_shape: tuple[int, ...], key: jax.Array
+) -> dict[str, Any]:
+    """Returns fresh {params, batch_stats} for pictures of `regions_shape`, (regions, features)."""
+    variables = model.init(
+        key,
+        jnp.zeros((1, *regions_shape)),
+        jnp.zeros((1, 2), jnp.int32),
+        jnp.full((1,), 2, jnp.int32),
+        jnp.zeros((1, graph.nodes.shape[0]), bool),
+        graph,
+        train=False,
+    )
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
 def initialize(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    graph: jraph.GraphsTuple,
-    batch: Batch,
+    graph: ConceptGraph,
     *,
+    regions_shape: tuple[int, ...],
     seed: int,
     mesh: Mesh,
-    word_vectors: tuple[jax.Array, jax.Array] | None = None,
+    word_vectors: WordVectors | None = None,
 ) -> TrainState:
     """Returns the state before the first step, replicated over the mesh.
 
@@ -57,39 +74,35 @@ def initialize(
       model: the model.
       optimizer: what `make_optimizer` returned.
       graph: the concept graph.
-      batch: any batch; only its shapes matter, beyond the batch axis.
+      regions_shape: (regions, features) of a picture.
       seed: of parameters and dropout.
       mesh: the devices.
-      word_vectors: <float32>[vocabulary, word_dim] and <bool>[vocabulary], true where a vector is to be used.
+      word_vectors: of the vocabulary; words without one keep their random vector.
     """
-    init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
-    def create(batch):
-        variables = model.init(
-            init_key, batch.regions, batch.tokens, batch.lengths, batch.labels, graph, train=False
-        )
+    def create() -> TrainState:
+        init_key, dropout_key = jax.random.split(jax.random.key(seed))
+        variables = init_variables(model, graph, regions_shape, init_key)
         params = variables["params"]
         if word_vectors is not None:
-            vectors, found = word_vectors
             embed = params["text_gru"]["embed"]
-            embed["embedding"] = jnp.where(found[:, None], vectors, embed["embedding"])
+            embed["embedding"] = jnp.where(word_vectors.found[:, None], word_vectors.vectors, embed["embedding"])
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            batch_stats=variables.get("batch_stats", {}),
+            batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(params),
             key=dropout_key,
         )
 
-    one = jax.tree.map(lambda x: x[:1], batch)
-    return jax.jit(create, out_shardings=replicated(mesh))(one)
+    return jax.jit(create, out_shardings=replicated(mesh))()
 
 
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    graph: jraph.GraphsTuple,
+    graph: ConceptGraph,
     settings: LossSettings,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:

@@ -1,0 +1,45 @@
+# make demo    installs, trains on the built-in data set, shows recall and matches
+# make test    installs, then lint, types and tests
+#
+#   PYTHON=python3.12   another Python (3.11 or 3.12)
+#   TORCH=1             installs PyTorch too, for the live comparison with it
+#   JAX=cpu|cuda12|cuda13   which JAX to install (default: cuda12 where an NVIDIA driver is seen)
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(filter $(VERSION),3.11 3.12),)
+$(error PYTHON=$(PYTHON) is Python "$(VERSION)"; expected 3.11 or 3.12, for example: make demo PYTHON=python3.12)
+endif
+
+JAX ?= $(if $(wildcard /proc/driver/nvidia/version /dev/nvidiactl),cuda12,cpu)
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+COMMA := ,
+EXTRAS := $(subst $(SPACE),$(COMMA),$(strip dev $(filter cuda12 cuda13,$(JAX)) $(if $(TORCH),torch)))
+VENV := .venv-$(VERSION)-$(subst $(COMMA),-,$(EXTRAS))
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint install clean
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/python -m mhcvse_jax.main --config configs/demo.py --workdir $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	touch $@
+
+clean:
+	rm -rf .venv-* runs build *.egg-info

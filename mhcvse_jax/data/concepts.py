@@ -1,0 +1,236 @@
+"""Concepts: the words that the consensus of MH-CVSE speaks in, how often they occur, who holds which.
+
+CVSE (ECCV 2020) takes the most frequent words of the captions, objects, properties and motions as 7 : 2 : 1,
+and MH-CVSE (arXiv:2412.19184) keeps them.
+
+Deviation: CVSE's published files count over the captions of all splits, the test captions among them. Give
+`mine_concepts` the training captions only; `read_cvse_concepts` brings CVSE's files as they are.
+"""
+
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from mhcvse_jax.data.part_of_speech import ADJECTIVE, NOUN, VERB, parts_of_speech
+from mhcvse_jax.data.safe_pickle import load_arrays
+from mhcvse_jax.errors import InputError
+
+Captions = Sequence[Sequence[str]]
+
+_KIND_OF_PART = {NOUN: "object", ADJECTIVE: "property", VERB: "motion"}
+KINDS = tuple(_KIND_OF_PART.values())
+_CAPTIONS_AT_ONCE = 8192  # bounds memory; small enough for float32 to count exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Concepts:
+    """Words with their kinds and counts; one place in every array is one concept.
+
+    Raises:
+      InputError: lengths differ, a word stands twice, a kind is unknown, a count is negative, or a
+        concept occurs with itself.
+    """
+
+    words: tuple[str, ...]
+    kinds: tuple[str, ...]  # "object", "property", "motion", or "" where nobody said
+    occurrences: np.ndarray  # <int64>[concept] n_i: tokens, a repeat in a caption counts again
+    cooccurrences: np.ndarray  # <int64>[concept, concept] n_ij: captions that hold both; zero diagonal
+
+    def __post_init__(self):
+        num = len(_distinct(self.words))
+        if len(self.kinds) != num:
+            raise InputError(f"concepts: {len(self.kinds)} kinds, expected {num}, one a word")
+        if unknown := sorted(set(self.kinds) - {*KINDS, ""}):
+            raise InputError(f"concepts: kind {unknown[0]!r}, expected one of {', '.join(KINDS)} or none")
+        for name, shape in (("occurrences", (num,)), ("cooccurrences", (num, num))):
+            counts = getattr(self, name)
+            if counts.shape != shape or counts.dtype != np.int64:
+                raise InputError(f"concepts: {name} are {counts.dtype} {counts.shape}, expected int64 {shape}")
+            if (counts < 0).any():
+                raise InputError(f"concepts: {name} hold the count {counts.min()}, expected none below 0")
+        if self.cooccurrences.diagonal().any():
+            raise InputError("concepts: the diagonal of the cooccurrences is not zero")
+
+    def save(self, path: str | Path) -> None:
+        """Write one `.npz` file, without pickle, under exactly this path."""
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                words=np.array(self.words, np.str_),
+                kinds=np.array(self.kinds, np.str_),
+                occurrences=self.occurrences,
+                cooccurrences=self.cooccurrences,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Concepts":
+        """Concepts as `save` wrote them.
+
+        Raises:
+          InputError: the file is missing, damaged, or not such a file.
+        """
+        try:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                words, kinds = (tuple(str(item) for item in file[name]) for name in ("words", "kinds"))
+                return cls(words, kinds, file["occurrences"], file["cooccurrences"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: not a file of concepts ({error})") from error
+
+
+def mine_concepts(
+    captions: Captions,
+    num_concepts: int,
+    shares: Sequence[int] = (7, 2, 1),
+    stop_words: Collection[str] = frozenset(),
+) -> Concepts:
+    """Most frequent nouns, adjectives and verbs of the captions, as objects, properties and motions.
+
+    Words are taken as they stand ("dog" and "dogs" are two concepts), ties go to the word that sorts first.
+    Numbers and words of quantity ("two", "several") are no concepts.
+
+    Args:
+      captions: tokens of each training caption, function words and punctuation included, since the parts
+        of speech are told by them.
+      num_concepts: how many in all; 300 in CVSE.
+      shares: parts of it for objects, properties, motions; a remainder goes to the largest fractions.
+      stop_words: words that are not to become concepts.
+
+    Returns:
+      Objects, then properties, then motions, each by falling occurrences.
+
+    Raises:
+      InputError: the captions hold too few words of a kind.
+    """
+    counts = Counter(chain.from_iterable(captions))
+    candidates = sorted(counts.keys() - set(stop_words), key=lambda word: (-counts[word], word))
+    parts = parts_of_speech(captions, candidates)
+    found = {kind: [word for word in candidates if parts[word] == part] for part, kind in _KIND_OF_PART.items()}
+    asked = dict(zip(KINDS, _apportion(num_concepts, shares), strict=True))
+    if any(len(found[kind]) < asked[kind] for kind in KINDS):
+        told = ", ".join(f"{len(found[kind])} {kind} words of {asked[kind]}" for kind in KINDS)
+        raise InputError(f"the captions hold too few words for {num_concepts} concepts: found {told} asked for")
+
+    words = tuple(chain.from_iterable(found[kind][: asked[kind]] for kind in KINDS))
+    kinds = tuple(chain.from_iterable([kind] * asked[kind] for kind in KINDS))
+    return Concepts(words, kinds, *count_concepts(captions, words))
+
+
+def count_concepts(captions: Captions, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Occurrences n_i <int64>[concept] and cooccurrences n_ij <int64>[concept, concept] of the words.
+
+    n_i counts tokens, a repeat in one caption again; n_ij counts the captions that hold both i and j, once
+    each; n_ii = 0.
+
+    Raises:
+      InputError: a word stands twice in `words`.
+    """
+    place = _distinct(words)
+    tokens = [place[token] for token in chain.from_iterable(captions) if token in place]
+    occurrences = np.bincount(np.array(tokens, np.int64), minlength=len(words)).astype(np.int64)
+
+    cooccurrences = np.zeros((len(words), len(words)), np.int64)
+    for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
+        labels = caption_labels(captions[start : start + _CAPTIONS_AT_ONCE], words).astype(np.float32)
+        cooccurrences += (labels.T @ labels).astype(np.int64)
+    np.fill_diagonal(cooccurrences, 0)
+    return occurrences, cooccurrences
+
+
+def caption_labels(captions: Captions, words: Sequence[str]) -> np.ndarray:
+    """Which concepts each caption names in its own words, <bool>[caption, concept].
+
+    Raises:
+      InputError: a word stands twice in `words`.
+    """
+    place = _distinct(words)
+    labels = np.zeros((len(captions), len(words)), bool)
+    for row, caption in enumerate(captions):
+        labels[row, [place[token] for token in caption if token in place]] = True
+    return labels
+
+
+def image_labels(labels_of_captions: np.ndarray, captions_per_image: int = 5) -> np.ndarray:
+    """Which concepts any caption of each picture names, <bool>[image, concept].
+
+    Args:
+      labels_of_captions: <bool>[caption, concept], the captions of one picture side by side.
+      captions_per_image: how many each picture has.
+
+    Raises:
+      InputError: the captions do not come out even.
+    """
+    num_captions, num_concepts = labels_of_captions.shape
+    if num_captions % captions_per_image:
+        raise InputError(f"{num_captions} captions, expected a multiple of {captions_per_image}, one picture's")
+    return np.asarray(labels_of_captions.reshape(-1, captions_per_image, num_concepts).any(axis=1))
+
+
+def read_cvse_concepts(words_path: str | Path, counts_path: str | Path) -> Concepts:
+    """Concepts in CVSE's published files, their kinds unknown.
+
+    Args:
+      words_path: `category_concepts.json`, {word: id}.
+      counts_path: a pickle of {"nums": n_i [concept], "adj_all": n_ij [concept, concept], …}; only these
+        two are used.
+
+    Raises:
+      InputError: a file cannot be read, or does not hold ids 0, 1, … once each and counts of that many.
+    """
+    words = _read_cvse_words(words_path)
+    held = load_arrays(counts_path)
+    names = ("nums", "adj_all")
+    if not isinstance(held, dict) or not all(isinstance(held.get(name), np.ndarray) for name in names):
+        found = ", ".join(sorted(map(str, held))) if isinstance(held, dict) else type(held).__name__
+        raise InputError(f"{counts_path}: holds {found or 'nothing'}, expected the arrays nums and adj_all")
+    for name in names:
+        counts = held[name]
+        whole = counts.dtype.kind in "iuf" and np.isfinite(counts).all() and (counts == np.floor(counts)).all()
+        if not whole:
+            raise InputError(f"{counts_path}: {name} holds values that are no counts, expected whole numbers")
+    try:
+        return Concepts(words, ("",) * len(words), *(held[name].astype(np.int64) for name in names))
+    except InputError as error:
+        raise InputError(f"{counts_path} with the words of {words_path}: {error}") from error
+
+
+def _read_cvse_words(path: str | Path) -> tuple[str, ...]:
+    try:
+        ids = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(ids, dict) or not all(type(number) is int for number in ids.values()):
+        raise InputError(f"{path}: expected an object of words and whole numbers, {{word: id}}")
+    if sorted(ids.values()) != list(range(len(ids))):
+        wrong = sorted(set(range(len(ids))) - set(ids.values()))
+        raise InputError(f"{path}: {len(ids)} words without the id {wrong[0]}, expected 0 to {len(ids) - 1} once each")
+    return tuple(sorted(ids, key=lambda word: ids[word]))
+
+
+def _apportion(total: int, shares: Sequence[int]) -> list[int]:
+    """Whole numbers in these proportions that sum to the total, by the largest remainder."""
+    whole = [total * share // sum(shares) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: -(total * shares[i] % sum(shares)))
+    for i in by_remainder[: total - sum(whole)]:
+        whole[i] += 1
+    return whole
+
+
+def _distinct(words: Sequence[str]) -> dict[str, int]:
+    """Place of each word."""
+    place = {word: i for i, word in enumerate(words)}
+    if len(place) < len(words):
+        twice = next(word for i, word in enumerate(words) if place[word] != i)
+        raise InputError(f"concepts: {twice!r} stands twice among {len(words)} words, expected each once")
+    return place

@@ -1,0 +1,113 @@
+"""Word and concept vectors: from GloVe or fastText text files, from arrays, or drawn from a seed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mhcvse_jax.data.safe_pickle import load_arrays
+from mhcvse_jax.errors import InputError
+
+
+class WordVectors(NamedTuple):
+    """One row a word that was asked for."""
+
+    vectors: np.ndarray  # <float32>[word, dim], zero where not found
+    found: np.ndarray  # <bool>[word]
+
+
+def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordVectors:
+    """Vectors of the words that a text file holds, one word a line, spelt exactly as asked.
+
+    Reads GloVe and fastText (its first line, "count dim", is known by being two whole numbers). GloVe's
+    tokens may contain spaces, so the numbers are taken from the right. The file is streamed; reading
+    stops when all words are found. Of a word that stands there twice the first is taken.
+
+    Raises:
+      InputError: a line has another number of values than `dim`, or a wanted row is not finite numbers.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, word in enumerate(words):
+        rows.setdefault(word, []).append(row)
+    vectors = np.zeros((len(words), dim), np.float32)
+    found = np.zeros(len(words), bool)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                # Only " " separates: a token may hold other characters that Python counts as spaces.
+                fields = line.rstrip(" \r\n").split(" ")
+                if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                    if int(fields[1]) != dim:
+                        raise InputError(f"{path}, line 1: vectors of width {fields[1]}, expected {dim}")
+                    continue
+                width = len(fields) - 1
+                if width < dim or (width > dim and _all_numbers(fields[1:])):
+                    raise InputError(f"{path}, line {number}: {width} values, expected {dim}")
+                wanted = rows.pop(" ".join(fields[:-dim]), None)
+                if wanted is None:
+                    continue
+                vectors[wanted] = _parse(fields[-dim:], f"{path}, line {number}")
+                found[wanted] = True
+                if not rows:
+                    break
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return WordVectors(vectors, found)
+
+
+def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordVectors:
+    """Vectors of the concepts: from an array by place, or from a text file by word.
+
+    Args:
+      path: `.npy`, or `.pkl` such as CVSE publishes, hold <float>[concept, dim] in the order of `words`;
+        any other name is read by `read_word_vectors`.
+      words: the concepts.
+      dim: width of a vector.
+
+    Raises:
+      InputError: the file cannot be read as what it is named, or its shape is another.
+    """
+    suffix = Path(path).suffix
+    if suffix not in (".npy", ".pkl"):
+        return read_word_vectors(path, words, dim)
+    vectors = load_arrays(path) if suffix == ".pkl" else _load_npy(path)
+    expected = (len(words), dim)
+    if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype.kind not in "iuf":
+        held = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise InputError(f"{path}: holds {held}, expected an array of numbers {expected}, a row a concept")
+    if not np.isfinite(vectors).all():
+        raise InputError(f"{path}: holds values that are not finite")
+    return WordVectors(vectors.astype(np.float32), np.ones(len(words), bool))
+
+
+def unit_vectors(num: int, dim: int, seed: int) -> np.ndarray:
+    """Random directions <float32>[num, dim]: normal vectors of unit length, the same for the same seed."""
+    vectors = np.random.default_rng(seed).standard_normal((num, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _all_numbers(fields: Sequence[str]) -> bool:
+    try:
+        return all(float(field) is not None for field in fields)
+    except ValueError:
+        return False
+
+
+def _parse(fields: Sequence[str], where: str) -> np.ndarray:
+    if not _all_numbers(fields):
+        raise InputError(f"{where}: expected {len(fields)} numbers after the word, found {' '.join(fields[:3])!r} …")
+    values = np.array(fields, np.float64).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{where}: holds values that are not finite")
+    return values
+
+
+def _load_npy(path: str | Path) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a complete .npy file ({error})") from error

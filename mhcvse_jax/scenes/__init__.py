@@ -1,0 +1,1 @@
+"""The built-in data set: pictures drawn by the program, described by a grammar."""

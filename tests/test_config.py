@@ -1,0 +1,114 @@
+import pathlib
+
+import jax
+import pytest
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.training.step import init_variables
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+DEMO = str(CONFIGS / "demo.py")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_configuration_builds_its_model(path):
+    config = config_lib.read(str(path))
+    num, width = config.concepts.num, config.concepts.vector_dim
+
+    def init(key, vectors):
+        graph = concept_graph(vectors, jax.numpy.arange(num), jax.numpy.arange(num), jax.numpy.ones(num))
+        return init_variables(model, graph, (36, 2048), key)
+
+    model = models.build(config.model, vocabulary_size=101, dtype=config.compute_dtype)
+    variables = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((num, width), "float32"))
+    dim = config.model.embedding_dim
+    assert variables["params"]["concept_gcn"]["second"]["kernel"].shape == (dim // 2, dim)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
+
+
+def test_f30k_is_the_papers():
+    config = config_lib.read(str(CONFIGS / "f30k.py"))
+    found = (config.model.num_heads, config.model.fusion, config.loss.weighting, config.batch_size, config.num_epochs)
+    assert found == (8, "weight_sum", "eq15", 128, 30)
+    assert (config.patience_epochs, config.model.embedding_dim, config.text.remove_stop_words) == (5, 1024, True)
+    assert (config.concepts.num, config.concepts.shares) == (300, (7, 2, 1))
+
+
+def test_overrides_keep_the_type_of_a_key():
+    arguments = ["--config.batch_size=64", "--config.data.dir", "some where", "--config.loss.margin=1"]
+    config = config_lib.read(DEMO, [*arguments, "--config.eval.folds=(5,1)", "--config.text.remove_stop_words=True"])
+    assert (config.batch_size, config.data.dir, config.loss.margin) == (64, "some where", 1.0)
+    assert isinstance(config.loss.margin, float)
+    assert config.eval.folds == (5, 1)
+    assert config.text.remove_stop_words is True
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.modle.fusion=concat", "config.modle.fusion does not exist; the nearest key is config.model.fusion"),
+        ("--config.batchsize=3", "config.batchsize does not exist; the nearest key is config.batch_size"),
+        ("--batch_size=3", "unknown option '--batch_size=3'"),
+        ("--config.batch_size=many", "config.batch_size"),
+        ("--config.batch_size=1.5", "config.batch_size"),
+        ("--config.model.fusion=sum", "config.model.fusion is 'sum'; expected one of 'concat'"),
+        ("--config.model.num_heads=7", "config.model.num_heads is 7, which does not divide model.embedding_dim 128"),
+        ("--config.model.dropout_rate=1.5", "config.model.dropout_rate is 1.5; expected a share"),
+        ("--config.num_epochs=0", "config.num_epochs is 0; expected more than 0"),
+        ("--config.loss.margin=-1", "config.loss.margin is -1.0; expected 0 or more"),
+        ("--config.data.caption_lengths=(24,16)", "config.data.caption_lengths"),
+        ("--config.eval.folds=(0,)", "config.eval.folds"),
+        ("--config.concepts.words_path=x", "go together"),
+        ("--config.optimizer.warmup_epochs=99", "config.optimizer.warmup_epochs is 99.0; expected less than"),
+        ("stray", "unexpected argument 'stray'"),
+    ],
+)
+def test_bad_values_are_named(override, message):
+    with pytest.raises(InputError) as error:
+        config_lib.read(DEMO, [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_or_failing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.py: no such file"):
+        config_lib.read(str(tmp_path / "absent.py"))
+    failing = (
+        "def get_config(:",
+        "import absent_module",
+        "x = 1",
+        "get_config = lambda: 1 / 0",
+        "get_config = lambda: 3",
+    )
+    for i, content in enumerate(failing):
+        path = tmp_path / f"broken{i}.py"
+        path.write_text(content)
+        with pytest.raises(InputError, match=rf"--config .*broken{i}\.py: "):
+            config_lib.read(str(path))
+
+
+def test_a_key_that_a_file_invents_is_named(tmp_path):
+    path = tmp_path / "inventive.py"
+    path.write_text(
+        "from mhcvse_jax.config import base\n\n"
+        "def get_config():\n    config = base()\n    config.model.depth = 3\n    return config\n"
+    )
+    with pytest.raises(InputError, match=r"config\.model\.depth, which does not exist"):
+        config_lib.read(str(path))
+
+
+def test_a_saved_configuration_reads_back_whole(tmp_path):
+    config = config_lib.read(DEMO, ["--config.seed=3", "--config.eval.folds=(5,1)"])
+    config_lib.save(config, tmp_path / "config.json")
+    assert config_lib.load(tmp_path / "config.json").to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}', '{"unknown": 1}'])
+def test_a_damaged_saved_configuration_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"config\.json"):
+        config_lib.load(path)

@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from mhcvse_jax.data import text
+from mhcvse_jax.data.text import SPECIAL_TOKENS, Vocabulary
+from mhcvse_jax.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens"),
+    [
+        ("A man in a RED hat.", ["a", "man", "in", "a", "red", "hat", "."]),
+        ("The dog's owner can't see.", ["the", "dog", "'s", "owner", "ca", "n't", "see", "."]),
+        ('A sign reads "stop", twice', ["a", "sign", "reads", "``", "stop", "''", ",", "twice"]),
+        ("Café, naïve", ["café", ",", "naïve"]),
+    ],
+)
+def test_tokens_are_lower_case_penn_treebank(caption, tokens):
+    assert text.tokenize(caption) == tokens
+
+
+def test_vocabulary_holds_what_is_seen_often_enough_most_frequent_first():
+    captions = [["b", "b", "c"], ["b", "a", "c"], ["a", "d"]]
+    assert Vocabulary.build(captions, min_count=2).words == (*SPECIAL_TOKENS, "b", "a", "c")
+
+
+def test_encoding_wraps_a_caption_and_marks_unknown_words():
+    vocabulary = Vocabulary([*SPECIAL_TOKENS, "dog", "runs"])
+    assert vocabulary.encode(["dog", "flies", "runs"]) == [text.START, 4, text.UNKNOWN, 5, text.END]
+    assert vocabulary.encode([]) == [text.START, text.END]
+
+
+def test_encoded_captions_are_whole_and_padded_with_zeros():
+    vocabulary = Vocabulary([*SPECIAL_TOKENS, "x"])
+    captions = [["x"] * 3, [], ["x"] * 97]
+    encoded = text.encode_captions(captions, vocabulary)
+    assert encoded.lengths.tolist() == [5, 2, 99]
+    assert encoded.tokens.shape == (3, 99)
+    assert encoded.tokens.dtype == np.int32
+    for row, length, caption in zip(encoded.tokens, encoded.lengths, captions, strict=True):
+        assert row[:length].tolist() == vocabulary.encode(caption)
+        assert not row[length:].any()
+
+
+def test_unknown_share_counts_words_alone():
+    vocabulary = Vocabulary([*SPECIAL_TOKENS, "x"])
+    encoded = text.encode_captions([["x", "y", "x"], ["z"]], vocabulary)
+    assert text.unknown_share(encoded.tokens) == 2 / 4
+
+
+def test_vocabulary_reads_back_as_written_in_scans_layout(tmp_path):
+    vocabulary = Vocabulary([*SPECIAL_TOKENS, "dog", "naïve"])
+    vocabulary.save(tmp_path / "v.json")
+    saved = json.loads((tmp_path / "v.json").read_text())
+    assert saved["word2idx"]["dog"] == 4
+    assert saved["idx2word"]["5"] == "naïve"
+    assert saved["idx"] == 6
+    assert Vocabulary.load(tmp_path / "v.json").words == vocabulary.words
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a vocabulary"),
+        ('{"words": []}', "not a vocabulary"),
+        ('{"word2idx": {"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3, "dog": 5}}', "expected the ids 0 to 4"),
+        ('{"word2idx": {"dog": 0, "<start>": 1, "<end>": 2, "<unk>": 3}}', "first words"),
+    ],
+)
+def test_a_file_that_is_no_vocabulary_is_named(tmp_path, content, message):
+    path = tmp_path / "v.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        Vocabulary.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_vocabulary_is_named(tmp_path):
+    with pytest.raises(InputError, match="absent"):
+        Vocabulary.load(tmp_path / "absent.json")
+
+
+def test_stop_words_leave_what_tells_pictures_apart():
+    stop = text.stop_words()
+    assert {"a", "the", "of", "is", "with", "and", "his"} <= stop
+    telling = "red blue two three no not n't without up down under above left right front behind near man dog"
+    assert not stop & set(telling.split())
+    assert all(word == word.lower() and " " not in word for word in stop)

@@ -1,0 +1,130 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from mhcvse_jax.data.word_vectors import read_concept_vectors, read_word_vectors, unit_vectors
+from mhcvse_jax.errors import InputError
+
+DIM = 5
+TABLE = {
+    "the": [0.25, -1.5, 3.0, 0.0, 1e-3],
+    "dog": [1.0, 2.0, 3.0, 4.0, 5.0],
+    ". . .": [9.0, 8.0, 7.0, 6.0, 5.0],
+    "new york": [0.5, 0.5, 0.5, 0.5, 0.5],
+    "straße": [-1.0, 0.0, 1.0, 0.0, -1.0],
+    "a\u00a0b\u2028c": [2.0, 2.0, 2.0, 2.0, 2.0],
+    "7": [7.0, 7.0, 7.0, 7.0, 7.0],
+}
+
+
+def write(path, table=TABLE, header="", end="\n"):
+    lines = [" ".join([word, *map(str, vector)]) + end for word, vector in table.items()]
+    path.write_bytes((header + "".join(lines)).encode())
+    return path
+
+
+@pytest.mark.parametrize("header", ["", f"{len(TABLE)} {DIM}\n"], ids=["glove", "fasttext"])
+@pytest.mark.parametrize("end", ["\n", " \n", "\r\n"])
+def test_only_the_words_asked_for_and_exactly_those(tmp_path, header, end):
+    path = write(tmp_path / "vectors.txt", header=header, end=end)
+    words = ["dog", "Dog", ". . .", "cat", "straße", "the", "new york", "york", "a\u00a0b\u2028c", "7", "dog"]
+    vectors, found = read_word_vectors(path, words, DIM)
+    assert (vectors.shape, vectors.dtype, found.dtype) == ((len(words), DIM), np.float32, np.bool_)
+    for word, vector, is_found in zip(words, vectors, found, strict=True):
+        assert is_found == (word in TABLE)
+        np.testing.assert_array_equal(vector, np.float32(TABLE.get(word, [0] * DIM)))
+
+
+def test_the_first_of_two_is_taken_and_reading_stops_there(tmp_path):
+    path = tmp_path / "twice.txt"
+    path.write_text("dog 1 2\ndog 3 4\nbroken\n", "utf-8")
+    np.testing.assert_array_equal(read_word_vectors(path, ["dog"], 2).vectors, [[1, 2]])
+    with pytest.raises(InputError, match=r"twice\.txt, line 3: 0 values, expected 2"):
+        read_word_vectors(path, ["dog", "cat"], 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("the 1 2 3\ndog 1 2\n", "line 2: 2 values, expected 3"),
+        ("the 1 2 3 4\n", "line 1: 4 values, expected 3"),
+        ("the 1 2 3\ncat 1 2 3 4\n", "line 2: 4 values, expected 3"),
+        ("2 4\nthe 1 2 3 4\n", "line 1: vectors of width 4, expected 3"),
+        ("the 1 2 3\ndog 1 2", "line 2: 2 values, expected 3"),
+        ("the 1 2 3\n\ndog 1 2 3\n", "line 2: 0 values, expected 3"),
+        ("dog 1 x 3\n", "line 1: expected 3 numbers after the word, found '1 x 3'"),
+        ("dog 1 nan 3\n", "line 1: holds values that are not finite"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, text, message):
+    path = tmp_path / "vectors.txt"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=rf"vectors\.txt, {message}"):
+        read_word_vectors(path, ["dog"], 3)
+
+
+def test_bytes_that_are_no_utf8_do_not_stop_the_reading(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"\xff\xfe 1 2\ndog 3 4\n")
+    assert read_word_vectors(path, ["dog"], 2).found.all()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for name in ("none.txt", "none.npy", "none.pkl"):
+        with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+            read_concept_vectors(tmp_path / name, ["dog"], 2)
+
+
+def save(path, array):
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        path.write_bytes(pickle.dumps(array, 2))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pkl"])
+def test_concept_vectors_from_arrays(tmp_path, suffix):
+    array = np.random.default_rng(2).normal(size=(3, DIM))
+    path = save(tmp_path / f"concepts{suffix}", array)
+    vectors, found = read_concept_vectors(path, ["man", "red", "runs"], DIM)
+    np.testing.assert_array_equal(vectors, array.astype(np.float32))
+    assert vectors.dtype == np.float32
+    assert found.tolist() == [True] * 3
+    with pytest.raises(InputError, match=rf"concepts\{suffix}: holds float64 \(3, 5\), expected .*\(2, 5\)"):
+        read_concept_vectors(path, ["man", "red"], DIM)
+    with pytest.raises(InputError, match=r"expected .*\(3, 7\)"):
+        read_concept_vectors(path, ["man", "red", "runs"], 7)
+    array[1, 2] = np.inf
+    with pytest.raises(InputError, match="not finite"):
+        read_concept_vectors(save(path, array), ["man", "red", "runs"], DIM)
+    with pytest.raises(InputError, match=r"holds <U1"):
+        read_concept_vectors(save(path, np.full((3, DIM), "x")), ["man", "red", "runs"], DIM)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=rf"concepts\{suffix}: not a complete"):
+        read_concept_vectors(path, ["man", "red", "runs"], DIM)
+
+
+def test_concept_vectors_from_other_things(tmp_path):
+    path = tmp_path / "concepts.pkl"
+    path.write_bytes(pickle.dumps({"dog": [1, 2]}))
+    with pytest.raises(InputError, match=r"concepts\.pkl: holds dict, expected an array"):
+        read_concept_vectors(path, ["dog"], 2)
+    np.save(tmp_path / "objects.npy", np.array([[{}]]), allow_pickle=True)
+    with pytest.raises(InputError, match=r"objects\.npy: not a complete"):
+        read_concept_vectors(tmp_path / "objects.npy", ["dog"], 1)
+    text = write(tmp_path / "glove.6B.5d.txt")
+    vectors, found = read_concept_vectors(text, ["dog", "cat"], DIM)
+    assert found.tolist() == [True, False]
+    np.testing.assert_array_equal(vectors[0], TABLE["dog"])
+
+
+def test_unit_vectors_have_length_one_and_hang_on_the_seed_alone():
+    vectors = unit_vectors(211, 47, seed=3)
+    assert (vectors.shape, vectors.dtype) == ((211, 47), np.float32)
+    np.testing.assert_allclose((vectors.astype(np.float64) ** 2).sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(vectors, unit_vectors(211, 47, seed=3))
+    assert not np.allclose(vectors, unit_vectors(211, 47, seed=4))
+    assert abs(vectors.mean()) < 0.01  # directions all around, not one octant
+    assert abs((vectors @ vectors.T)[np.triu_indices(211, 1)]).max() < 0.8
