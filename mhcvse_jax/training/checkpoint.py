@@ -46,7 +46,8 @@ class Checkpoints:
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics["rsum"],
+                # Of equal ones the earliest, which Progress takes for the best.
+                get_metric_fn=lambda metrics: (metrics["rsum"], -metrics["step"]),
                 n=keep_best,
                 keep_checkpoints_without_metrics=False,
             ),
@@ -80,7 +81,7 @@ class Checkpoints:
                 training=ocp.args.StandardSave(_training_item(state)),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
-            metrics=None if rsum is None else {"rsum": rsum},
+            metrics=None if rsum is None else {"rsum": rsum, "step": step},
         )
 
     def restore(self, like: TrainState, step: int, mesh: Mesh) -> tuple[TrainState, Progress]:

@@ -1,0 +1,217 @@
+"""The program through its front door: real processes, real files, the built-in data set."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = (
+    *("data.scenes.num_train=60", "data.scenes.num_dev=20", "data.scenes.num_test=20"),
+    *("data.scenes.num_regions=5", "data.scenes.feature_dim=16", "data.scenes.image_size=48"),
+    *("concepts.num=10", "concepts.vector_dim=13", "batch_size=16", "eval.batch_size=32", "num_epochs=2"),
+    *("model.embedding_dim=16", "model.num_heads=2", "model.word_dim=8", "data.caption_lengths=(32,)"),
+    *("log.matches=2", "log.every_steps=5"),
+)
+
+
+def command(module, *arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    return {
+        "args": [sys.executable, "-m", f"mhcvse_jax.{module}", *map(str, arguments)],
+        "cwd": ROOT,
+        "env": environment,
+        "text": True,
+        "stdin": subprocess.DEVNULL,
+    }
+
+
+def run(module, *arguments, timeout=180):
+    return subprocess.run(**command(module, *arguments), capture_output=True, timeout=timeout)
+
+
+def tiny(workdir, *more):
+    return ("--config", "configs/demo.py", "--workdir", workdir, *(f"--config.{value}" for value in (*TINY, *more)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """The processes of these tests compile each function once among them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("jax")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and what it printed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    done = run("main", *tiny(workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def train_lines(workdir):
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "examples_per_second"} for line in found]
+
+
+def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
+    workdir, printed = finished
+    for word in ("devices", "60 pictures, 300 captions", "concepts  10 (7 objects, 2 properties, 1 motions)"):
+        assert word in printed
+    assert "16 heads" not in printed
+    assert "epoch 2/2" in printed
+    assert {path.name for path in workdir.iterdir()} >= {
+        *("config.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json"),
+        *("vocabulary.json", "concepts.npz", "concept_vectors.npy", "matches.png", "scenes"),
+    }
+    with Image.open(workdir / "matches.png") as image:
+        assert image.size[0] > 600
+
+
+def test_results_have_the_documented_form(finished):
+    workdir, printed = finished
+    content = json.loads((workdir / "results.json").read_text())
+    assert content.keys() >= {"results", "versions", "device", "seed", "git_revision", "seconds"}
+    assert [row["embedding"] for row in content["results"]] == ["fused", "instance", "consensus"]
+    for row in content["results"]:
+        assert (row["split"], row["protocol"], row["folds"]) == ("test", "standard", 1)
+        assert (row["num_images"], row["num_captions"]) == (20, 100)
+        six = [row[way][name] for way in ("i2t", "t2i") for name in ("r1", "r5", "r10")]
+        assert row["rsum"] == pytest.approx(sum(six), abs=1e-3)
+        assert row["mean_recall"] == pytest.approx(sum(six) / 6, abs=1e-3)
+        assert {"medr", "meanr"} <= row["i2t"].keys()
+        assert f"{row['rsum']:.1f}" in printed
+    assert 0 <= content["twins"]["order_accuracy"] <= 100
+
+
+def test_every_step_and_every_validation_is_logged(finished):
+    lines = train_lines(finished[0])
+    train = [line for line in lines if line["kind"] == "train"]
+    steps = 300 // 16
+    assert [line["step"] for line in train] == list(range(1, 2 * steps + 1))
+    for term in ("fusion", "instance", "consensus", "kl"):
+        assert all(line[f"loss_{term}"] >= 0 and line[f"weight_{term}"] > 0 for line in train)
+    assert all(0 < line["attention_entropy_text"] <= 1.0001 for line in train)
+    assert train[0]["learning_rate"] > train[-1]["learning_rate"] > 0
+    dev = [line for line in lines if line["kind"] == "dev_fused"]
+    assert [line["step"] for line in dev] == [steps, 2 * steps]
+
+
+def test_a_finished_run_prints_its_results_again(finished):
+    workdir, printed = finished
+    before = (workdir / "metrics.jsonl").stat().st_mtime_ns
+    again = run("main", *tiny(workdir))
+    assert again.returncode == 0
+    assert "is finished" in again.stdout
+    table = [line for line in printed.splitlines() if line.startswith("test, ")]
+    assert all(line in again.stdout for line in table)
+    assert (workdir / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_evaluate_needs_the_workdir_alone_and_finds_the_same(finished, tmp_path):
+    workdir, _ = finished
+    output = tmp_path / "again.json"
+    arguments = ("--workdir", workdir, "--data_dir", workdir / "scenes", "--output", output)
+    done = run("evaluate", *arguments, "--matches", tmp_path / "matches.png")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(output.read_text())["results"] == json.loads((workdir / "results.json").read_text())["results"]
+    assert (tmp_path / "matches.png").exists()
+    folds = run("evaluate", "--workdir", workdir, "--split", "dev", "--folds", "4")
+    assert "dev (4 folds), fused" in folds.stdout
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = subprocess.Popen(
+        **command("main", *tiny(workdir)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1
+    )
+    try:
+        deadline = time.monotonic() + 120
+        metrics = workdir / "metrics.jsonl"
+        while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 75, errors
+    assert "the same command goes on" in errors
+    stopped_at = train_lines(workdir)[-1]["step"]
+    assert stopped_at < 2 * (300 // 16)
+    done = run("main", *tiny(workdir))
+    assert done.returncode == 0, done.stderr
+    assert f"resuming  at step {stopped_at}" in done.stdout
+    assert train_lines(workdir) == train_lines(finished[0])
+    first, second = (json.loads((path / "results.json").read_text()) for path in (workdir, finished[0]))
+    assert first["results"] == second["results"]
+
+
+def test_training_stops_when_nothing_gets_better(tmp_path):
+    done = run("main", *tiny(tmp_path, "num_epochs=9", "patience_epochs=2", "optimizer.learning_rate=1e-12"))
+    assert done.returncode == 0, done.stderr
+    assert "the last 2 without a better one" in done.stdout
+    lines = train_lines(tmp_path)
+    assert len([line for line in lines if line["kind"] == "dev_fused"]) < 9
+
+
+@pytest.fixture
+def scan_directory(finished, tmp_path):
+    """The data of the finished run as a directory that may be damaged."""
+    for path in (finished[0] / "scenes").iterdir():
+        if path.is_file() and path.suffix in (".npy", ".txt"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_a_directory_in_scans_layout_is_trained_on(scan_directory, tmp_path):
+    more = ("data.format=scan", f"data.dir={scan_directory}", "num_epochs=1", "eval.folds=(2,1)", "seed=1")
+    done = run("main", *tiny(tmp_path / "run", *more))
+    assert done.returncode == 0, done.stderr
+    assert "test (2 folds), fused" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config", "absent.py"), "absent.py: no such file"),
+        (("--config", "configs/f30k.py", "--config.data.dir=absent"), "absent: no such directory"),
+        (("--config", "configs/demo.py", "--config.model.heads=3"), "the nearest key is config.model.num_heads"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    done = run("main", *arguments, "--workdir", tmp_path / "run")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_workdir_of_another_configuration_is_refused(finished):
+    done = run("main", *tiny(finished[0], "model.fusion=concat"))
+    assert done.returncode == 2
+    assert "config.model.fusion='weight_sum', not 'concat'" in done.stderr
+
+
+def test_features_that_are_not_finite_end_the_run(scan_directory, tmp_path):
+    features = np.load(scan_directory / "train_ims.npy")
+    features[3] = np.nan
+    np.save(scan_directory / "train_ims.npy", features)
+    done = run("main", *tiny(tmp_path / "run", "data.format=scan", f"data.dir={scan_directory}"))
+    assert done.returncode == 3
+    assert "is nan" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["main", "evaluate"])
+def test_help_helps(module):
+    done = run(module, "--help")
+    assert done.returncode == 0
+    assert "--workdir" in done.stdout

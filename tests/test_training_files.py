@@ -1,0 +1,109 @@
+"""What a run writes beside its results: checkpoints, metrics, warnings."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.mesh import make_mesh
+from mhcvse_jax.training.checkpoint import Checkpoints, Progress
+from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, check_finite
+from mhcvse_jax.training.step import TrainState
+
+
+def state_at(step, width=3):
+    params = {"layer": {"kernel": jnp.arange(5.0 * width).reshape(5, width) + step}}
+    return TrainState(
+        step=jnp.array(step, jnp.int32),
+        params=params,
+        batch_stats={"norm": {"mean": jnp.full(width, step + 0.5)}},
+        opt_state=optax.adam(0.1).init(params),
+        key=jax.random.key(step),
+    )
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = (jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v for v in (x, y))
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_a_checkpoint_comes_back_whole_on_any_devices(tmp_path, num_devices):
+    progress = Progress(best_rsum=77.5, best_step=20, epochs_done=2, epochs_without_better=1, train_seconds=3.25)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(20), progress, rsum=77.5)
+    checkpoints.close()
+    mesh = make_mesh(jax.devices()[:num_devices])
+    again = Checkpoints(tmp_path)
+    state, found = again.restore(state_at(0), again.latest_step(), mesh)
+    assert_same(state, state_at(20))
+    assert found == progress
+    assert state.params["layer"]["kernel"].sharding.num_devices == num_devices
+    like = {"params": state_at(0).params, "batch_stats": state_at(0).batch_stats}
+    assert_same(again.restore_model(like, 20, mesh)["params"], state_at(20).params)
+    again.close()
+
+
+def test_the_best_and_the_latest_are_kept(tmp_path):
+    checkpoints, progress = Checkpoints(tmp_path), Progress()
+    for step, rsum in [(10, 50.0), (20, 70.0), (30, 70.0), (35, None), (40, 65.0)]:
+        if rsum is not None:
+            progress.record(rsum, step)
+        checkpoints.save(state_at(step), progress, rsum)
+        checkpoints.wait()
+    checkpoints.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [20, 40]
+    assert (progress.best_step, progress.best_rsum, progress.epochs_without_better) == (20, 70.0, 2)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(20), Progress(), rsum=1.0)
+    checkpoints.wait()
+    with pytest.raises(InputError, match="20: not a checkpoint of this configuration's model"):
+        checkpoints.restore(state_at(0, width=7), 20, make_mesh(jax.devices()[:1]))
+    checkpoints.close()
+
+
+def lines(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_log_drops_what_was_logged_after_the_checkpoint(tmp_path):
+    log = MetricsLog(tmp_path, resume_step=0)
+    for step in range(1, 8):
+        log.write(step, {"loss": step / 2}, kind="train")
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "ki')
+    log = MetricsLog(tmp_path, resume_step=5)
+    log.write(6, {"loss": 99.0}, kind="train")
+    log.close()
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [
+        *((step, step / 2) for step in range(1, 6)),
+        (6, 99.0),
+    ]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_value_that_is_not_finite_is_named():
+    check_finite(3, {"loss": 1.0, "loss_kl": 0.0})
+    with pytest.raises(RunFailedError, match="step 3: loss_kl is nan"):
+        check_finite(3, {"loss": 1.0, "loss_kl": float("nan")})
+
+
+def test_a_collapse_is_reported_once_when_it_lasts():
+    watch = CollapseWatch(value=51.2, patience_steps=4)
+    losses = {"loss_fusion": 51.3, "loss_instance": 20.0, "loss_consensus": 48.0}
+    fine = losses | {"loss_fusion": 40.0}
+    assert [watch.update(values) for values in [losses] * 3 + [fine] + [losses] * 3] == [None] * 7
+    warning = watch.update(losses)
+    assert warning is not None
+    assert "fusion loss" in warning
+    assert "all_negatives_epochs" in warning
+    assert watch.update(losses) is None
