@@ -22,8 +22,9 @@ TINY = (
 )
 
 
-def command(module, *arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+def command(module, *arguments, num_devices=1):
+    devices = f"--xla_force_host_platform_device_count={num_devices}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
     return {
         "args": [sys.executable, "-m", f"mhcvse_jax.{module}", *map(str, arguments)],
         "cwd": ROOT,
@@ -33,8 +34,9 @@ def command(module, *arguments):
     }
 
 
-def run(module, *arguments, timeout=180):
-    return subprocess.run(**command(module, *arguments), capture_output=True, timeout=timeout)
+def run(module, *arguments, num_devices=1):
+    whole = command(module, *arguments, num_devices=num_devices)
+    return subprocess.run(**whole, capture_output=True, timeout=180)
 
 
 def tiny(workdir, *more):
@@ -154,6 +156,17 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path):
     assert train_lines(workdir) == train_lines(finished[0])
     first, second = (json.loads((path / "results.json").read_text()) for path in (workdir, finished[0]))
     assert first["results"] == second["results"]
+
+
+def test_eight_devices_train_as_one(finished, tmp_path):
+    done = run("main", *tiny(tmp_path), num_devices=8)
+    assert done.returncode == 0, done.stderr
+    assert "devices   8 x cpu" in done.stdout
+    for one, eight in zip(train_lines(finished[0]), train_lines(tmp_path), strict=True):
+        assert one.keys() == eight.keys()
+        if one["kind"] == "train":
+            values = [name for name in one if name != "kind"]
+            assert [eight[name] for name in values] == pytest.approx([one[name] for name in values], rel=2e-2)
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path):

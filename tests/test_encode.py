@@ -1,0 +1,101 @@
+"""A split encoded in padded batches on one device and on eight, against the model applied item by item."""
+
+import jax
+import numpy as np
+import pytest
+
+from mhcvse_jax import config, models
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.mesh import make_mesh
+from mhcvse_jax.retrieval import protocols, twins
+from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
+from mhcvse_jax.training.step import init_variables
+
+IMAGES, PER_IMAGE, REGIONS, FEATURES, CONCEPTS, WORDS, VOCABULARY = 11, 5, 3, 7, 5, 29, 17
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+    captions = IMAGES * PER_IMAGE
+    lengths = rng.integers(2, WORDS + 1, captions).astype(np.int32)
+    tokens = rng.integers(1, VOCABULARY, (captions, WORDS)).astype(np.int32)
+    return Split(
+        name="test",
+        regions=rng.standard_normal((IMAGES, REGIONS, FEATURES)).astype(np.float32),
+        rows=np.arange(IMAGES),
+        captions=[""] * captions,
+        tokens=np.where(np.arange(WORDS) < lengths[:, None], tokens, 0),
+        lengths=lengths,
+        image_of_caption=np.repeat(np.arange(IMAGES, dtype=np.int32), PER_IMAGE),
+        image_labels=rng.random((IMAGES, CONCEPTS)) < 0.5,
+        caption_labels=rng.random((captions, CONCEPTS)) < 0.3,
+        image_ids=[""] * IMAGES,
+        image_names=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def system():
+    rng = np.random.default_rng(1)
+    values = config.base().model
+    values.update({"embedding_dim": 8, "num_heads": 2, "word_dim": 5})
+    model = models.build(values, vocabulary_size=VOCABULARY, dtype="float32")
+    senders, receivers = rng.integers(0, CONCEPTS, (2, 11))
+    vectors = rng.standard_normal((CONCEPTS, 3)).astype(np.float32)
+    graph = concept_graph(vectors, senders, receivers, rng.random(11).astype(np.float32))
+    return model, graph, init_variables(model, graph, (REGIONS, FEATURES), jax.random.key(0))
+
+
+def encode(system, split, num_devices):
+    model, graph, variables = system
+    mesh = make_mesh(jax.devices()[:num_devices])
+    return Encoder(model, graph, mesh, batch_size=8, caption_lengths=(16, 24), threads=2, prefetch=2)(variables, split)
+
+
+@pytest.fixture(scope="module")
+def encoded(system, split):
+    return {num_devices: encode(system, split, num_devices) for num_devices in (1, 8)}
+
+
+def test_a_split_is_encoded_as_its_items_are_one_by_one(system, split, encoded):
+    model, graph, variables = system
+    for i in (0, 4, IMAGES - 1):
+        image = model.apply(variables, split.regions[i : i + 1], graph, method="encode_images")
+        for expected, found in zip(image, encoded[1].image, strict=True):
+            np.testing.assert_allclose(found[i], expected[0], atol=2e-6)
+    for i in (0, 23, len(split.captions) - 1):
+        own = slice(i, i + 1)
+        tokens = split.tokens[own, : split.lengths[i]]
+        arrays = (tokens, split.lengths[own], split.caption_labels[own])
+        text = model.apply(variables, *arrays, graph, method="encode_texts")
+        for expected, found in zip(text, encoded[1].text, strict=True):
+            np.testing.assert_allclose(found[i], expected[0], atol=2e-6)
+
+
+def test_eight_devices_find_what_one_finds(split, encoded):
+    for one, eight in zip(jax.tree.leaves(encoded[1]), jax.tree.leaves(encoded[8]), strict=True):
+        np.testing.assert_allclose(one, eight, atol=1e-6)
+    recalls = [protocols.standard(encoded[n], split.image_of_caption, consensus_weight=0.05, folds=1) for n in (1, 8)]
+    assert recalls[0] == recalls[1]
+
+
+def test_order_accuracy_counts_captions_nearer_to_their_own_picture(encoded, split):
+    """Embeddings by hand: pictures 0 and 1 are twins, of whose captions 0, 3 and 5 tell them apart."""
+    image = np.zeros((IMAGES, 2), np.float32)
+    image[0], image[1], image[2:] = (1, 0), (0, 1), (-1, -1)
+    text = np.full((IMAGES * PER_IMAGE, 2), -1, np.float32)
+    text[0], text[3], text[5] = (2, 1), (1, 1), (1, 0)  # nearer to its own; a tie; nearer to the twin
+    pairs = twins.Twins(
+        twin=np.array([1, 0] + [-1] * (IMAGES - 2)), tells_apart=np.isin(np.arange(IMAGES * PER_IMAGE), [0, 3, 5])
+    )
+    by_hand = EncodedSplit(
+        image=encoded[1].image._replace(fused=jax.numpy.asarray(image)),
+        text=encoded[1].text._replace(fused=jax.numpy.asarray(text)),
+    )
+    measured = twins.measure(by_hand, split, pairs)
+    assert measured["order_accuracy"] == pytest.approx(100 / 3, abs=1e-3)
+    assert (measured["num_images"], measured["num_captions"]) == (2, 3)
+    # Of the three captions one finds its picture first; a tie counts against the second.
+    assert measured["recall"]["t2i"]["r1"] == pytest.approx(100 / 3, abs=1e-3)
