@@ -6,6 +6,7 @@ python -m mhcvse_jax.evaluate --workdir runs/f30k --split test
 import argparse
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 
 from mhcvse_jax import command_line, results
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Prints the recall table of a split, and writes what the arguments ask for."""
+    started = time.monotonic()
     workdir = arguments.workdir
     config = config_lib.load(workdir / "config.json").unlock()
     config.eval.protocol = arguments.protocol
@@ -71,7 +73,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         more["twins"] = twins.measure(encoded, split, pairs)
         print(twins.describe(more["twins"]))
     if arguments.output:
-        results.save_results(arguments.output, rows, seed=config.seed, seconds=0.0, **more)
+        seconds = time.monotonic() - started
+        results.save_results(arguments.output, rows, seed=config.seed, seconds=seconds, **more)
     if arguments.matches:
         image_dir = arguments.image_dir or directory / "images"
         if not matches.draw(

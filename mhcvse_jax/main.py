@@ -16,7 +16,7 @@ from mhcvse_jax import __version__, command_line, results
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
-from mhcvse_jax.data.dataset import TrainingData
+from mhcvse_jax.data.dataset import Language, TrainingData
 from mhcvse_jax.data.text import unknown_share
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment
@@ -90,7 +90,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, results_path: pathlib.
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     directory = dataset.data_directory(config, workdir)
     data = dataset.load_training(config, directory)
-    data.language.save(workdir)
+    keep_language(data.language, workdir)
     experiment = Experiment.assemble(config, workdir, data.language)
     describe_data(config, data, directory)
     progress = experiment.train(data.train, data.dev)
@@ -116,6 +116,27 @@ def train_and_test(config: Config, workdir: pathlib.Path, results_path: pathlib.
             print(f"matches   {path}")
         else:
             print(f"matches   not drawn: no picture of the {split.name} split is in {image_dir}")
+
+
+def keep_language(language: Language, workdir: pathlib.Path) -> None:
+    """Saves vocabulary and concepts in the workdir, or checks that they are those of the run that it holds.
+
+    Raises:
+      InputError: the data have changed since: a resumed model would read other words.
+    """
+    if (workdir / "vocabulary.json").exists() and (workdir / "checkpoints").exists():
+        saved = Language.load(workdir, remove_stop_words=language.remove_stop_words)
+        for name, old, new in (
+            ("vocabulary", saved.vocabulary.words, language.vocabulary.words),
+            ("concepts", saved.concepts.words, language.concepts.words),
+        ):
+            if old != new:
+                raise InputError(
+                    f"{workdir} holds a run with another {name} ({len(old)} words, not the {len(new)} of these data); "
+                    "expected the data that it began with, or another --workdir"
+                )
+    else:
+        language.save(workdir)
 
 
 def describe_data(config: Config, data: TrainingData, directory: pathlib.Path) -> None:

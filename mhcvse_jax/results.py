@@ -13,7 +13,7 @@ PACKAGES = ("mhcvse_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", 
 
 
 def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, seconds: float, **more: Any) -> None:
-    """Writes the rows with versions, device, seed, git revision and seconds of training, all at once."""
+    """Writes the rows with versions, device, seed, git revision and seconds (of the training, or evaluation)."""
     content = {
         "results": rows,
         **more,

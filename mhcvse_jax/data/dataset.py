@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, text, word_vectors
@@ -107,7 +108,9 @@ def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Returns the directory of the data; the built-in data set is made there unless it is there."""
     if config.data.format == "scenes":
         directory = pathlib.Path(config.data.dir or workdir / "scenes")
-        scenes.write_scenes(directory, **config.data.scenes.to_dict())
+        num_pictures = config.data.scenes.num_train + config.data.scenes.num_dev + config.data.scenes.num_test
+        with tqdm.tqdm(total=num_pictures, desc="drawing scenes", unit="picture", disable=None, leave=False) as bar:
+            scenes.write_scenes(directory, **config.data.scenes.to_dict(), progress=lambda done, total: bar.update())
         return directory
     if not config.data.dir:
         raise InputError("config.data.dir is empty; expected a directory in SCAN's layout")

@@ -46,8 +46,8 @@ class Checkpoints:
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(
-                # Of equal ones the earliest, which Progress takes for the best.
-                get_metric_fn=lambda metrics: (metrics["rsum"], -metrics["step"]),
+                # A key to sort by: of equal ones the earliest, which Progress takes for the best.
+                get_metric_fn=lambda metrics: (metrics["rsum"], -metrics["step"]),  # pyright: ignore[reportArgumentType]
                 n=keep_best,
                 keep_checkpoints_without_metrics=False,
             ),
