@@ -32,8 +32,7 @@ def random_corpus(seed, num_captions=101, num_words=13):
     rng = np.random.default_rng(seed)
     vocabulary = [f"w{i}" for i in range(num_words + 4)]  # the last four are no concepts
     captions = [
-        [vocabulary[i] for i in rng.integers(len(vocabulary), size=rng.integers(0, 11))]
-        for _ in range(num_captions)
+        [vocabulary[i] for i in rng.integers(len(vocabulary), size=rng.integers(0, 11))] for _ in range(num_captions)
     ]
     return captions, vocabulary[:num_words][::-1]
 

@@ -46,9 +46,12 @@ class SelfAttention(nn.Module):
             elements = elements * math.sqrt(elements.shape[-1])
         elif self.input_form == "layer_norm":
             elements = nn.LayerNorm(dtype=self.dtype, name="norm")(elements)
+        if mask is not None:
+            self.sow("intermediates", "num_elements", jnp.sum(mask, axis=1))
         attended = nn.MultiHeadDotProductAttention(
             self.num_heads,
             dropout_rate=self.dropout_rate,
+            broadcast_dropout=False,
             deterministic=not train,
             dtype=self.dtype,
             force_fp32_for_softmax=True,
@@ -63,21 +66,21 @@ def attention_entropy(intermediates: Any) -> dict[str, jax.Array]:
     A head that stays at 1 has not woken. Read from the first pairs of the batch.
 
     Args:
-      intermediates: Flax's collection of that name, with weights [batch, heads, queries, keys].
+      intermediates: Flax's collection of that name, as `SelfAttention` fills it: weights [batch, heads, queries,
+        keys], and the number of elements of each pair where there is padding.
     """
     entropies = {}
-    for path, weights in jax.tree_util.tree_leaves_with_path(intermediates):
-        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        if names[-1] == "attention_weights":
-            entropies[names[0]] = _normalized_entropy(weights[:ENTROPY_SAMPLE].astype(jnp.float32))
+    for module, sown in intermediates.items():
+        if "attention" in sown:
+            weights = sown["attention"]["attention_weights"][0][:ENTROPY_SAMPLE].astype(jnp.float32)
+            (num_elements,) = sown.get("num_elements", (jnp.full(len(weights), weights.shape[-1]),))
+            entropies[module] = _normalized_entropy(weights, num_elements[:ENTROPY_SAMPLE])
     return entropies
 
 
-def _normalized_entropy(weights: jax.Array) -> jax.Array:
+def _normalized_entropy(weights: jax.Array, num_elements: jax.Array) -> jax.Array:
     entropy = -jnp.sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)), axis=-1)
-    # Padding has a weight of exactly 0; and what is padding as a key is padding as a query.
-    attended = jnp.sum(jnp.mean(weights, axis=(1, 2)) > 0, axis=-1)
-    is_query = jnp.arange(weights.shape[2]) < attended[:, None]
-    uniform = jnp.log(jnp.maximum(attended, 2))
+    is_query = jnp.arange(weights.shape[2]) < num_elements[:, None]
+    uniform = jnp.log(jnp.maximum(num_elements, 2))
     mean_over_heads = jnp.mean(entropy, axis=1) / uniform[:, None]
     return jnp.sum(mean_over_heads * is_query) / jnp.sum(is_query)

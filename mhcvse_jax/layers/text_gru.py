@@ -42,8 +42,8 @@ class TextGRU(nn.Module):
         words = nn.Dropout(self.dropout_rate, deterministic=not train)(words)
         # The lengths make the backward direction start at the last word, not at the padding.
         gru = nn.Bidirectional(
-            nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype), name="forward"),
-            nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype), name="backward"),
+            nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype, name="forward")),
+            nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype, name="backward")),
             merge_fn=lambda forward, backward: (forward + backward) / 2,
         )
         states = l2_normalize(jnp.asarray(gru(words, seq_lengths=lengths)))

@@ -146,7 +146,7 @@ def make_train_step(
         metrics = {"loss": total, "learning_rate": schedule(state.step)}
         metrics |= {f"loss_{name}": value for name, value in losses._asdict().items()}
         metrics |= {f"weight_{name}": value for name, value in weights._asdict().items()}
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         entropies = attention_entropy(updated.get("intermediates", {}))
         metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
         next_state = state.replace(

@@ -1,0 +1,163 @@
+"""The loss terms against loops, and what must hold of them whatever the embeddings are."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mhcvse_jax.loss_weighting import loss_weights
+from mhcvse_jax.losses import LossTerms, collapse_value, contrastive_loss, kl_divergence, loss_terms, negatives
+from mhcvse_jax.models.embeddings import Embeddings
+
+BASE_WEIGHTS = LossTerms(fusion=3.0, instance=5.0, consensus=1.0, kl=2.0)
+
+
+@functools.partial(jax.jit, static_argnames="mask_same_image")
+def contrast(similarity, image_index, margin, hardest, *, mask_same_image):
+    is_negative = negatives(image_index, mask_same_image=mask_same_image)
+    return contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest)
+
+
+def random_pairs(seed, batch, images):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (batch, batch)).astype(np.float32), rng.integers(0, images, batch).astype(np.int32)
+
+
+def random_embeddings(rng, batch, dim=13, concepts=11):
+    def unit():
+        vectors = rng.normal(size=(batch, dim))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    return Embeddings(unit(), unit(), unit(), rng.dirichlet(np.ones(concepts), batch).astype(np.float32))
+
+
+@pytest.mark.parametrize("mask_same_image", [True, False])
+@pytest.mark.parametrize("hardest", [True, False])
+def test_contrastive_loss_equals_the_loops(mask_same_image, hardest):
+    similarity, image_index = random_pairs(0, 17, images=5)
+    found = contrast(similarity, image_index, 0.3, hardest, mask_same_image=mask_same_image)
+    expected = oracle.hinge(np.float64(similarity), image_index, 0.3, mask_same_image, hardest)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_captions_of_one_picture_are_no_negatives_where_masked():
+    similarity = np.float32([[0.5, 0.9, 0.1], [0.9, 0.5, 0.1], [0.1, 0.1, 0.5]])
+    image_index = np.int32([8, 8, 3])
+    masked = contrast(similarity, image_index, 0.2, True, mask_same_image=True)
+    np.testing.assert_array_equal(masked, [0, 0, 0])
+    unmasked = contrast(similarity, image_index, 0.2, True, mask_same_image=False)
+    np.testing.assert_allclose(unmasked, [1.2, 1.2, 0], rtol=1e-6)
+    alone = contrast(similarity, np.int32([8, 8, 8]), 0.2, True, mask_same_image=True)
+    np.testing.assert_array_equal(alone, [0, 0, 0])  # a batch without a single negative
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.sampled_from([1, 2, 7]),
+    images=st.integers(1, 7),
+    margin=st.floats(0, 1, width=32),
+    hardest=st.booleans(),
+    mask_same_image=st.booleans(),
+)
+def test_any_contrastive_loss(seed, batch, images, margin, hardest, mask_same_image):
+    similarity, image_index = random_pairs(seed, batch, images)
+    loss = np.asarray(contrast(similarity, image_index, margin, hardest, mask_same_image=mask_same_image))
+    assert loss.shape == (batch,)
+    assert np.isfinite(loss).all()
+    assert (loss >= 0).all()
+    order = np.random.default_rng(seed).permutation(batch)
+    permuted = contrast(
+        similarity[order][:, order], image_index[order], margin, hardest, mask_same_image=mask_same_image
+    )
+    np.testing.assert_allclose(permuted, loss[order], rtol=1e-5, atol=1e-6)
+    if hardest:
+        all_of_them = contrast(similarity, image_index, margin, False, mask_same_image=mask_same_image)
+        assert (loss <= all_of_them + 1e-6).all()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_loss_terms_equal_the_loops(reduction):
+    rng = np.random.default_rng(3)
+    image, text = random_embeddings(rng, 7), random_embeddings(rng, 7)
+    image_index = np.int32([0, 1, 0, 4, 5, 5, 9])
+    for mask_same_image, hardest in ((True, False), (False, True)):
+        options = {
+            "margin": 0.2,
+            "mask_same_image": mask_same_image,
+            "hardest": hardest,
+            "reduction": reduction,
+        }
+        found = loss_terms(image, text, image_index, **options)
+        sides = (SimpleNamespace(**{k: np.float64(v) for k, v in e._asdict().items()}) for e in (image, text))
+        expected = oracle.losses(*sides, image_index, **options)
+        for name, value in found._asdict().items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
+        assert len({round(float(value), 4) for value in found}) == 4
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_collapse_value_is_the_loss_of_identical_embeddings(reduction):
+    rng = np.random.default_rng(4)
+    one = jax.tree.map(lambda x: np.broadcast_to(x, (7, x.shape[1])), random_embeddings(rng, 1))
+    losses = loss_terms(one, one, np.arange(7), margin=0.3, mask_same_image=True, hardest=True, reduction=reduction)
+    expected = collapse_value(7, 0.3, reduction)
+    np.testing.assert_allclose(losses[:3], expected, rtol=1e-5)
+    assert float(losses.kl) == 0
+
+
+def test_kl_divergence_has_a_direction_and_survives_zeros():
+    rng = np.random.default_rng(5)
+    text, image = (rng.dirichlet(np.ones(11), 7).astype(np.float32) for _ in range(2))
+    found = kl_divergence(jnp.asarray(text), jnp.asarray(image))
+    np.testing.assert_allclose(found, oracle.kl(np.float64(text), np.float64(image)), rtol=1e-5)
+    assert not np.allclose(found, oracle.kl(np.float64(image), np.float64(text)), rtol=0.01)
+    text[:, 2] = image[:, 2:5] = 0  # as a saturated softmax gives
+    gradients = jax.grad(lambda *p: jnp.sum(kl_divergence(*p)), argnums=(0, 1))(text, image)
+    assert all(np.isfinite(leaf).all() for leaf in (kl_divergence(text, image), *gradients))
+
+
+@pytest.mark.parametrize("weighting", ["eq15", "inverse", "fixed"])
+def test_weights_equal_the_formulas(weighting):
+    losses = LossTerms(fusion=0.0, instance=0.7, consensus=2.5, kl=11.0)
+    found = loss_weights(losses, BASE_WEIGHTS, weighting)
+    for name, value in found._asdict().items():
+        expected = oracle.term_weight(getattr(losses, name), getattr(BASE_WEIGHTS, name), weighting)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+    high = loss_weights(LossTerms(*(1e4 for _ in losses)), BASE_WEIGHTS, weighting)
+    limit = LossTerms(0.0, 0.0, 0.0, 0.0) if weighting == "inverse" else BASE_WEIGHTS
+    np.testing.assert_allclose(high, limit)
+
+
+@pytest.mark.parametrize("weighting", ["eq15", "inverse", "fixed"])
+def test_no_gradient_passes_through_the_weights(weighting):
+    losses = LossTerms(0.3, 0.7, 1.1, 0.2)
+
+    def total(losses):
+        weights = loss_weights(losses, BASE_WEIGHTS, weighting)
+        return sum(loss * weight for loss, weight in zip(losses, weights, strict=True))
+
+    np.testing.assert_allclose(jax.grad(total)(losses), loss_weights(losses, BASE_WEIGHTS, weighting), rtol=1e-6)
+
+
+def test_a_sum_over_128_pairs_leaves_nothing_for_the_weights_to_do():
+    rng = np.random.default_rng(6)
+    image, text = random_embeddings(rng, 128), random_embeddings(rng, 128)
+    weights = {
+        reduction: loss_weights(
+            loss_terms(
+                image, text, np.arange(128), margin=0.2, mask_same_image=True, hardest=True, reduction=reduction
+            ),
+            BASE_WEIGHTS,
+            "eq15",
+        )
+        for reduction in ("sum", "mean")
+    }
+    np.testing.assert_allclose(weights["sum"], BASE_WEIGHTS, rtol=1e-6)
+    assert (np.array(weights["mean"]) < 0.95 * np.array(BASE_WEIGHTS)).all()
