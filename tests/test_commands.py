@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -186,11 +187,30 @@ def scan_directory(finished, tmp_path):
     return tmp_path
 
 
-def test_a_directory_in_scans_layout_is_trained_on(scan_directory, tmp_path):
-    more = ("data.format=scan", f"data.dir={scan_directory}", "num_epochs=1", "eval.folds=(2,1)", "seed=1")
+def test_the_user_may_bring_vectors_concepts_and_splits_in_folds(scan_directory, tmp_path):
+    """GloVe for words, CVSE's files for concepts, COCO's name for the test split."""
+    for path in scan_directory.glob("test_*"):
+        path.rename(path.with_name(path.name.replace("test_", "testall_")))
+    words = ["red", "blue", "circle", "square", "large", "small", "above", "absent", "striped", "ring"]
+    glove = [f"{word} {' '.join(['0.5'] * 8)}" for word in ("red", "circle", "unseen")]
+    (tmp_path / "glove.txt").write_text("\n".join(glove) + "\n")
+    (tmp_path / "words.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    counts = np.ones((10, 10)) - np.eye(10)
+    (tmp_path / "counts.pkl").write_bytes(pickle.dumps({"nums": np.full(10, 3), "adj_all": counts}))
+    np.save(tmp_path / "vectors.npy", np.eye(10, 13))
+    more = (
+        *("data.format=scan", f"data.dir={scan_directory}", "num_epochs=1", "seed=1", "log.matches=0"),
+        *(f"text.word_vectors_path={tmp_path}/glove.txt", "text.remove_stop_words=True"),
+        *(f"concepts.words_path={tmp_path}/words.json", f"concepts.counts_path={tmp_path}/counts.pkl"),
+        *(f"concepts.vectors_path={tmp_path}/vectors.npy", "eval.test_split=testall", "eval.folds=(2,1)"),
+        *("model.train_concept_vectors=True", "compute_dtype=bfloat16", "matmul_precision=highest"),
+    )
     done = run("main", *tiny(tmp_path / "run", *more))
     assert done.returncode == 0, done.stderr
-    assert "test (2 folds), fused" in done.stdout
+    for line in ("glove.txt has 2 of", "vectors.npy has vectors of 10", "testall (2 folds), fused", "testall, fused"):
+        assert line in done.stdout
+    assert json.loads((tmp_path / "run" / "vocabulary.json").read_text())["word2idx"].get("the") is None
+    assert len(json.loads((tmp_path / "run" / "results.json").read_text())["results"]) == 6
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ _FILTER = 5  # pixels a side of a filter
 _NUM_FILTERS = 48
 _CELLS = 4  # a side of the grid in which the filters' responses are pooled
 _NUM_BUMPS = 6  # a coordinate
+_NUM_MIXTURES = 512
 
 
 class _Weights(NamedTuple):
@@ -27,6 +28,8 @@ class _Weights(NamedTuple):
     cells: np.ndarray  # <float32>[cell, filter, feature]
     core: np.ndarray  # <float32>[filter, feature]
     places: np.ndarray  # <float32>[bump, feature]
+    mixing: np.ndarray  # <float32>[feature, mixture]
+    mixed: np.ndarray  # <float32>[mixture, feature]
 
 
 def propose_boxes(scene: Scene, rng: random.Random, num_regions: int, image_size: int) -> np.ndarray:
@@ -54,7 +57,8 @@ def featurise(image: Image.Image, boxes: np.ndarray, feature_dim: int) -> np.nda
     """Features of a picture's regions: what each looks like, and where in the picture it is.
 
     A region is scaled to a small square, passed through random filters, pooled, and projected at random
-    together with its place.
+    together with its place. A random layer then mixes the two, as a deep detector's layers do: a sum over
+    regions still tells a red square above a blue one from a blue one above a red one.
 
     Args:
       image: RGB.
@@ -77,7 +81,8 @@ def featurise(image: Image.Image, boxes: np.ndarray, feature_dim: int) -> np.nda
     cells = cells.reshape(len(boxes), _CELLS**2, -1).swapaxes(0, 1)
     core = responses[:, side // 4 : -side // 4, side // 4 : -side // 4].mean((1, 2))
     places = _bumps(boxes, image.size)
-    return (cells @ weights.cells).sum(0) + core @ weights.core + places @ weights.places
+    linear = (cells @ weights.cells).sum(0) + core @ weights.core + places @ weights.places
+    return linear + np.maximum(linear @ weights.mixing, 0) @ weights.mixed
 
 
 def _bumps(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -92,8 +97,8 @@ def _bumps(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _weights(feature_dim: int) -> _Weights:
     rng = np.random.default_rng(2024)
 
-    def projection(num_inputs: int) -> np.ndarray:
-        return (rng.standard_normal((num_inputs, feature_dim)) / num_inputs**0.5).astype(np.float32)
+    def projection(num_inputs: int, num_outputs: int = feature_dim) -> np.ndarray:
+        return (rng.standard_normal((num_inputs, num_outputs)) / num_inputs**0.5).astype(np.float32)
 
     filters = rng.standard_normal((3, _FILTER, _FILTER, _NUM_FILTERS)) / _FILTER
     # A third of the filters sees a patch's mean colour alone.
@@ -105,4 +110,6 @@ def _weights(feature_dim: int) -> _Weights:
         projection(_CELLS**2 * _NUM_FILTERS).reshape(_CELLS**2, _NUM_FILTERS, feature_dim),
         projection(_NUM_FILTERS),
         projection(4 * _NUM_BUMPS),
+        2 * projection(feature_dim, _NUM_MIXTURES),
+        projection(_NUM_MIXTURES),
     )
