@@ -1,6 +1,9 @@
-"""MH-CVSE on the built-in data set of drawn scenes; trains in a minute or two on two CPU cores.
+"""MH-CVSE on the built-in data set of drawn scenes; trains in about two minutes on two CPU cores.
 
-make demo        or        python -m mhcvse_jax.main --config configs/demo.py
+    make demo        or        python -m mhcvse_jax.main --config configs/demo.py
+
+Many captions are true of several pictures, so the hardest negative is often no negative at all: all negatives
+count throughout. With the hardest alone every embedding becomes the same.
 """
 
 from mhcvse_jax.config import base
@@ -8,16 +11,19 @@ from mhcvse_jax.config import base
 
 def get_config():
     config = base()
+    config.batch_size = 64
+    config.num_epochs = 7
     config.data.format = "scenes"
-    config.num_epochs = 8
     config.text.remove_stop_words = False
     config.concepts.num = 30
+    config.concepts.training_label = "caption"
     config.model.embedding_dim = 128
     config.model.word_dim = 64
-    config.model.dropout_rate = 0.1
+    config.model.dropout_rate = 0.0
     config.model.attention_residual = True
     config.model.consensus_norm = "layer"
-    config.loss.all_negatives_epochs = 1.0
-    config.optimizer.learning_rate = 1e-3
+    config.loss.all_negatives_epochs = 7.0
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_epochs = 0.5
     config.log.matches = 3
     return config

@@ -58,7 +58,7 @@ def base() -> Config:
     scenes.num_dev = 200
     scenes.num_test = 500
     scenes.num_regions = 12
-    scenes.feature_dim = 128
+    scenes.feature_dim = 256
     scenes.image_size = 112  # pixels
     scenes.twin_share = 0.2  # of the pictures that share their objects with another, not their relations
     scenes.seed = 0
