@@ -12,8 +12,9 @@ from mhcvse_jax.config import base
 def get_config():
     config = base()
     config.batch_size = 64
-    config.num_epochs = 7
+    config.num_epochs = 5
     config.data.format = "scenes"
+    config.data.caption_lengths = (40,)  # one shape: in so short a training compiling costs more than padding
     config.text.remove_stop_words = False
     config.concepts.num = 30
     config.concepts.training_label = "caption"
@@ -22,7 +23,7 @@ def get_config():
     config.model.dropout_rate = 0.0
     config.model.attention_residual = True
     config.model.consensus_norm = "layer"
-    config.loss.all_negatives_epochs = 7.0
+    config.loss.all_negatives_epochs = 5.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_epochs = 0.5
     config.log.matches = 3
