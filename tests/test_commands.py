@@ -171,7 +171,8 @@ def test_eight_devices_train_as_one(finished, tmp_path):
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path):
-    done = run("main", *tiny(tmp_path, "num_epochs=9", "optimizer.warmup_epochs=0", "patience_epochs=2", "optimizer.learning_rate=1e-12"))
+    standing_still = ("optimizer.learning_rate=1e-12", "optimizer.warmup_epochs=0")
+    done = run("main", *tiny(tmp_path, "num_epochs=9", "patience_epochs=2", *standing_still))
     assert done.returncode == 0, done.stderr
     assert "the last 2 without a better one" in done.stdout
     lines = train_lines(tmp_path)
