@@ -1,6 +1,7 @@
 """What the commands share: how errors and interrupts become one line and an exit code."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
 
 def run(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
     try:
         command()
     except InputError as error:
@@ -24,7 +26,7 @@ def run(command: Callable[[], None]) -> int:
         print("stopped and saved; the same command goes on from here", file=sys.stderr)
         return EXIT_STOPPED
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+        print("stopped; start the same command again", file=sys.stderr)
         return EXIT_STOPPED
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

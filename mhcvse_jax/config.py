@@ -19,6 +19,7 @@ Config: TypeAlias = Any
 """A ConfigDict with the keys of `base()`; type checkers cannot see these."""
 
 CHOICES = {
+    "model.name": ("mhcvse",),
     "data.format": ("scan", "scenes"),
     "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
@@ -40,7 +41,7 @@ def base() -> Config:
     config = _section()
     config.seed = 0  # of parameters, dropout and the order of the batches
     config.batch_size = 128  # pairs in a step, over all devices
-    config.num_epochs = 30  # at most; an epoch shows every training caption once
+    config.num_epochs = 30  # at most; an epoch shows each training caption once, but for less than a batch
     config.patience_epochs = 5  # epochs without a better dev rsum before training stops
     config.compute_dtype = "float32"  # of the layers' arithmetic; parameters and losses are float32
     config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
@@ -60,7 +61,7 @@ def base() -> Config:
     scenes.num_regions = 12
     scenes.feature_dim = 256
     scenes.image_size = 112  # pixels
-    scenes.twin_share = 0.2  # of the pictures that share their objects with another, not their relations
+    scenes.twin_share = 0.2  # chance that two pictures share their objects, not their relations
     scenes.seed = 0
 
     config.text = text = _section()
@@ -163,21 +164,26 @@ def check(config: Config) -> None:
     not_negative = """model.num_heads loss.margin loss.fusion_weight loss.instance_weight
         loss.consensus_weight loss.kl_weight loss.all_negatives_epochs optimizer.warmup_epochs log.matches seed"""
     for key in not_negative.split():
-        if lookup(config, key) < 0:
+        if not lookup(config, key) >= 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected 0 or more")
-    shares = """model.dropout_rate model.attention_dropout_rate model.label_share model.fixed_instance_weight
+    parts = """model.dropout_rate model.attention_dropout_rate model.label_share model.fixed_instance_weight
         optimizer.final_rate_share eval.consensus_weight data.scenes.twin_share"""
-    for key in shares.split():
+    for key in parts.split():
         if not 0 <= lookup(config, key) <= 1:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected a share between 0 and 1")
     heads, dim = config.model.num_heads, config.model.embedding_dim
     if heads and dim % heads:
         raise InputError(f"config.model.num_heads is {heads}, which does not divide model.embedding_dim {dim}")
     lengths = config.data.caption_lengths
-    if not lengths or any(length < 2 for length in lengths) or sorted(set(lengths)) != list(lengths):
-        raise InputError(f"config.data.caption_lengths is {lengths}; expected rising lengths of 2 or more")
-    if not config.eval.folds or any(folds < 1 for folds in config.eval.folds):
-        raise InputError(f"config.eval.folds is {config.eval.folds}; expected numbers of 1 or more")
+    if not lengths or not _whole(lengths, 2) or sorted(set(lengths)) != list(lengths):
+        raise InputError(f"config.data.caption_lengths is {lengths}; expected rising whole numbers of 2 or more")
+    if not config.eval.folds or not _whole(config.eval.folds, 1):
+        raise InputError(f"config.eval.folds is {config.eval.folds}; expected whole numbers of 1 or more")
+    shares = config.concepts.shares
+    if len(shares) != 3 or not _whole(shares, 0) or not any(shares):
+        raise InputError(f"config.concepts.shares is {shares}; expected three whole numbers, not all 0")
+    if not config.concepts.scale > 1:
+        raise InputError(f"config.concepts.scale is {config.concepts.scale}; expected more than 1")
     if bool(config.concepts.words_path) != bool(config.concepts.counts_path):
         raise InputError("config.concepts.words_path and config.concepts.counts_path go together; one is empty")
     if config.optimizer.warmup_epochs >= config.num_epochs:
@@ -185,6 +191,10 @@ def check(config: Config) -> None:
             f"config.optimizer.warmup_epochs is {config.optimizer.warmup_epochs}; "
             f"expected less than num_epochs {config.num_epochs}"
         )
+
+
+def _whole(numbers: Sequence[Any], least: int) -> bool:
+    return all(isinstance(number, int) and number >= least for number in numbers)
 
 
 def lookup(config: Config, key: str) -> Any:

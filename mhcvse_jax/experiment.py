@@ -115,7 +115,15 @@ class Experiment:
         latest = checkpoints.latest_step()
         if latest is not None:
             state, progress = checkpoints.restore(state, latest, self.mesh)
-            print(f"resuming  at step {latest:,}, epoch {latest // steps + 1}", flush=True)
+            if loop.is_over(config, progress):
+                checkpoints.close()
+                return progress
+            if not 0 <= latest - progress.epochs_done * steps < steps:
+                raise InputError(
+                    f"{self.workdir} is at step {latest} after {progress.epochs_done} epochs, but an epoch of these "
+                    f"data has {steps} steps; expected the data that it began with, or another --workdir"
+                )
+            print(f"resuming  at step {latest:,}, epoch {progress.epochs_done + 1}", flush=True)
         log = MetricsLog(self.workdir, resume_step=latest or 0)
         try:
             return loop.train(
@@ -134,11 +142,19 @@ class Experiment:
             log.close()
             checkpoints.close()
 
-    def load_split(self, directory: pathlib.Path, name: str) -> Split:
-        """Returns a split of a directory, encoded with this experiment's vocabulary and concepts."""
-        return dataset.load_split(
+    def load_split(self, directory: pathlib.Path, name: str, folds: Sequence[int]) -> Split:
+        """Returns a split of a directory, encoded with this experiment's vocabulary and concepts.
+
+        Raises:
+          InputError: a file is missing or damaged, or the pictures cannot be divided into that many folds.
+        """
+        split = dataset.load_split(
             directory, name, self.language, captions_per_image=self.config.data.num_captions_per_image
         )
+        for number in folds:
+            if split.num_images % number:
+                raise InputError(f"{number} folds do not divide the {split.num_images} pictures of {name}")
+        return split
 
     def encode_with_best(self, split: Split) -> EncodedSplit:
         """Returns the embeddings of a split by the workdir's best checkpoint.
@@ -146,7 +162,7 @@ class Experiment:
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
-        checkpoints = open_checkpoints(self.config, self.workdir)
+        checkpoints = open_checkpoints(self.config, self.workdir, read_only=True)
         try:
             latest = checkpoints.latest_step()
             best = -1 if latest is None else checkpoints.restore_progress(latest).best_step
@@ -181,12 +197,13 @@ class Experiment:
         return rows
 
 
-def open_checkpoints(config: Config, workdir: pathlib.Path) -> Checkpoints:
+def open_checkpoints(config: Config, workdir: pathlib.Path, *, read_only: bool = False) -> Checkpoints:
     """Returns the checkpoints of a workdir."""
     return Checkpoints(
         workdir / "checkpoints",
         keep_best=config.checkpoint.keep_best,
         keep_latest=config.checkpoint.keep_latest,
+        read_only=read_only,
     )
 
 

@@ -16,6 +16,8 @@ def loss_weights(losses: LossTerms, base_weights: LossTerms, weighting: str) -> 
     Losses near 50, as sums over a batch of 128 are, make eq15 equal w_i to six digits: the mean over the batch
     lets it move.
 
+    Deviation: Eq. 15 and the sentence under it contradict each other; the equation is the default.
+
     Args:
       losses: the terms' values.
       base_weights: w_i.

@@ -18,6 +18,10 @@ class LossTerms(NamedTuple):
     kl: jax.Array
 
 
+CONTRASTIVE = ("fusion", "instance", "consensus")
+"""The terms that compare similarities."""
+
+
 def contrastive_loss(
     similarity: jax.Array, *, margin: float, is_negative: jax.Array, hardest: jax.Array | bool
 ) -> jax.Array:
@@ -52,6 +56,8 @@ def negatives(image_index: jax.Array | np.ndarray, *, mask_same_image: bool) -> 
     Args:
       image_index: <int32>[batch] the picture of each pair.
       mask_same_image: whether the other captions of a pair's picture are left out, or only the pair itself.
+
+    Deviation: CVSE takes the other captions of a pair's picture for negatives, though they describe it.
     """
     if mask_same_image:
         return jnp.asarray(image_index[:, None] != image_index[None, :])
@@ -94,6 +100,7 @@ def loss_terms(
     )
 
 
-def collapse_value(batch_size: int, margin: float, reduction: str) -> float:
-    """Returns what a contrastive loss is when all embeddings are one: each pair violates both margins in full."""
-    return 2 * margin * (batch_size if reduction == "sum" else 1)
+def collapse_value(batch_size: int, margin: float, reduction: str, *, hardest: bool) -> float:
+    """Returns what a contrastive loss is when all embeddings are one: each negative violates the margin in full."""
+    num_negatives = 1 if hardest else batch_size - 1
+    return 2 * margin * num_negatives * (batch_size if reduction == "sum" else 1)

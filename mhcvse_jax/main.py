@@ -10,20 +10,24 @@ run prints its results.
 import argparse
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
+
+import numpy as np
 
 from mhcvse_jax import __version__, command_line, results
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
-from mhcvse_jax.data.dataset import Language, TrainingData
+from mhcvse_jax.data.dataset import Language, Split, TrainingData
 from mhcvse_jax.data.text import unknown_share
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment
 from mhcvse_jax.retrieval import matches, protocols, twins
+from mhcvse_jax.retrieval.encode import EncodedSplit
 
-FREE_TO_CHANGE = ("data.dir", "data.prefetch_batches", "data.read_threads", "log.", "checkpoint.")
-"""Keys that may differ when a run is resumed: they do not change its results."""
+FREE_TO_CHANGE = ("data.dir", "data.prefetch_batches", "data.read_threads", "eval.test_split", "eval.folds")
+"""Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +67,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes the workdir of this configuration, or checks that it is one.
+    """Makes the workdir, or checks that it is one of this configuration.
 
     Raises:
       InputError: it cannot be written, or belongs to a run with another configuration.
@@ -73,14 +77,15 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         saved = config_lib.load(path)
         for key in config_lib.keys(config):
             old, new = config_lib.lookup(saved, key), config_lib.lookup(config, key)
-            if old != new and not key.startswith(FREE_TO_CHANGE):
+            if old != new and key not in FREE_TO_CHANGE and not key.startswith(("log.", "checkpoint.")):
                 raise InputError(
                     f"{workdir} holds a run with config.{key}={old!r}, not {new!r}; expected the same, or another "
                     "--workdir"
                 )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        config_lib.save(config, path)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
         raise InputError(f"{workdir}: cannot be written ({error.strerror})") from error
 
@@ -89,10 +94,19 @@ def train_and_test(config: Config, workdir: pathlib.Path, results_path: pathlib.
     """Trains from the latest checkpoint, or from the start; tests the best once; writes the results."""
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     directory = dataset.data_directory(config, workdir)
+    print(f"reading   {directory}", flush=True)
     data = dataset.load_training(config, directory)
-    keep_language(data.language, workdir)
     experiment = Experiment.assemble(config, workdir, data.language)
-    describe_data(config, data, directory)
+    # Before the training: a test split that cannot be used is to be known now.
+    test_split = experiment.load_split(directory, config.eval.test_split, config.eval.folds)
+    if test_split.regions.shape[1:] != data.train.regions.shape[1:]:
+        raise InputError(
+            f"{directory}: regions and features of {test_split.name} are {test_split.regions.shape[1:]}; "
+            f"expected those of train, {data.train.regions.shape[1:]}"
+        )
+    keep_language(data.language, workdir)
+    config_lib.save(config, workdir / "config.json")
+    describe_data(config, data, test_split)
     progress = experiment.train(data.train, data.dev)
     stopped_early = progress.epochs_done < config.num_epochs
     why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
@@ -101,49 +115,61 @@ def train_and_test(config: Config, workdir: pathlib.Path, results_path: pathlib.
         f"at step {progress.best_step:,}",
         flush=True,
     )
-    split = experiment.load_split(directory, config.eval.test_split)
-    encoded = experiment.encode_with_best(split)
-    rows = experiment.test(encoded, split, config.eval.folds)
-    more = {}
-    pairs = twins.read(directory, split.name)
-    if pairs is not None:
-        more["twins"] = twins.measure(encoded, split, pairs)
-    results.save_results(results_path, rows, seed=config.seed, seconds=progress.train_seconds, **more)
+    encoded = experiment.encode_with_best(test_split)
+    rows = experiment.test(encoded, test_split, config.eval.folds)
+    pairs = twins.read(directory, test_split.name)
+    more = {} if pairs is None else {"twins": twins.measure(encoded, test_split, pairs)}
     if config.log.matches:
-        image_dir = pathlib.Path(config.log.image_dir or directory / "images")
-        path = workdir / "matches.png"
-        if matches.draw(encoded, split, image_dir, path, num_queries=config.log.matches, seed=config.seed):
-            print(f"matches   {path}")
-        else:
-            print(f"matches   not drawn: no picture of the {split.name} split is in {image_dir}")
+        draw_matches(config, workdir, directory, encoded, test_split)
+    results.save_results(results_path, rows, seed=config.seed, seconds=progress.train_seconds, **more)
+
+
+def draw_matches(
+    config: Config, workdir: pathlib.Path, directory: pathlib.Path, encoded: EncodedSplit, split: Split
+) -> None:
+    """Draws the matches of a few queries, or says why it cannot."""
+    image_dir = pathlib.Path(config.log.image_dir or directory / "images")
+    path = workdir / "matches.png"
+    try:
+        matches.draw(encoded, split, image_dir, path, num_queries=config.log.matches, seed=config.seed)
+        print(f"matches   {path}")
+    except InputError as error:
+        print(f"matches   not drawn: {error}")
 
 
 def keep_language(language: Language, workdir: pathlib.Path) -> None:
     """Saves vocabulary and concepts in the workdir, or checks that they are those of the run that it holds.
 
     Raises:
-      InputError: the data have changed since: a resumed model would read other words.
+      InputError: the data have changed since: a resumed model would read other words, or use another graph.
     """
-    if (workdir / "vocabulary.json").exists() and (workdir / "checkpoints").exists():
-        saved = Language.load(workdir, remove_stop_words=language.remove_stop_words)
-        for name, old, new in (
-            ("vocabulary", saved.vocabulary.words, language.vocabulary.words),
-            ("concepts", saved.concepts.words, language.concepts.words),
-        ):
-            if old != new:
-                raise InputError(
-                    f"{workdir} holds a run with another {name} ({len(old)} words, not the {len(new)} of these data); "
-                    "expected the data that it began with, or another --workdir"
-                )
-    else:
+    if not any((workdir / "checkpoints").glob("[0-9]*")):
         language.save(workdir)
+        return
+    saved = Language.load(workdir, remove_stop_words=language.remove_stop_words)
+    same = {
+        "words": saved.vocabulary.words == language.vocabulary.words,
+        "concepts": saved.concepts.words == language.concepts.words,
+        "counts of concepts": np.array_equal(saved.concepts.occurrences, language.concepts.occurrences)
+        and np.array_equal(saved.concepts.cooccurrences, language.concepts.cooccurrences),
+        "concept vectors": np.array_equal(saved.concept_vectors, language.concept_vectors),
+    }
+    for name, is_same in same.items():
+        if not is_same:
+            raise InputError(
+                f"{workdir} holds a run with other {name} than these data give; expected the data that it began "
+                "with, or another --workdir"
+            )
 
 
-def describe_data(config: Config, data: TrainingData, directory: pathlib.Path) -> None:
+def describe_data(config: Config, data: TrainingData, test_split: Split) -> None:
     """Prints devices, data, vocabulary and concepts."""
     train, language, concepts = data.train, data.language, data.language.concepts
     regions, width = train.regions.shape[1:]
-    counts = "; ".join(f"{s.name} {s.num_images:,} pictures, {s.num_captions:,} captions" for s in (train, data.dev))
+    splits = (train, data.dev, test_split)
+    counts = "; ".join(
+        f"{split.name} {split.num_images:,} pictures, {split.num_captions:,} captions" for split in splits
+    )
     kinds = ", ".join(
         f"{concepts.kinds.count(kind)} {name}"
         for kind, name in (("object", "objects"), ("property", "properties"), ("motion", "motions"))
@@ -153,7 +179,7 @@ def describe_data(config: Config, data: TrainingData, directory: pathlib.Path) -
     else:
         vectors = f"{config.concepts.vectors_path} has vectors of {data.concepts_found}"
     print(f"devices   {results.device_name()}, {config.compute_dtype}")
-    print(f"data      {directory}: {counts}; {regions} regions of {width}")
+    print(f"data      {counts}; {regions} regions of {width}")
     print(
         f"text      {len(language.vocabulary):,} tokens, {100 * unknown_share(data.dev.tokens):.2f}% of dev unknown; "
         f"captions of {train.lengths.mean():.1f} tokens, {train.lengths.max()} at most; "

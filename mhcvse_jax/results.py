@@ -24,7 +24,7 @@ def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, s
         "seconds": round(seconds, 1),
     }
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
@@ -52,9 +52,16 @@ def device_name() -> str:
 
 def git_revision() -> str:
     """Returns the commit of the program's source, `-dirty` where it was changed since; "unknown" outside git."""
-    source = pathlib.Path(__file__).resolve().parent
+    root = pathlib.Path(__file__).resolve().parent.parent
     try:
-        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        # Installed into an environment inside somebody's repository, we would find that one's commit.
+        if _git(root, "rev-parse", "--show-toplevel") != str(root):
+            return "unknown"
+        return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(root: pathlib.Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ TINY = (
     *("data.scenes.num_regions=5", "data.scenes.feature_dim=16", "data.scenes.image_size=48"),
     *("concepts.num=10", "concepts.vector_dim=13", "batch_size=16", "eval.batch_size=32", "num_epochs=2"),
     *("model.embedding_dim=16", "model.num_heads=2", "model.word_dim=8", "data.caption_lengths=(32,)"),
-    *("log.matches=2", "log.every_steps=5"),
+    *("model.dropout_rate=0.3", "model.consensus_norm=batch", "log.matches=2", "log.every_steps=5"),
 )
 
 
@@ -105,7 +106,8 @@ def test_every_step_and_every_validation_is_logged(finished):
     for term in ("fusion", "instance", "consensus", "kl"):
         assert all(line[f"loss_{term}"] >= 0 and line[f"weight_{term}"] > 0 for line in train)
     assert all(0 < line["attention_entropy_text"] <= 1.0001 for line in train)
-    assert train[0]["learning_rate"] > train[-1]["learning_rate"] > 0
+    rates = [line["learning_rate"] for line in train]
+    assert rates[0] < max(rates) > rates[-1] > 0
     dev = [line for line in lines if line["kind"] == "dev_fused"]
     assert [line["step"] for line in dev] == [steps, 2 * steps]
 
@@ -155,8 +157,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"resuming  at step {stopped_at}" in done.stdout
     assert train_lines(workdir) == train_lines(finished[0])
-    first, second = (json.loads((path / "results.json").read_text()) for path in (workdir, finished[0]))
-    assert first["results"] == second["results"]
+    expected = json.loads((finished[0] / "results.json").read_text())["results"]
+    assert json.loads((workdir / "results.json").read_text())["results"] == expected
+    # Trained, and stopped before the test was written: the test alone is done again.
+    (workdir / "results.json").unlink()
+    assert run("main", *tiny(workdir)).returncode == 0
+    assert json.loads((workdir / "results.json").read_text())["results"] == expected
+    assert train_lines(workdir) == train_lines(finished[0])
 
 
 def test_eight_devices_train_as_one(finished, tmp_path):
@@ -229,10 +236,26 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_workdir_of_another_configuration_is_refused(finished):
+def test_a_workdir_of_another_run_is_refused(finished, scan_directory, tmp_path):
     done = run("main", *tiny(finished[0], "model.fusion=concat"))
     assert done.returncode == 2
     assert "config.model.fusion='weight_sum', not 'concat'" in done.stderr
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    scenes = tmp_path / "run" / "scenes"
+    captions = (scenes / "train_caps.txt").read_text().replace("red", "reddish")
+    (scenes / "train_caps.txt").write_text(captions)
+    done = run("main", *tiny(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "holds a run with other words than these data give" in done.stderr
+
+
+def test_a_test_split_that_cannot_be_used_is_known_before_the_training(finished, tmp_path):
+    scenes = (f"data.dir={finished[0]}/scenes", "eval.folds=(3,)")
+    done = run("main", *tiny(tmp_path, *scenes))
+    assert done.returncode == 2
+    assert "3 folds do not divide the 20 pictures of test" in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_features_that_are_not_finite_end_the_run(scan_directory, tmp_path):

@@ -102,12 +102,13 @@ def test_loss_terms_equal_the_loops(reduction):
         assert len({round(float(value), 4) for value in found}) == 4
 
 
+@pytest.mark.parametrize("hardest", [True, False])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_collapse_value_is_the_loss_of_identical_embeddings(reduction):
+def test_collapse_value_is_the_loss_of_identical_embeddings(reduction, hardest):
     rng = np.random.default_rng(4)
     one = jax.tree.map(lambda x: np.broadcast_to(x, (7, x.shape[1])), random_embeddings(rng, 1))
-    losses = loss_terms(one, one, np.arange(7), margin=0.3, mask_same_image=True, hardest=True, reduction=reduction)
-    expected = collapse_value(7, 0.3, reduction)
+    losses = loss_terms(one, one, np.arange(7), margin=0.3, mask_same_image=True, hardest=hardest, reduction=reduction)
+    expected = collapse_value(7, 0.3, reduction, hardest=hardest)
     np.testing.assert_allclose(losses[:3], expected, rtol=1e-5)
     assert float(losses.kl) == 0
 

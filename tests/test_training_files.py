@@ -98,12 +98,13 @@ def test_a_value_that_is_not_finite_is_named():
 
 
 def test_a_collapse_is_reported_once_when_it_lasts():
-    watch = CollapseWatch(value=51.2, patience_steps=4)
+    watch = CollapseWatch(lambda step: 51.2 if step > 5 else 900.0, patience_steps=4)
     losses = {"loss_fusion": 51.3, "loss_instance": 20.0, "loss_consensus": 48.0}
     fine = losses | {"loss_fusion": 40.0}
-    assert [watch.update(values) for values in [losses] * 3 + [fine] + [losses] * 3] == [None] * 7
-    warning = watch.update(losses)
+    seen = [losses] * 3 + [losses | {"loss_fusion": 903.0}] * 2 + [losses] + [fine] + [losses] * 3
+    assert [watch.update(step, values) for step, values in enumerate(seen, start=1)] == [None] * 10
+    warning = watch.update(11, losses)
     assert warning is not None
     assert "fusion loss" in warning
     assert "all_negatives_epochs" in warning
-    assert watch.update(losses) is None
+    assert watch.update(12, losses) is None

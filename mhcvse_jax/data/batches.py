@@ -37,7 +37,7 @@ def epoch_order(num_captions: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Returns the full batches of an epoch; the captions of a last, smaller one come in another epoch's."""
+    """Returns the full batches of an epoch; the captions left over, less than a batch, are not shown in it."""
     return len(split.lengths) // batch_size
 
 

@@ -63,20 +63,26 @@ class Language:
         return without_stop_words(tokens) if self.remove_stop_words else tokens
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes vocabulary.json and concepts.npz."""
+        """Writes vocabulary.json, concepts.npz and concept_vectors.npy."""
         self.vocabulary.save(directory / "vocabulary.json")
         self.concepts.save(directory / "concepts.npz")
         np.save(directory / "concept_vectors.npy", self.concept_vectors, allow_pickle=False)
 
     @classmethod
     def load(cls, directory: pathlib.Path, *, remove_stop_words: bool) -> "Language":
-        """Returns what `save` wrote."""
-        return cls(
-            Vocabulary.load(directory / "vocabulary.json"),
-            Concepts.load(directory / "concepts.npz"),
-            np.load(directory / "concept_vectors.npy", allow_pickle=False),
-            remove_stop_words,
-        )
+        """Returns what `save` wrote.
+
+        Raises:
+          InputError: a file is missing or damaged.
+        """
+        vocabulary = Vocabulary.load(directory / "vocabulary.json")
+        concepts = Concepts.load(directory / "concepts.npz")
+        path = directory / "concept_vectors.npy"
+        try:
+            vectors = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: not a whole .npy file ({error})") from error
+        return cls(vocabulary, concepts, vectors, remove_stop_words)
 
 
 def without_stop_words(tokens: Sequence[str]) -> list[str]:
@@ -108,6 +114,8 @@ def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Returns the directory of the data; the built-in data set is made there unless it is there."""
     if config.data.format == "scenes":
         directory = pathlib.Path(config.data.dir or workdir / "scenes")
+        if not directory.exists():
+            print(f"scenes    drawing them in {directory}", flush=True)
         num_pictures = config.data.scenes.num_train + config.data.scenes.num_dev + config.data.scenes.num_test
         with tqdm.tqdm(total=num_pictures, desc="drawing scenes", unit="picture", disable=None, leave=False) as bar:
             scenes.write_scenes(directory, **config.data.scenes.to_dict(), progress=lambda done, total: bar.update())

@@ -138,7 +138,8 @@ def _karpathy_names(directory: pathlib.Path, image_ids: list[str]) -> list[str] 
     for path in sorted(directory.glob("dataset_*.json")):
         try:
             images = json.loads(path.read_text(encoding="utf-8"))["images"]
-            names = {str(image["imgid"]): image["filename"] for image in images}
+            # COCO's pictures lie in folders, Flickr30k's in one.
+            names = {str(i["imgid"]): str(pathlib.PurePosixPath(i.get("filepath", ""), i["filename"])) for i in images}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not Karpathy's JSON with images, imgid, filename ({error!r})") from error
         if all(image_id in names for image_id in image_ids):

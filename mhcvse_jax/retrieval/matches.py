@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.errors import InputError
 from mhcvse_jax.retrieval.encode import EncodedSplit
 
 TOP = 5
@@ -27,15 +28,22 @@ def draw(
     *,
     num_queries: int,
     seed: int,
-) -> bool:
+) -> None:
     """Writes a PNG of captions with their top five pictures, and of pictures with their top five captions.
 
-    Queries are drawn at random by `seed`, not chosen. Returns False, and writes nothing, where the file names of
-    the pictures are not known or none of them is in `image_dir`.
+    Queries are drawn at random by `seed`, not chosen.
+
+    Raises:
+      InputError: the file names of the pictures are not known, or none of them is in `image_dir`.
     """
     names = split.image_names
-    if names is None or not any((image_dir / name).exists() for name in names):
-        return False
+    if names is None:
+        raise InputError(
+            f"the file names of the {split.name} pictures are not known; expected {split.name}_image_names.txt or "
+            "Karpathy's dataset_*.json beside the features"
+        )
+    if not any((image_dir / name).exists() for name in names):
+        raise InputError(f"{image_dir}: none of the {split.name} pictures is there, {names[0]} for example")
     rng = np.random.default_rng(seed)
     captions = rng.choice(split.num_captions, min(num_queries, split.num_captions), replace=False)
     images = rng.choice(split.num_images, min(num_queries, split.num_images), replace=False)
@@ -55,8 +63,7 @@ def draw(
     for row in rows:
         sheet.paste(row, (0, y))
         y += row.height
-    sheet.save(path)
-    return True
+    sheet.save(path, format="PNG")
 
 
 def _top(queries: jax.Array, candidates: jax.Array) -> np.ndarray:
@@ -65,16 +72,17 @@ def _top(queries: jax.Array, candidates: jax.Array) -> np.ndarray:
 
 
 def _tile(path: pathlib.Path) -> Image.Image:
-    """Returns the picture at the tile's size; a grey one with its name where the file is missing."""
+    """Returns the picture at the tile's size; a grey one with its name where the file cannot be read."""
     tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
-    if path.exists():
+    try:
         with Image.open(path) as image:
             picture = image.convert("RGB")
-        scale = TILE / max(picture.size)
-        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
-        tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
-    else:
+    except OSError:
         ImageDraw.Draw(tile).text((6, TILE // 2), path.name, fill=INK, font=_font(11))
+        return tile
+    scale = TILE / max(picture.size)
+    picture = picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))
+    tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
     return tile
 
 

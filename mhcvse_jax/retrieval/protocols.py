@@ -45,7 +45,7 @@ def split_ranks(
     image = compared(encoded.image, kind, consensus_weight)
     text = compared(encoded.text, kind, consensus_weight)
     if len(image) % folds:
-        raise InputError(f"config.eval.folds is {folds}, which does not divide the {len(image)} pictures")
+        raise InputError(f"{folds} folds do not divide the {len(image)} pictures")
     size = len(image) // folds
     result = []
     for fold in range(folds):

@@ -2,6 +2,8 @@
 
 similarity[i, j] is picture i, caption j; higher is better. A rank is counted, not sorted: 1 plus the wrong
 candidates that are at least as similar as the right one, so ties count against the model.
+
+Deviation: CVSE sorts, so that a tie goes to whichever comes first; a model whose embeddings are all one scores 100.
 """
 
 from collections.abc import Callable

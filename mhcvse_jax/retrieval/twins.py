@@ -29,7 +29,8 @@ def read(directory: pathlib.Path, split: str) -> Twins | None:
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        return Twins(arrays["twin"], arrays["tells_apart"])
+        pairs = Twins(arrays["twin"], arrays["tells_apart"])
+    return pairs if pairs.tells_apart.any() else None
 
 
 def measure(encoded: EncodedSplit, split: Split, pairs: Twins) -> dict[str, Any]:

@@ -212,9 +212,9 @@ def main(argv: list[str] | None = None) -> int:
             f"--{split}", dest=f"num_{split}", type=int, default=size, help=f"{split} pictures", metavar="N"
         )
     parser.add_argument("--num-regions", type=int, default=12, help="regions a picture", metavar="N")
-    parser.add_argument("--feature-dim", type=int, default=128, help="features a region", metavar="N")
+    parser.add_argument("--feature-dim", type=int, default=256, help="features a region", metavar="N")
     parser.add_argument("--image-size", type=int, default=112, help="pixels a side", metavar="N")
-    parser.add_argument("--twin-share", type=float, default=0.2, help="share of pictures with a twin", metavar="X")
+    parser.add_argument("--twin-share", type=float, default=0.2, help="chance that two pictures are twins", metavar="X")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another data set", metavar="N")
     arguments = vars(parser.parse_args(argv))
     try:

@@ -41,8 +41,14 @@ class Checkpoints:
     (optimiser state, step and key) and `progress` (JSON). Saving goes on beside the training; `close` waits.
     """
 
-    def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1):
-        """Opens the directory, which is made when first saved to."""
+    def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1, read_only: bool = False):
+        """Opens the directory, which is made if it is to be written.
+
+        Raises:
+          InputError: it is to be read and does not exist.
+        """
+        if read_only and not directory.is_dir():
+            raise InputError(f"{directory}: no such directory; expected the checkpoints of a run")
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(
@@ -56,7 +62,9 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), create=True
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                create=not read_only,
+                read_only=read_only,
             ),
             item_handlers={
                 "model": ocp.StandardCheckpointHandler(),

@@ -21,6 +21,7 @@ from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, check_fin
 from mhcvse_jax.training.progress_bar import ProgressBar
 from mhcvse_jax.training.step import Metrics, TrainState
 
+FETCH_SECONDS = 5.0  # after which logged values are fetched, however few
 STEPS_IN_FLIGHT = 3  # dispatched and not finished: enough to keep a device busy, few enough for its memory
 
 
@@ -48,15 +49,14 @@ def train(
     steps = batches.steps_per_epoch(train_split, config.batch_size)
     first_step = int(state.step)
     bar = ProgressBar(config.num_epochs * steps, first_step)
-    values = StepValues(
-        log,
-        bar,
-        CollapseWatch(
-            collapse_value(config.batch_size, config.loss.margin, config.loss.reduction),
-            config.log.collapse_steps,
-        ),
-        config,
-    )
+    all_negatives_steps = round(config.loss.all_negatives_epochs * steps)
+
+    def collapse_at(step: int) -> float:
+        hardest = step > all_negatives_steps
+        return collapse_value(config.batch_size, config.loss.margin, config.loss.reduction, hardest=hardest)
+
+    watch = CollapseWatch(collapse_at, config.log.collapse_steps)
+    values = StepValues(log, bar, watch, batch_size=config.batch_size, every_steps=config.log.every_steps)
     earlier_seconds, started = progress.train_seconds, time.monotonic()
 
     def save(rsum: float | None = None) -> None:
@@ -73,7 +73,7 @@ def train(
     step = first_step
     try:
         with InterruptRequest() as interrupt:
-            while progress.epochs_done < config.num_epochs and not _is_over(config, progress):
+            while not is_over(config, progress):
                 epoch = progress.epochs_done
                 epoch_name = f"{epoch + 1}/{config.num_epochs}"
                 values.restart_clock()
@@ -101,8 +101,9 @@ def train(
     return progress
 
 
-def _is_over(config: Config, progress: Progress) -> bool:
-    return progress.epochs_without_better >= config.patience_epochs
+def is_over(config: Config, progress: Progress) -> bool:
+    """Returns whether all epochs are done, or enough of them without a better one."""
+    return progress.epochs_done >= config.num_epochs or progress.epochs_without_better >= config.patience_epochs
 
 
 def device_batches(config: Config, split: Split, mesh: Mesh, epoch: int, first_step: int) -> Iterator[batches.Batch]:
@@ -156,9 +157,9 @@ def validate(
 class StepValues:
     """Fetches the metrics of many steps from the device at once, and writes each step's."""
 
-    def __init__(self, log: MetricsLog, bar: ProgressBar, watch: CollapseWatch, config: Config):
+    def __init__(self, log: MetricsLog, bar: ProgressBar, watch: CollapseWatch, *, batch_size: int, every_steps: int):
         self._log, self._bar, self._watch = log, bar, watch
-        self._every, self._batch_size = config.log.every_steps, config.batch_size
+        self._batch_size, self._every = batch_size, every_steps
         self._waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
         self.restart_clock()
 
@@ -171,7 +172,7 @@ class StepValues:
         self._waiting.append((step, metrics))
         if len(self._waiting) > STEPS_IN_FLIGHT:
             jax.block_until_ready(self._waiting[-1 - STEPS_IN_FLIGHT][1]["loss"])
-        if len(self._waiting) >= self._every:
+        if len(self._waiting) >= self._every or time.monotonic() - self._since > FETCH_SECONDS:
             self.flush(epoch_name)
 
     def flush(self, epoch_name: str) -> None:
@@ -188,7 +189,7 @@ class StepValues:
             values = {name: float(value) for name, value in metrics.items()}
             self._log.write(step, values | {"examples_per_second": rate}, kind="train")
             check_finite(step, values)
-            warning = self._watch.update(values)
+            warning = self._watch.update(step, values)
             if warning:
                 self._bar.say(f"warning: step {step}: {warning}")
         self._log.flush()

@@ -3,12 +3,13 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorboardX
 
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.losses import CONTRASTIVE
 
 
 class MetricsLog:
@@ -18,8 +19,12 @@ class MetricsLog:
         """Opens both for appending; what they hold of later steps than `resume_step` is dropped."""
         path = workdir / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= resume_step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step(line) <= resume_step]
+            if kept != lines:
+                partial = path.with_suffix(".partial")
+                partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                partial.replace(path)
         self._file = path.open("a", encoding="utf-8")
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
@@ -65,21 +70,22 @@ class CollapseWatch:
 
     TOLERANCE = 0.01  # relative
 
-    def __init__(self, value: float, patience_steps: int):
-        """Takes the collapse value and the steps there before it is reported, once a term."""
-        self._value = value
+    def __init__(self, value_at: Callable[[int], float], patience_steps: int):
+        """Takes the collapse value by step, and the steps there before it is reported, once a term."""
+        self._value_at = value_at
         self._patience = patience_steps
         self._steps: dict[str, int] = {}
 
-    def update(self, values: Mapping[str, float]) -> str | None:
+    def update(self, step: int, values: Mapping[str, float]) -> str | None:
         """Returns a warning when a term of this step has been collapsed for long, else None."""
-        for name in ("fusion", "instance", "consensus"):
-            collapsed = abs(values[f"loss_{name}"] - self._value) <= self.TOLERANCE * self._value
+        collapse = self._value_at(step)
+        for name in CONTRASTIVE:
+            collapsed = abs(values[f"loss_{name}"] - collapse) <= self.TOLERANCE * collapse
             self._steps[name] = self._steps.get(name, 0) + 1 if collapsed else 0
             if self._steps[name] == self._patience:
                 return (
-                    f"the {name} loss has been at its collapse value, {self._value:.4g}, for {self._patience} "
-                    "steps: all embeddings are alike. Try config.loss.all_negatives_epochs=1, a lower "
+                    f"the {name} loss has been at its collapse value, {collapse:.4g}, for {self._patience} steps: "
+                    "all embeddings are alike. Try more config.loss.all_negatives_epochs, a lower "
                     "config.optimizer.learning_rate or config.optimizer.warmup_epochs=1"
                 )
         return None
