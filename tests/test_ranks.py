@@ -164,5 +164,5 @@ def test_standard_reports_each_embedding_from_its_own_vectors():
 
 def test_folds_that_do_not_divide_are_refused():
     encoded = EncodedSplit(*(Embeddings(x, x, x, x) for x in random_sides(9)))
-    with pytest.raises(InputError, match="folds is 3, which does not divide the 11 pictures"):
+    with pytest.raises(InputError, match="3 folds do not divide the 11 pictures"):
         protocols.split_ranks(encoded, OWNER, kind="fused", consensus_weight=0.0, folds=3)
