@@ -162,7 +162,7 @@ class Experiment:
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
-        checkpoints = open_checkpoints(self.config, self.workdir, read_only=True)
+        checkpoints = open_checkpoints(self.config, self.workdir, create=False)
         try:
             latest = checkpoints.latest_step()
             best = -1 if latest is None else checkpoints.restore_progress(latest).best_step
@@ -197,13 +197,13 @@ class Experiment:
         return rows
 
 
-def open_checkpoints(config: Config, workdir: pathlib.Path, *, read_only: bool = False) -> Checkpoints:
+def open_checkpoints(config: Config, workdir: pathlib.Path, *, create: bool = True) -> Checkpoints:
     """Returns the checkpoints of a workdir."""
     return Checkpoints(
         workdir / "checkpoints",
         keep_best=config.checkpoint.keep_best,
         keep_latest=config.checkpoint.keep_latest,
-        read_only=read_only,
+        create=create,
     )
 
 

@@ -65,9 +65,19 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state_at(20), Progress(), rsum=1.0)
     checkpoints.wait()
-    with pytest.raises(InputError, match="20: not a checkpoint of this configuration's model"):
+    with pytest.raises(InputError, match=r"20: not a .* model: batch_stats/norm/mean is \(3,\); expected \(7,\)"):
         checkpoints.restore(state_at(0, width=7), 20, make_mesh(jax.devices()[:1]))
+    other = state_at(0)
+    like = {"params": {"layer": other.params["layer"] | {"bias": np.zeros(3)}}, "batch_stats": other.batch_stats}
+    with pytest.raises(InputError, match=r"params/layer/bias is missing; expected \(3,\)"):
+        checkpoints.restore_model(like, 20, make_mesh(jax.devices()[:1]))
     checkpoints.close()
+
+
+def test_checkpoints_that_are_to_be_read_are_not_made(tmp_path):
+    with pytest.raises(InputError, match="absent: no such directory"):
+        Checkpoints(tmp_path / "absent", create=False)
+    assert not (tmp_path / "absent").exists()
 
 
 def lines(tmp_path):

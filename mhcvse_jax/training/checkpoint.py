@@ -41,13 +41,13 @@ class Checkpoints:
     (optimiser state, step and key) and `progress` (JSON). Saving goes on beside the training; `close` waits.
     """
 
-    def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1, read_only: bool = False):
-        """Opens the directory, which is made if it is to be written.
+    def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1, create: bool = True):
+        """Opens the directory; makes it unless `create` is off.
 
         Raises:
-          InputError: it is to be read and does not exist.
+          InputError: it does not exist and is not to be made.
         """
-        if read_only and not directory.is_dir():
+        if not create and not directory.is_dir():
             raise InputError(f"{directory}: no such directory; expected the checkpoints of a run")
         policies = [
             checkpoint_managers.LatestN(keep_latest),
@@ -63,8 +63,7 @@ class Checkpoints:
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                create=not read_only,
-                read_only=read_only,
+                create=create,
             ),
             item_handlers={
                 "model": ocp.StandardCheckpointHandler(),
@@ -98,7 +97,8 @@ class Checkpoints:
         Raises:
           InputError: the checkpoint is of a model with other parameters.
         """
-        restored = self._restore(
+        self._check_model(_model_item(like), step)
+        restored = self._manager_restore(
             step,
             model=ocp.args.StandardRestore(_target(_model_item(like), mesh)),
             training=ocp.args.StandardRestore(_target(_training_item(like), mesh)),
@@ -108,21 +108,30 @@ class Checkpoints:
         return state, Progress(**restored["progress"])
 
     def restore_model(self, like: Any, step: int, mesh: Mesh) -> Any:
-        """Returns {params, batch_stats} saved at a step; `like` has their shapes."""
-        return self._restore(step, model=ocp.args.StandardRestore(_target(like, mesh)))["model"]
+        """Returns {params, batch_stats} saved at a step; `like` has their shapes.
+
+        Raises:
+          InputError: the checkpoint is of a model with other parameters.
+        """
+        self._check_model(like, step)
+        return self._manager_restore(step, model=ocp.args.StandardRestore(_target(like, mesh)))["model"]
 
     def restore_progress(self, step: int) -> Progress:
         """Returns the progress saved at a step."""
-        return Progress(**self._restore(step, progress=ocp.args.JsonRestore())["progress"])
+        return Progress(**self._manager_restore(step, progress=ocp.args.JsonRestore())["progress"])
 
-    def _restore(self, step: int, **items: Any) -> Any:
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"{self._directory / str(step)}: not a checkpoint of this configuration's model ({reason})"
-            ) from error
+    def _manager_restore(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check_model(self, like: Any, step: int) -> None:
+        """Raises InputError for the first parameter that only one side has, or in another shape."""
+        saved, expected = _shapes(self._manager.item_metadata(step)["model"].tree), _shapes(like)
+        for name in sorted(saved.keys() | expected.keys()):
+            if saved.get(name) != expected.get(name):
+                raise InputError(
+                    f"{self._directory / str(step)}: not a checkpoint of this configuration's model: {name} is "
+                    f"{saved.get(name, 'missing')}; expected {expected.get(name, 'no such parameter')}"
+                )
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
@@ -146,3 +155,9 @@ def _target(like: Any, mesh: Mesh) -> Any:
     """Returns shapes and types of `like`, to be placed whole on every device."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array by its path, `params/text_gru/embed/embedding` for example."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
