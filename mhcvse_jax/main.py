@@ -170,10 +170,8 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
     counts = "; ".join(
         f"{split.name} {split.num_images:,} pictures, {split.num_captions:,} captions" for split in splits
     )
-    kinds = ", ".join(
-        f"{concepts.kinds.count(kind)} {name}"
-        for kind, name in (("object", "objects"), ("property", "properties"), ("motion", "motions"))
-    )
+    names = {"object": "objects", "property": "properties", "motion": "motions", "": "of no known kind"}
+    kinds = ", ".join(f"{concepts.kinds.count(kind)} {names[kind]}" for kind in dict.fromkeys(concepts.kinds))
     if data.concepts_found is None:
         vectors = "random vectors"
     else:
