@@ -16,7 +16,7 @@ from mhcvse_jax.scenes import build
 from mhcvse_jax.scenes.describe import describe, is_true
 from mhcvse_jax.scenes.draw import draw
 from mhcvse_jax.scenes.featurise import featurise, propose_boxes
-from mhcvse_jax.scenes.scene import COLOURS, SPLITS, Look, Scene, Thing, looks_of, relations, sample_pair
+from mhcvse_jax.scenes.scene import COLOURS, SPLITS, Look, Scene, Thing, relations, sample_pair
 
 ARGUMENTS = {
     "num_train": 23,
@@ -206,6 +206,11 @@ def test_what_covers_is_in_front():
             assert (whole == alone)[front].mean() > 0.9
             count += 1
     assert count > 30
+
+
+def looks_of(scene):
+    """What twins have in common and splits have not."""
+    return tuple(sorted(thing.look for thing in scene.things))
 
 
 def test_twins_differ_in_relations_alone_and_their_captions_tell():

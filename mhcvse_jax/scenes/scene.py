@@ -74,11 +74,6 @@ class Pair(NamedTuple):
     twins: bool
 
 
-def looks_of(scene: Scene) -> tuple[Look, ...]:
-    """The looks of a scene's objects, sorted: what twins have in common and splits have not."""
-    return tuple(sorted(thing.look for thing in scene.things))
-
-
 def places(thing: Thing, loosely: bool = False) -> set[str]:
     """The places where a thing clearly is; `loosely`, all where one might say that it is.
 
