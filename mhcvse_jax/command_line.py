@@ -1,18 +1,24 @@
 """What the commands share: how errors and interrupts become one line and an exit code."""
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
 
+from absl import logging
+
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.training.interrupt import Interrupted
 
 EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a disk says that was good enough to begin with, and is full or broken now."""
 
 
 def run(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
+    logging.set_verbosity(logging.FATAL)  # orbax logs what it then raises, with a traceback
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
     try:
         command()
@@ -31,4 +37,9 @@ def run(command: Callable[[], None]) -> int:
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_STOPPED
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        print(f"failed: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
     return 0

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.workdir import whole_file
 
 Config: TypeAlias = Any
 """A ConfigDict with the keys of `base()`; type checkers cannot see these."""
@@ -27,6 +28,7 @@ CHOICES = {
     "model.graph_product": ("sparse", "dense"),
     "model.consensus_norm": ("batch", "layer"),
     "model.fusion": ("concat", "adap_sum", "weight_sum", "fixed_sum"),
+    "optimizer.nonfinite_steps": ("stop", "skip"),
     "loss.weighting": ("eq15", "inverse", "fixed"),
     "loss.reduction": ("sum", "mean"),
     "compute_dtype": ("float32", "bfloat16"),
@@ -124,6 +126,8 @@ def base() -> Config:
     optimizer.adam_b1 = 0.9
     optimizer.adam_b2 = 0.999
     optimizer.adam_eps = 1e-8
+    optimizer.nonfinite_steps = "stop"  # the run where a loss or gradient is not finite; "skip": that step's update
+    optimizer.nonfinite_limit = 10  # steps skipped in a run before it stops all the same
 
     config.eval = evaluation = _section()
     evaluation.protocol = "standard"
@@ -134,7 +138,8 @@ def base() -> Config:
 
     config.checkpoint = checkpoint = _section()
     checkpoint.keep_best = 1  # epochs kept by dev rsum, beside the latest
-    checkpoint.keep_latest = 1
+    checkpoint.keep_latest = 2  # the one before the latest is there for when that is damaged
+    checkpoint.every_minutes = 10.0  # between two saves within an epoch, beside the one at its end
 
     config.log = log = _section()
     log.every_steps = 50  # how often logged values are fetched from the device
@@ -157,12 +162,14 @@ def check(config: Config) -> None:
     positive = """batch_size num_epochs patience_epochs data.num_captions_per_image data.prefetch_batches
         data.read_threads text.min_count concepts.num concepts.vector_dim model.embedding_dim model.word_dim
         optimizer.learning_rate optimizer.cosine_cycles optimizer.gcn_rate_factor optimizer.clip_norm
-        eval.batch_size checkpoint.keep_best checkpoint.keep_latest log.every_steps log.collapse_steps"""
+        eval.batch_size checkpoint.keep_best checkpoint.keep_latest
+        checkpoint.every_minutes log.every_steps log.collapse_steps"""
     for key in positive.split():
         if not lookup(config, key) > 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected more than 0")
     not_negative = """model.num_heads loss.margin loss.fusion_weight loss.instance_weight
-        loss.consensus_weight loss.kl_weight loss.all_negatives_epochs optimizer.warmup_epochs log.matches seed"""
+        loss.consensus_weight loss.kl_weight loss.all_negatives_epochs optimizer.warmup_epochs
+        optimizer.nonfinite_limit log.matches seed"""
     for key in not_negative.split():
         if not lookup(config, key) >= 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected 0 or more")
@@ -270,7 +277,8 @@ def _nearest(key: str) -> str:
 
 def save(config: Config, path: pathlib.Path) -> None:
     """Writes the resolved configuration as JSON, keys sorted."""
-    path.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load(path: pathlib.Path) -> Config:

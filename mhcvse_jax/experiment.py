@@ -20,7 +20,7 @@ from mhcvse_jax.mesh import make_mesh
 from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.training import loop
-from mhcvse_jax.training.checkpoint import Checkpoints, Progress
+from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.metrics_log import MetricsLog
 from mhcvse_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from mhcvse_jax.training.step import LossSettings, init_variables, initialize, make_train_step
@@ -49,10 +49,7 @@ class Experiment:
         """
         precision = None if config.matmul_precision == "default" else config.matmul_precision
         jax.config.update("jax_default_matmul_precision", precision)
-        mesh = make_mesh(devices)
-        for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
-            if size % mesh.size:
-                raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
+        mesh = check_devices(config, devices)
         model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
         edges = dataset.graph_edges(language.concepts, config.concepts)
         graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
@@ -67,13 +64,16 @@ class Experiment:
         )
         return cls(config, workdir, mesh, language, model, graph, encode)
 
+    def check_batch_size(self, train_split: Split) -> None:
+        """Raises InputError where a batch is larger than the data."""
+        size, captions = self.config.batch_size, train_split.num_captions
+        if size > captions:
+            raise InputError(f"config.batch_size is {size}; expected at most the {captions} captions of train")
+
     def train(self, train_split: Split, dev_split: Split) -> Progress:
         """Returns the progress of the finished training; goes on from the workdir's latest checkpoint."""
         config = self.config
         steps = batches.steps_per_epoch(train_split, config.batch_size)
-        if not steps:
-            captions = train_split.num_captions
-            raise InputError(f"config.batch_size is {config.batch_size}; expected at most the {captions} captions")
         schedule = learning_rate_schedule(
             peak=config.optimizer.learning_rate,
             total_steps=config.num_epochs * steps,
@@ -110,9 +110,13 @@ class Experiment:
         )
         settings = _loss_settings(config, steps)
         step_fn = make_train_step(self.model, optimizer, schedule, self.graph, settings, self.mesh)
-        checkpoints = open_checkpoints(config, self.workdir)
+        checkpoints = Checkpoints(
+            self.workdir / "checkpoints",
+            keep_best=config.checkpoint.keep_best,
+            keep_latest=config.checkpoint.keep_latest,
+        )
         progress = Progress()
-        latest = checkpoints.latest_step()
+        latest = checkpoints.newest_step()
         if latest is not None:
             state, progress = checkpoints.restore(state, latest, self.mesh)
             if loop.is_over(config, progress):
@@ -162,19 +166,11 @@ class Experiment:
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
-        checkpoints = open_checkpoints(self.config, self.workdir, create=False)
-        try:
-            latest = checkpoints.latest_step()
-            best = -1 if latest is None else checkpoints.restore_progress(latest).best_step
-            if best < 0:
-                raise InputError(f"{self.workdir}: no epoch has been validated yet; expected a best checkpoint")
-            shapes = jax.eval_shape(
-                lambda key: init_variables(self.model, self.graph, split.regions.shape[1:], key), jax.random.key(0)
-            )
-            variables = checkpoints.restore_model(shapes, best, self.mesh)
-        finally:
-            checkpoints.close()
-        return self.encode(variables, split)
+        checkpoints = SavedCheckpoints(self.workdir / "checkpoints")
+        shapes = jax.eval_shape(
+            lambda key: init_variables(self.model, self.graph, split.regions.shape[1:], key), jax.random.key(0)
+        )
+        return self.encode(checkpoints.restore_model(shapes, checkpoints.step_to_test(), self.mesh), split)
 
     def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> list[dict[str, Any]]:
         """Returns the rows of `results.json` for an encoded split, for each number of folds."""
@@ -197,14 +193,17 @@ class Experiment:
         return rows
 
 
-def open_checkpoints(config: Config, workdir: pathlib.Path, *, create: bool = True) -> Checkpoints:
-    """Returns the checkpoints of a workdir."""
-    return Checkpoints(
-        workdir / "checkpoints",
-        keep_best=config.checkpoint.keep_best,
-        keep_latest=config.checkpoint.keep_latest,
-        create=create,
-    )
+def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh of the given devices, or all.
+
+    Raises:
+      InputError: they do not divide a batch.
+    """
+    mesh = make_mesh(devices)
+    for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+        if size % mesh.size:
+            raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
+    return mesh
 
 
 def _loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:

@@ -10,7 +10,6 @@ run prints its results.
 import argparse
 import pathlib
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,11 +21,15 @@ from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language, Split, TrainingData
 from mhcvse_jax.data.text import unknown_share
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.experiment import Experiment, check_devices
 from mhcvse_jax.retrieval import matches, protocols, twins
 from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 
-FREE_TO_CHANGE = ("data.dir", "data.prefetch_batches", "data.read_threads", "eval.test_split", "eval.folds")
+FREE_TO_CHANGE = (
+    *("data.dir", "data.prefetch_batches", "data.read_threads", "eval.test_split", "eval.folds"),
+    *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
+)
 """Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
 
 
@@ -53,12 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Trains where that is not finished, tests once, and prints the results."""
-    claim(workdir, config)
+    check_workdir(workdir, config)
     results_path = workdir / "results.json"
     if results_path.exists():
         print(f"{workdir} is finished; its results:")
     else:
-        train_and_test(config, workdir, results_path)
+        lock = WorkdirLock(workdir)
+        if workdir.exists():
+            lock.acquire()
+        train_and_test(config, workdir, lock, results_path)
     finished = results.load_results(results_path)
     print(protocols.table(finished["results"]))
     if "twins" in finished:
@@ -66,12 +72,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     print(f"results in {results_path}")
 
 
-def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes the workdir, or checks that it is one of this configuration.
+def check_workdir(workdir: pathlib.Path, config: Config) -> None:
+    """Checks that a workdir can be made, or is one of this configuration; writes nothing.
 
     Raises:
       InputError: it cannot be written, or belongs to a run with another configuration.
     """
+    check_can_be_made(workdir)
     path = workdir / "config.json"
     if path.exists():
         saved = config_lib.load(path)
@@ -82,17 +89,18 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
                     f"{workdir} holds a run with config.{key}={old!r}, not {new!r}; expected the same, or another "
                     "--workdir"
                 )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise InputError(f"{workdir}: cannot be written ({error.strerror})") from error
 
 
-def train_and_test(config: Config, workdir: pathlib.Path, results_path: pathlib.Path) -> None:
-    """Trains from the latest checkpoint, or from the start; tests the best once; writes the results."""
+def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, results_path: pathlib.Path) -> None:
+    """Trains from the latest checkpoint, or from the start; tests the best once; writes the results.
+
+    Writes nothing in the workdir before everything that was given is known to be usable; the built-in data set
+    is the exception, as it has to be drawn to be looked at.
+    """
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
+    check_devices(config)
+    if config.data.format == "scenes":
+        lock.acquire()
     directory = dataset.data_directory(config, workdir)
     print(f"reading   {directory}", flush=True)
     data = dataset.load_training(config, directory)
@@ -104,6 +112,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, results_path: pathlib.
             f"{directory}: regions and features of {test_split.name} are {test_split.regions.shape[1:]}; "
             f"expected those of train, {data.train.regions.shape[1:]}"
         )
+    experiment.check_batch_size(data.train)
+    lock.acquire()
     keep_language(data.language, workdir)
     config_lib.save(config, workdir / "config.json")
     describe_data(config, data, test_split)

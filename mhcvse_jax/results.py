@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from mhcvse_jax.workdir import whole_file
+
 PACKAGES = ("mhcvse_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jraph", "numpy")
 
 
@@ -23,9 +25,8 @@ def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, s
         "git_revision": git_revision(),
         "seconds": round(seconds, 1),
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load_results(path: pathlib.Path) -> dict[str, Any]:

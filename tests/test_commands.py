@@ -1,71 +1,13 @@
 """The program through its front door: real processes, real files, the built-in data set."""
 
 import json
-import os
-import pathlib
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
+from front_door import run, tiny, train_lines
 from PIL import Image
-
-ROOT = pathlib.Path(__file__).parent.parent
-TINY = (
-    *("data.scenes.num_train=60", "data.scenes.num_dev=20", "data.scenes.num_test=20"),
-    *("data.scenes.num_regions=5", "data.scenes.feature_dim=16", "data.scenes.image_size=48"),
-    *("concepts.num=10", "concepts.vector_dim=13", "batch_size=16", "eval.batch_size=32", "num_epochs=2"),
-    *("model.embedding_dim=16", "model.num_heads=2", "model.word_dim=8", "data.caption_lengths=(32,)"),
-    *("model.dropout_rate=0.3", "model.consensus_norm=batch", "log.matches=2", "log.every_steps=5"),
-)
-
-
-def command(module, *arguments, num_devices=1):
-    devices = f"--xla_force_host_platform_device_count={num_devices}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
-    return {
-        "args": [sys.executable, "-m", f"mhcvse_jax.{module}", *map(str, arguments)],
-        "cwd": ROOT,
-        "env": environment,
-        "text": True,
-        "stdin": subprocess.DEVNULL,
-    }
-
-
-def run(module, *arguments, num_devices=1):
-    whole = command(module, *arguments, num_devices=num_devices)
-    return subprocess.run(**whole, capture_output=True, timeout=180)
-
-
-def tiny(workdir, *more):
-    return ("--config", "configs/demo.py", "--workdir", workdir, *(f"--config.{value}" for value in (*TINY, *more)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The processes of these tests compile each function once among them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("jax")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run and what it printed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    done = run("main", *tiny(workdir))
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
-
-
-def train_lines(workdir):
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "examples_per_second"} for line in found]
 
 
 def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
@@ -133,37 +75,6 @@ def test_evaluate_needs_the_workdir_alone_and_finds_the_same(finished, tmp_path)
     assert (tmp_path / "matches.png").exists()
     folds = run("evaluate", "--workdir", workdir, "--split", "dev", "--folds", "4")
     assert "dev (4 folds), fused" in folds.stdout
-
-
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path):
-    workdir = tmp_path / "stopped"
-    process = subprocess.Popen(
-        **command("main", *tiny(workdir)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1
-    )
-    try:
-        deadline = time.monotonic() + 120
-        metrics = workdir / "metrics.jsonl"
-        while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 75, errors
-    assert "the same command goes on" in errors
-    stopped_at = train_lines(workdir)[-1]["step"]
-    assert stopped_at < 2 * (300 // 16)
-    done = run("main", *tiny(workdir))
-    assert done.returncode == 0, done.stderr
-    assert f"resuming  at step {stopped_at}" in done.stdout
-    assert train_lines(workdir) == train_lines(finished[0])
-    expected = json.loads((finished[0] / "results.json").read_text())["results"]
-    assert json.loads((workdir / "results.json").read_text())["results"] == expected
-    # Trained, and stopped before the test was written: the test alone is done again.
-    (workdir / "results.json").unlink()
-    assert run("main", *tiny(workdir)).returncode == 0
-    assert json.loads((workdir / "results.json").read_text())["results"] == expected
-    assert train_lines(workdir) == train_lines(finished[0])
 
 
 def test_eight_devices_train_as_one(finished, tmp_path):
@@ -256,15 +167,6 @@ def test_a_test_split_that_cannot_be_used_is_known_before_the_training(finished,
     assert done.returncode == 2
     assert "3 folds do not divide the 20 pictures of test" in done.stderr
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_features_that_are_not_finite_end_the_run(scan_directory, tmp_path):
-    features = np.load(scan_directory / "train_ims.npy")
-    features[3] = np.nan
-    np.save(scan_directory / "train_ims.npy", features)
-    done = run("main", *tiny(tmp_path / "run", "data.format=scan", f"data.dir={scan_directory}"))
-    assert done.returncode == 3
-    assert "is nan" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["main", "evaluate"])

@@ -1,17 +1,21 @@
 """What a run writes beside its results: checkpoints, metrics, warnings."""
 
 import json
+import math
+import shutil
+import struct
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.mesh import make_mesh
-from mhcvse_jax.training.checkpoint import Checkpoints, Progress
-from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, check_finite
+from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
+from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
 from mhcvse_jax.training.step import TrainState
 
 
@@ -40,7 +44,7 @@ def test_a_checkpoint_comes_back_whole_on_any_devices(tmp_path, num_devices):
     checkpoints.close()
     mesh = make_mesh(jax.devices()[:num_devices])
     again = Checkpoints(tmp_path)
-    state, found = again.restore(state_at(0), again.latest_step(), mesh)
+    state, found = again.restore(state_at(0), again.newest_step(), mesh)
     assert_same(state, state_at(20))
     assert found == progress
     assert state.params["layer"]["kernel"].sharding.num_devices == num_devices
@@ -75,9 +79,52 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
 
 
 def test_checkpoints_that_are_to_be_read_are_not_made(tmp_path):
-    with pytest.raises(InputError, match="absent: no such directory"):
-        Checkpoints(tmp_path / "absent", create=False)
+    with pytest.raises(InputError, match="absent: no epoch has been validated yet"):
+        SavedCheckpoints(tmp_path / "absent").step_to_test()
     assert not (tmp_path / "absent").exists()
+
+
+def test_the_best_is_still_the_best_after_a_restart(tmp_path):
+    progress = Progress()
+    for step, rsum in [(10, 70.0), (20, 50.0), (30, 60.0)]:
+        checkpoints = Checkpoints(tmp_path)
+        progress.record(rsum, step)
+        checkpoints.save(state_at(step), progress, rsum)
+        checkpoints.close()
+    assert SavedCheckpoints(tmp_path).steps() == [10, 30]
+    assert SavedCheckpoints(tmp_path).step_to_test() == 10
+
+
+def test_every_file_of_a_checkpoint_is_verified(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path / "run", keep_latest=2)
+    for step in (10, 20):
+        checkpoints.save(state_at(step), Progress(best_step=20, best_rsum=1.0), rsum=1.0)
+    checkpoints.close()
+    step = tmp_path / "run" / "20"
+    files = [path for path in step.rglob("*") if path.is_file() and path.name != "_CHECKPOINT_METADATA"]
+    files.remove(step / "commit_success.txt")
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        for damaged in (content[: len(content) // 2], bytes([content[0] ^ 1]) + content[1:], None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            found = SavedCheckpoints(tmp_path / "run")
+            assert (found.newest_step(), found.step_to_test()) == (10, 10)
+            warned = capsys.readouterr().err
+            assert f"20 is not used: {path.relative_to(step)} is" in warned
+            assert "best checkpoint, step 20, is lost; what is tested is step 10" in warned
+        path.write_bytes(content)
+    assert SavedCheckpoints(tmp_path / "run").newest_step() == 20
+    assert not capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_the_run(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(RunFailedError, match="20: checkpoint not written: "):  # noqa: PT012 (saving is asynchronous)
+        checkpoints.save(state_at(20), Progress())
+        checkpoints.wait()
 
 
 def lines(tmp_path):
@@ -98,13 +145,35 @@ def test_a_resumed_log_drops_what_was_logged_after_the_checkpoint(tmp_path):
         *((step, step / 2) for step in range(1, 6)),
         (6, 99.0),
     ]
-    assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_value_that_is_not_finite_is_named():
-    check_finite(3, {"loss": 1.0, "loss_kl": 0.0})
-    with pytest.raises(RunFailedError, match="step 3: loss_kl is nan"):
-        check_finite(3, {"loss": 1.0, "loss_kl": float("nan")})
+def test_tensorboard_gets_each_step_and_where_a_start_begins(tmp_path):
+    log = MetricsLog(tmp_path, resume_step=5)
+    log.write(6, {"loss": 1.5, "text": "no number"}, kind="train")
+    log.write(7, {"loss": float("nan")}, kind="train")
+    log.close()
+    assert lines(tmp_path)[1]["loss"] == "nan"
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # TFRecord: length, its checksum, the record, its checksum
+        (length,) = struct.unpack_from("<Q", content)
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    assert [event.step for event in events] == [0, 6, 6, 7]
+    assert events[1].session_log.status == SessionLog.START
+    assert [(value.tag, value.simple_value) for value in events[2].summary.value] == [("train/loss", 1.5)]
+
+
+def test_a_step_that_is_not_finite_is_named_and_stops_or_is_skipped_for_a_while():
+    fine, wrong = {"loss": 1.0, "loss_kl": 0.0}, {"gradient_norm": math.inf, "loss": math.nan, "loss_kl": math.nan}
+    stop, skip = (NonFiniteWatch(policy, 2, lambda step: [f"{step}a", f"{step}b"]) for policy in ("stop", "skip"))
+    assert stop.update(3, fine, 0) is None
+    with pytest.raises(RunFailedError, match=r"step 3: not finite: loss_kl nan, gradient_norm inf, loss nan.* 3a 3b"):
+        stop.update(3, wrong, 0)
+    assert "3a 3b; skipped, 1 of 2" in (skip.update(3, wrong, 0) or "")
+    assert "skipped, 2 of 2" in (skip.update(4, wrong, 1) or "")
+    with pytest.raises(RunFailedError, match="nonfinite_limit, 2, was reached"):
+        skip.update(5, wrong, 2)
 
 
 def test_a_collapse_is_reported_once_when_it_lasts():

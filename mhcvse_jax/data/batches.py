@@ -36,6 +36,12 @@ def epoch_order(num_captions: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_captions)
 
 
+def captions_of_step(num_captions: int, step: int, *, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns <int64>[batch_size], the captions of a step, counted within the epoch from 0."""
+    order = epoch_order(num_captions, seed=seed, epoch=epoch)
+    return order[step * batch_size : (step + 1) * batch_size]
+
+
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Returns the full batches of an epoch; the captions left over, less than a batch, are not shown in it."""
     return len(split.lengths) // batch_size

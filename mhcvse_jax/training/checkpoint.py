@@ -1,7 +1,11 @@
-"""Checkpoints of a run: the latest and the best by dev rsum, by orbax."""
+"""Checkpoints of a run: the latest and the best by dev rsum, by orbax, each file with its checksum."""
 
+import contextlib
 import dataclasses
+import json
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,9 +13,14 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from mhcvse_jax.errors import InputError
+from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.mesh import replicated
+from mhcvse_jax.training import checksums
 from mhcvse_jax.training.step import TrainState
+from mhcvse_jax.workdir import whole_file
+
+NEWEST_FILE = "newest.json"
+"""Beside the steps: the number of the last one written, so that its loss is noticed."""
 
 
 @dataclasses.dataclass
@@ -22,6 +31,7 @@ class Progress:
     best_step: int = -1
     epochs_done: int = 0  # and validated
     epochs_without_better: int = 0
+    skipped_steps: int = 0  # whose loss or gradient was not finite
     train_seconds: float = 0.0  # over all starts
 
     def record(self, rsum: float, step: int) -> bool:
@@ -34,21 +44,116 @@ class Progress:
         return False
 
 
-class Checkpoints:
-    """The checkpoints in one directory, a step each.
+class SavedCheckpoints:
+    """The checkpoints in a directory, to read from; each file is verified before anything of its step is used.
 
-    Three items a step, so that each can be restored alone: `model` (parameters and batch statistics), `training`
-    (optimiser state, step and key) and `progress` (JSON). Saving goes on beside the training; `close` waits.
+    A step has three items, so that each can be restored alone: `model` (parameters and batch statistics),
+    `training` (optimiser state, step and key) and `progress` (JSON).
     """
 
-    def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1, create: bool = True):
-        """Opens the directory; makes it unless `create` is off.
+    def __init__(self, directory: pathlib.Path):
+        """Verifies every step, which reads all their files once. Names on stderr each that is damaged.
 
         Raises:
-          InputError: it does not exist and is not to be made.
+          InputError: there are steps, and none is sound.
         """
-        if not create and not directory.is_dir():
-            raise InputError(f"{directory}: no such directory; expected the checkpoints of a run")
+        self._directory = directory.absolute()
+        self.damaged = {step: damage for step in self.steps() if (damage := checksums.damage(self._path(step)))}
+        for step, damage in self.damaged.items():
+            _warn(f"checkpoint {directory / str(step)} is not used: {damage}")
+        newest = self._newest_written()
+        if newest is not None and newest not in self.steps():
+            _warn(f"checkpoint {directory / str(newest)} is missing: deleted, or its saving was cut off")
+        if self.damaged and self.newest_step() is None:
+            raise InputError(f"{directory}: no sound checkpoint is left; expected one at least")
+
+    def steps(self) -> list[int]:
+        """Returns all steps there are, sound or not, the earliest first."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit() and path.is_dir())
+
+    def newest_step(self) -> int | None:
+        """Returns the newest sound step; None where nothing was saved."""
+        return max((step for step in self.steps() if step not in self.damaged), default=None)
+
+    def step_to_test(self) -> int:
+        """Returns the best step; the newest sound one where the best is damaged or gone, which stderr says.
+
+        Raises:
+          InputError: no epoch has been validated.
+        """
+        newest = self.newest_step()
+        best = -1 if newest is None else self.restore_progress(newest).best_step
+        if newest is None or best < 0:
+            raise InputError(f"{self._directory}: no epoch has been validated yet; expected a best checkpoint")
+        if best in self.damaged or best not in self.steps():
+            _warn(f"the best checkpoint, step {best}, is lost; what is tested is step {newest}")
+            return newest
+        return best
+
+    def restore(self, like: TrainState, step: int, mesh: Mesh) -> tuple[TrainState, Progress]:
+        """Returns the state and progress saved at a step, onto the devices of `mesh`.
+
+        Raises:
+          InputError: the checkpoint is of a model with other parameters.
+        """
+        model = self.restore_model(_model_item(like), step, mesh)
+        training = self._restore(step, "training", _target(_training_item(like), mesh))
+        return like.replace(**model, **training), self.restore_progress(step)
+
+    def restore_model(self, like: Any, step: int, mesh: Mesh) -> Any:
+        """Returns {params, batch_stats} saved at a step; `like` has their shapes.
+
+        Raises:
+          InputError: the checkpoint is of a model with other parameters.
+        """
+        self._check_model(like, step)
+        return self._restore(step, "model", _target(like, mesh))
+
+    def restore_progress(self, step: int) -> Progress:
+        """Returns the progress saved at a step."""
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return Progress(**reader.restore(self._path(step) / "progress", args=ocp.args.JsonRestore()))
+
+    def _restore(self, step: int, item: str, target: Any) -> Any:
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(self._path(step) / item, target)
+
+    def _check_model(self, like: Any, step: int) -> None:
+        """Raises InputError for the first parameter that only one side has, or in another shape."""
+        with ocp.StandardCheckpointer() as reader:
+            saved = _shapes(reader.metadata(self._path(step) / "model").item_metadata.tree)
+        expected = _shapes(like)
+        for name in sorted(saved.keys() | expected.keys()):
+            if saved.get(name) != expected.get(name):
+                raise InputError(
+                    f"{self._path(step)}: not a checkpoint of this configuration's model: {name} is "
+                    f"{saved.get(name, 'missing')}; expected {expected.get(name, 'no such parameter')}"
+                )
+
+    def _newest_written(self) -> int | None:
+        try:
+            return json.loads((self._directory / NEWEST_FILE).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _path(self, step: int) -> pathlib.Path:
+        return self._directory / str(step)
+
+
+class Checkpoints(SavedCheckpoints):
+    """The checkpoints of a run under way: to go on from, and to add to.
+
+    Saving goes on beside the training; `wait` and `close` wait for it. A step appears whole, its checksums in it,
+    or not at all.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1):
+        """Makes the directory where there is none; moves damaged steps into `damaged_checkpoints` beside it."""
+        super().__init__(directory)
+        for step in self.damaged:
+            _set_aside(self._path(step))
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(
@@ -58,12 +163,19 @@ class Checkpoints:
                 keep_checkpoints_without_metrics=False,
             ),
         ]
-        self._directory = directory.absolute()
+        self._saving = -1
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                create=create,
+                best_fn=lambda metrics: metrics["rsum"],  # without one, metrics are forgotten at the end of a process
+                cleanup_tmp_directories=True,  # what a killed process left
+                async_options=ocp.AsyncOptions(
+                    # Called when a step's files are written and the step has not got its name yet.
+                    post_finalization_callback=self._seal,
+                    # A directory that cannot be made is an error at once, not a wait of minutes.
+                    create_directories_asynchronously=False,
+                ),
             ),
             item_handlers={
                 "model": ocp.StandardCheckpointHandler(),
@@ -72,75 +184,69 @@ class Checkpoints:
             },
         )
 
-    def latest_step(self) -> int | None:
-        """Returns the step of the newest checkpoint; None where there is none."""
-        return self._manager.latest_step()
-
     def save(self, state: TrainState, progress: Progress, rsum: float | None = None) -> None:
-        """Saves a state; `rsum` is its dev rsum where it was validated. A step that is saved stays as it is."""
+        """Saves a state; `rsum` is its dev rsum where it was validated. A step that is saved stays as it is.
+
+        Raises:
+          RunFailedError: this step, or the one before it, could not be written.
+        """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        self.wait()  # so that `_saving` is the only one under way
+        if step in self.steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(_model_item(state)),
-                training=ocp.args.StandardSave(_training_item(state)),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
-            ),
-            metrics=None if rsum is None else {"rsum": rsum, "step": step},
-        )
-
-    def restore(self, like: TrainState, step: int, mesh: Mesh) -> tuple[TrainState, Progress]:
-        """Returns the state and progress saved at a step, onto the devices of `mesh`.
-
-        Raises:
-          InputError: the checkpoint is of a model with other parameters.
-        """
-        self._check_model(_model_item(like), step)
-        restored = self._manager_restore(
-            step,
-            model=ocp.args.StandardRestore(_target(_model_item(like), mesh)),
-            training=ocp.args.StandardRestore(_target(_training_item(like), mesh)),
-            progress=ocp.args.JsonRestore(),
-        )
-        state = like.replace(**restored["model"], **restored["training"])
-        return state, Progress(**restored["progress"])
-
-    def restore_model(self, like: Any, step: int, mesh: Mesh) -> Any:
-        """Returns {params, batch_stats} saved at a step; `like` has their shapes.
-
-        Raises:
-          InputError: the checkpoint is of a model with other parameters.
-        """
-        self._check_model(like, step)
-        return self._manager_restore(step, model=ocp.args.StandardRestore(_target(like, mesh)))["model"]
-
-    def restore_progress(self, step: int) -> Progress:
-        """Returns the progress saved at a step."""
-        return Progress(**self._manager_restore(step, progress=ocp.args.JsonRestore())["progress"])
-
-    def _manager_restore(self, step: int, **items: Any) -> Any:
-        return self._manager.restore(step, args=ocp.args.Composite(**items))
-
-    def _check_model(self, like: Any, step: int) -> None:
-        """Raises InputError for the first parameter that only one side has, or in another shape."""
-        saved, expected = _shapes(self._manager.item_metadata(step)["model"].tree), _shapes(like)
-        for name in sorted(saved.keys() | expected.keys()):
-            if saved.get(name) != expected.get(name):
-                raise InputError(
-                    f"{self._directory / str(step)}: not a checkpoint of this configuration's model: {name} is "
-                    f"{saved.get(name, 'missing')}; expected {expected.get(name, 'no such parameter')}"
-                )
+        self._saving = step
+        with self._failing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(_model_item(state)),
+                    training=ocp.args.StandardSave(_training_item(state)),
+                    progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+                ),
+                metrics=None if rsum is None else {"rsum": rsum, "step": step},
+            )
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when what was saved is on disk.
+
+        Raises:
+          RunFailedError: it could not be written.
+        """
+        with self._failing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and lets go of the directory."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
+
+    def _seal(self) -> None:
+        """Adds the checksums to the step that is about to get its name."""
+        (unnamed,) = self._directory.glob(f"{self._saving}.*tmp*")
+        checksums.write(unnamed)
+        with whole_file(self._directory / NEWEST_FILE) as path:
+            path.write_text(json.dumps({"step": self._saving}) + "\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Context in which whatever orbax raises, of many kinds, becomes one error."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RunFailedError(f"{self._path(self._saving)}: checkpoint not written: {reason[0]}") from error
+
+
+def _set_aside(step: pathlib.Path) -> None:
+    """Moves a damaged step where it is in nobody's way, and can still be looked at."""
+    aside = step.parent.parent / "damaged_checkpoints"
+    aside.mkdir(exist_ok=True)
+    number = len(list(aside.glob(f"{step.name}.*")))
+    step.rename(aside / f"{step.name}.{number}")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _model_item(state: TrainState) -> dict[str, Any]:

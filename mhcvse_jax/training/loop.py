@@ -17,7 +17,7 @@ from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.interrupt import Interrupted, InterruptRequest
-from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, check_finite
+from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
 from mhcvse_jax.training.progress_bar import ProgressBar
 from mhcvse_jax.training.step import Metrics, TrainState
 
@@ -55,17 +55,33 @@ def train(
         hardest = step > all_negatives_steps
         return collapse_value(config.batch_size, config.loss.margin, config.loss.reduction, hardest=hardest)
 
-    watch = CollapseWatch(collapse_at, config.log.collapse_steps)
-    values = StepValues(log, bar, watch, batch_size=config.batch_size, every_steps=config.log.every_steps)
+    def pictures_of(step: int) -> list[str]:
+        epoch, step_of_epoch = divmod(step - 1, steps)
+        captions = batches.captions_of_step(
+            train_split.num_captions, step_of_epoch, batch_size=config.batch_size, seed=config.seed, epoch=epoch
+        )
+        return [train_split.image_ids[image] for image in train_split.image_of_caption[captions]]
+
+    values = StepValues(
+        log,
+        bar,
+        progress,
+        CollapseWatch(collapse_at, config.log.collapse_steps),
+        NonFiniteWatch(config.optimizer.nonfinite_steps, config.optimizer.nonfinite_limit, pictures_of),
+        batch_size=config.batch_size,
+        every_steps=config.log.every_steps,
+    )
     earlier_seconds, started = progress.train_seconds, time.monotonic()
+    saved_at = started
 
     def save(rsum: float | None = None) -> None:
-        progress.train_seconds = earlier_seconds + time.monotonic() - started
+        nonlocal saved_at
+        values.flush(epoch_name)  # which raises where a step was not finite: that is never saved as good
+        saved_at = time.monotonic()
+        progress.train_seconds = earlier_seconds + saved_at - started
         checkpoints.save(state, progress, rsum)
-        log.flush()
 
     def stop() -> None:
-        values.flush(epoch_name)
         save()
         checkpoints.wait()
         raise Interrupted
@@ -81,8 +97,11 @@ def train(
                     state, metrics = step_fn(state, batch)
                     step += 1
                     values.add(step, metrics, epoch_name)
-                    if interrupt.requested and step < (epoch + 1) * steps:
-                        stop()
+                    if step < (epoch + 1) * steps:
+                        if interrupt.requested:
+                            stop()
+                        if time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes:
+                            save()
                 values.flush(epoch_name)
                 rsum = validate(config, state, encode, dev_split, epoch_name, step, bar, log)
                 if not progress.record(rsum, step):
@@ -157,8 +176,19 @@ def validate(
 class StepValues:
     """Fetches the metrics of many steps from the device at once, and writes each step's."""
 
-    def __init__(self, log: MetricsLog, bar: ProgressBar, watch: CollapseWatch, *, batch_size: int, every_steps: int):
-        self._log, self._bar, self._watch = log, bar, watch
+    def __init__(
+        self,
+        log: MetricsLog,
+        bar: ProgressBar,
+        progress: Progress,
+        collapse_watch: CollapseWatch,
+        nonfinite_watch: NonFiniteWatch,
+        *,
+        batch_size: int,
+        every_steps: int,
+    ):
+        self._log, self._bar, self._progress = log, bar, progress
+        self._collapse_watch, self._nonfinite_watch = collapse_watch, nonfinite_watch
         self._batch_size, self._every = batch_size, every_steps
         self._waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
         self.restart_clock()
@@ -188,8 +218,12 @@ class StepValues:
         for step, metrics in fetched:
             values = {name: float(value) for name, value in metrics.items()}
             self._log.write(step, values | {"examples_per_second": rate}, kind="train")
-            check_finite(step, values)
-            warning = self._watch.update(step, values)
+            skipped = self._nonfinite_watch.update(step, values, self._progress.skipped_steps)
+            if skipped:
+                self._progress.skipped_steps += 1
+                self._bar.say(f"warning: {skipped}")
+                continue
+            warning = self._collapse_watch.update(step, values)
             if warning:
                 self._bar.say(f"warning: step {step}: {warning}")
         self._log.flush()

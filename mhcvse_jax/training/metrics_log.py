@@ -3,13 +3,17 @@
 import json
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from mhcvse_jax.errors import RunFailedError
 from mhcvse_jax.losses import CONTRASTIVE
+from mhcvse_jax.workdir import whole_file
 
 
 class MetricsLog:
@@ -22,18 +26,29 @@ class MetricsLog:
             lines = path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step(line) <= resume_step]
             if kept != lines:
-                partial = path.with_suffix(".partial")
-                partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-                partial.replace(path)
+                with whole_file(path) as partial:
+                    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        directory = workdir / "tensorboard"
+        directory.mkdir(exist_ok=True)
+        # Not SummaryWriter: its thread takes an error of the disk with it, and the run would never know.
+        self._events = EventsWriter(str(directory / "events"))
+        # TensorBoard hides what an earlier start logged from this step on.
+        self._events.write_event(Event(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: Mapping[str, Any], *, kind: str) -> None:
-        """Writes a line {step, kind, **values}, and each number as an event `kind/name`."""
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+        """Writes a line {step, kind, **values}, and each number as an event `kind/name`.
+
+        JSON knows no NaN nor infinity: they are written as text.
+        """
+        line = {name: value if _is_json(value) else str(value) for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind, **line}, allow_nan=False) + "\n")
+        numbers = [
+            Summary.Value(tag=f"{kind}/{name}", simple_value=value)
+            for name, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
 
     def flush(self) -> None:
         """Hands what was written to the operating system."""
@@ -55,14 +70,41 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def check_finite(step: int, values: Mapping[str, float]) -> None:
-    """Raises RunFailedError, naming the first term that is not a finite number."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise RunFailedError(
-                f"step {step}: {name} is {value}; a lower config.optimizer.learning_rate or a look at the "
-                "features may help"
-            )
+def _is_json(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+class NonFiniteWatch:
+    """What is done about a step with a loss or gradient that is not a finite number.
+
+    The step itself leaves the parameters as they were; so does every one after it, until someone looks.
+    """
+
+    def __init__(self, policy: str, limit: int, pictures_of: Callable[[int], Sequence[str]]):
+        """Takes "stop" or "skip", the steps that may be skipped, and how to find the picture ids of a step."""
+        self._policy, self._limit, self._pictures_of = policy, limit, pictures_of
+
+    def update(self, step: int, values: Mapping[str, float], skipped_before: int) -> str | None:
+        """Returns a warning where this step was skipped, None where all its values are finite.
+
+        Raises:
+          RunFailedError: the policy is "stop", or too many have been skipped. Names step, term and pictures.
+        """
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if not wrong:
+            return None
+        terms = ", ".join(
+            f"{name} {values[name]}" for name in sorted(wrong, key=lambda name: not name.startswith("loss_"))
+        )
+        what = f"step {step}: not finite: {terms}; pictures of its batch: {' '.join(self._pictures_of(step))}"
+        if self._policy == "skip":
+            if skipped_before < self._limit:
+                return f"{what}; skipped, {skipped_before + 1} of {self._limit} that may be"
+            what += f"; config.optimizer.nonfinite_limit, {self._limit}, was reached"
+        raise RunFailedError(
+            f"{what}. The last checkpoint is from before it; a lower config.optimizer.learning_rate or a look at "
+            "the features may help"
+        )
 
 
 class CollapseWatch:

@@ -109,7 +109,8 @@ def make_train_step(
     """Returns the compiled step: (state, batch) -> (next state, metrics).
 
     The batch is split over the mesh; similarities, and with them the negatives, span the whole of it: XLA puts
-    in the collectives. The state is donated. Compiles once for each caption length of the batches.
+    in the collectives. The state is donated. Compiles once for each caption length of the batches. Where the
+    loss or the gradient is not finite, the next state is this one with its step counted.
 
     Metrics are <float32> scalars on the device: `loss` (weighted total), `loss_*` and `weight_*` for each term,
     `learning_rate`, `gradient_norm` (before clipping), `attention_entropy_*` where there is attention.
@@ -150,12 +151,13 @@ def make_train_step(
         entropies = attention_entropy(updated.get("intermediates", {}))
         metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
         next_state = state.replace(
-            step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=updated.get("batch_stats", {}),
             opt_state=opt_state,
         )
-        return next_state, metrics
+        finite = jnp.isfinite(total) & jnp.isfinite(metrics["gradient_norm"])
+        next_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), next_state, state)
+        return next_state.replace(step=state.step + 1), metrics
 
     everywhere = replicated(mesh)
     return jax.jit(

@@ -1,0 +1,42 @@
+"""The program as its users start it: real processes on the built-in data set, made tiny."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = (
+    *("data.scenes.num_train=60", "data.scenes.num_dev=20", "data.scenes.num_test=20"),
+    *("data.scenes.num_regions=5", "data.scenes.feature_dim=16", "data.scenes.image_size=48"),
+    *("concepts.num=10", "concepts.vector_dim=13", "batch_size=16", "eval.batch_size=32", "num_epochs=2"),
+    *("model.embedding_dim=16", "model.num_heads=2", "model.word_dim=8", "data.caption_lengths=(32,)"),
+    *("model.dropout_rate=0.3", "model.consensus_norm=batch", "log.matches=2", "log.every_steps=5"),
+)
+
+
+def command(module, *arguments, num_devices=1):
+    devices = f"--xla_force_host_platform_device_count={num_devices}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
+    return {
+        "args": [sys.executable, "-m", f"mhcvse_jax.{module}", *map(str, arguments)],
+        "cwd": ROOT,
+        "env": environment,
+        "text": True,
+        "stdin": subprocess.DEVNULL,
+    }
+
+
+def run(module, *arguments, num_devices=1):
+    whole = command(module, *arguments, num_devices=num_devices)
+    return subprocess.run(**whole, capture_output=True, timeout=180)
+
+
+def tiny(workdir, *more):
+    return ("--config", "configs/demo.py", "--workdir", workdir, *(f"--config.{value}" for value in (*TINY, *more)))
+
+
+def train_lines(workdir):
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "examples_per_second"} for line in found]

@@ -1,0 +1,218 @@
+"""Runs that are stopped, killed, damaged, shared or out of room, through the front door: real processes, real files."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from front_door import command, run, tiny, train_lines
+
+from mhcvse_jax.training.checkpoint import SavedCheckpoints
+
+STEPS = 300 // 16  # of an epoch
+
+
+def start(*arguments, **more):
+    return subprocess.Popen(
+        **command("main", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1, **more
+    )
+
+
+def wait_until(condition, process, seconds=120):
+    """Returns once the condition holds; fails where the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def logged(workdir):
+    """Lines written of steps that are done, whole or not."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def parameters(workdir, step):
+    """The arrays of a checkpoint, by their paths."""
+    found = {}
+    for item in ("model", "training"):
+        with ocp.StandardCheckpointer() as reader:
+            tree = reader.restore(workdir / "checkpoints" / str(step) / item)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            found[item + jax.tree_util.keystr(path)] = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return found
+
+
+def assert_same_run(workdir, expected):
+    """Metrics, results, steps kept and every number in the last checkpoint: bit for bit."""
+    assert train_lines(workdir) == train_lines(expected)
+    results = [json.loads((path / "results.json").read_text()) for path in (workdir, expected)]
+    assert results[0]["results"] == results[1]["results"]
+    step = 2 * STEPS
+    found, wanted = parameters(workdir, step), parameters(expected, step)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    progress = [SavedCheckpoints(path / "checkpoints").restore_progress(step) for path in (workdir, expected)]
+    for one in progress:
+        one.train_seconds = 0.0
+    assert progress[0] == progress[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, number):
+    workdir = tmp_path / "stopped"
+    process = start(*tiny(workdir))
+    try:
+        wait_until(lambda: logged(workdir), process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 75, errors
+    assert "the same command goes on" in errors
+    stopped_at = train_lines(workdir)[-1]["step"]
+    assert stopped_at < 2 * STEPS
+    done = run("main", *tiny(workdir))
+    assert done.returncode == 0, done.stderr
+    assert f"resuming  at step {stopped_at}" in done.stdout
+    assert_same_run(workdir, finished[0])
+    # Trained, and stopped before the test was written: the test alone is done again.
+    (workdir / "results.json").unlink()
+    assert run("main", *tiny(workdir)).returncode == 0
+    assert_same_run(workdir, finished[0])
+
+
+def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(finished, tmp_path):
+    """SIGKILL while it starts, while it saves, within an epoch, and while it validates."""
+    workdir = tmp_path / "killed"
+    saves_often = tiny(workdir, "checkpoint.every_minutes=0.0001")
+    checkpoints = workdir / "checkpoints"
+    moments = [
+        lambda: workdir.exists(),
+        lambda: any(checkpoints.glob("*tmp*")),
+        lambda: logged(workdir) >= 12,
+        lambda: any(checkpoints.glob(f"{STEPS}*tmp*")),
+        lambda: logged(workdir) >= STEPS + 10,
+    ]
+    for moment in moments:
+        process = start(*saves_often)
+        try:
+            wait_until(moment, process)
+        finally:
+            process.kill()
+            process.communicate()
+    done = run("main", *saves_often)
+    assert done.returncode == 0, done.stderr
+    assert "resuming  at step" in done.stdout
+    assert_same_run(workdir, finished[0])
+    assert not any(checkpoints.glob("*tmp*"))
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The finished run without its results, to be damaged."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    return tmp_path / "run"
+
+
+def flip_a_bit(step):
+    path = max(step.rglob("model/ocdbt*/d/*"), key=lambda file: file.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def truncate(step):
+    path = max((step / "training").rglob("d/*"), key=lambda file: file.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def delete_a_file(step):
+    (step / "progress" / "metadata").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, "model/ocdbt.process_0/d/"),
+        (truncate, "its SHA-256 is not the one"),
+        (delete_a_file, "progress/metadata is missing"),
+        (shutil.rmtree, "is missing: deleted"),
+    ],
+)
+def test_a_damaged_step_is_named_and_the_one_before_it_used(finished, copied, damage, message):
+    damage(copied / "checkpoints" / str(2 * STEPS))
+    done = run("main", *tiny(copied))
+    assert done.returncode == 0, done.stderr
+    assert f"checkpoints/{2 * STEPS} is" in done.stderr
+    assert message in done.stderr
+    assert f"resuming  at step {STEPS}," in done.stdout
+    assert_same_run(copied, finished[0])
+
+
+def test_evaluate_names_damage_and_leaves_it_where_it_is(copied):
+    flip_a_bit(copied / "checkpoints" / str(2 * STEPS))
+    done = run("evaluate", "--workdir", copied)
+    assert done.returncode == 0
+    assert f"checkpoints/{2 * STEPS} is not used: model/" in done.stderr
+    assert (copied / "checkpoints" / str(2 * STEPS)).exists()
+    flip_a_bit(copied / "checkpoints" / str(STEPS))
+    for done in (run("evaluate", "--workdir", copied), run("main", *tiny(copied))):
+        assert done.returncode == 2
+        assert "no sound checkpoint is left" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_workdir_in_use_is_refused(tmp_path):
+    first = start(*tiny(tmp_path / "run", "num_epochs=50"))
+    try:
+        wait_until(lambda: logged(tmp_path / "run"), first)
+        second = run("main", *tiny(tmp_path / "run", "num_epochs=50"))
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 2
+    assert f"is in use by process {first.pid} on" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    wrong = tiny(tmp_path / "wrong", "optimizer.learning_rate=1e38", "optimizer.warmup_epochs=0")
+    done = run("main", *wrong)
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("failed: step ")
+    assert ": not finite: loss_" in last
+    ids = last.split("pictures of its batch: ")[1].split(". The last")[0].split()
+    assert len(ids) == 16
+    known = (tmp_path / "wrong" / "scenes" / "train_ids.txt").read_text().split()
+    assert set(ids) <= set(known)
+    assert "Traceback" not in done.stderr
+    # Skipping has a limit.
+    done = run("main", *wrong, "--config.optimizer.nonfinite_steps=skip", "--config.optimizer.nonfinite_limit=3")
+    assert done.returncode == 3
+    assert "skipped, 3 of 3" in done.stdout
+    assert "config.optimizer.nonfinite_limit, 3, was reached" in done.stderr
+
+
+def test_a_disk_that_is_full_ends_the_run_with_one_line(finished, tmp_path):
+    more = ("data.format=scan", f"data.dir={finished[0]}/scenes", "log.matches=0")
+    whole = command("main", *tiny(tmp_path / "run", *more))
+    whole["args"] = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *whole["args"]]  # no file above 20 KiB
+    done = subprocess.run(**whole, capture_output=True, timeout=180)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("failed: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "results.json").exists()
+    done = run("main", *tiny(tmp_path / "run", *more))
+    assert done.returncode == 0, done.stderr
+    assert train_lines(tmp_path / "run") == train_lines(finished[0])
