@@ -52,14 +52,6 @@ def test_counts_and_labels_agree_with_loops(seed):
     assert (occurrences.dtype, cooccurrences.dtype, labels.dtype) == (np.int64, np.int64, np.bool_)
 
 
-def test_counts_over_several_blocks_equal_one(monkeypatch):
-    captions, words = random_corpus(5)
-    whole = count_concepts(captions, words)
-    monkeypatch.setattr("mhcvse_jax.data.concepts._CAPTIONS_AT_ONCE", 7)
-    for found, expected in zip(count_concepts(captions, words), whole, strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
 def test_nothing_to_count():
     occurrences, cooccurrences = count_concepts([], ["dog", "cat"])
     np.testing.assert_array_equal(occurrences, [0, 0])

@@ -24,12 +24,13 @@ def test_tokens_are_lower_case_penn_treebank(caption, tokens):
 def test_vocabulary_holds_what_is_seen_often_enough_most_frequent_first():
     captions = [["b", "b", "c"], ["b", "a", "c"], ["a", "d"]]
     assert Vocabulary.build(captions, min_count=2).words == (*SPECIAL_TOKENS, "b", "a", "c")
+    assert Vocabulary.build(captions, min_count=2, leave_out={"a", "d"}).words == (*SPECIAL_TOKENS, "b", "c")
 
 
 def test_encoding_wraps_a_caption_and_marks_unknown_words():
     vocabulary = Vocabulary([*SPECIAL_TOKENS, "dog", "runs"])
-    assert vocabulary.encode(["dog", "flies", "runs"]) == [text.START, 4, text.UNKNOWN, 5, text.END]
-    assert vocabulary.encode([]) == [text.START, text.END]
+    encoded = text.encode_captions([["dog", "flies", "runs"], []], vocabulary)
+    assert encoded.tokens.tolist() == [[text.START, 4, text.UNKNOWN, 5, text.END], [text.START, text.END, 0, 0, 0]]
 
 
 def test_encoded_captions_are_whole_and_padded_with_zeros():
@@ -40,7 +41,7 @@ def test_encoded_captions_are_whole_and_padded_with_zeros():
     assert encoded.tokens.shape == (3, 99)
     assert encoded.tokens.dtype == np.int32
     for row, length, caption in zip(encoded.tokens, encoded.lengths, captions, strict=True):
-        assert row[:length].tolist() == vocabulary.encode(caption)
+        assert row[:length].tolist() == [text.START, *[4] * len(caption), text.END]
         assert not row[length:].any()
 
 

@@ -7,6 +7,7 @@ import grain
 import numpy as np
 
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.errors import InputError
 
 
 class Batch(NamedTuple):
@@ -71,8 +72,36 @@ def read_regions(split: Split, images: np.ndarray) -> np.ndarray:
     """Returns <float32>[images, regions, features] of the pictures with these indices.
 
     Costs a read of regions * features * 4 bytes a picture where the file is not in the page cache.
+
+    Raises:
+      InputError: a feature is not finite.
     """
-    return np.asarray(split.regions[split.rows[images]], np.float32)
+    with np.errstate(over="ignore"):  # of float64: infinite in float32, so found below
+        regions = np.asarray(split.regions[split.rows[images]], np.float32)
+    check_finite(regions, images, split)
+    return regions
+
+
+def check_finite(regions: np.ndarray, images: np.ndarray, split: Split) -> None:
+    """Raises InputError for the first feature that is not finite, naming its picture and region.
+
+    Args:
+      regions: <float32>[images, regions, features].
+      images: <int>[images] which pictures of the split these are.
+      split: where from.
+    """
+    flat = regions.reshape(-1)
+    if np.isfinite(np.vdot(flat, flat)):  # as is no sum that holds NaN or infinity; one pass, no copy
+        return
+    wrong = np.argwhere(~np.isfinite(regions))  # none where squares were too large alone
+    if len(wrong):
+        place, region, feature = wrong[0]
+        image = images[place]
+        source = getattr(split.regions, "filename", None) or f"the features of {split.name}"
+        raise InputError(
+            f"{source}: picture {split.image_ids[image]} (row {split.rows[image]}), region {region} holds "
+            f"{regions[place, region, feature]} at {feature}; expected finite features"
+        )
 
 
 def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:

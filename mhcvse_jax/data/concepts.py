@@ -12,8 +12,9 @@ import zipfile
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,6 @@ Captions = Sequence[Sequence[str]]
 
 _KIND_OF_PART = {NOUN: "object", ADJECTIVE: "property", VERB: "motion"}
 KINDS = tuple(_KIND_OF_PART.values())
-_CAPTIONS_AT_ONCE = 8192  # bounds memory; small enough for float32 to count exactly
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,16 +134,20 @@ def count_concepts(captions: Captions, words: Sequence[str]) -> tuple[np.ndarray
     Raises:
       InputError: a word stands twice in `words`.
     """
-    place = _distinct(words)
-    tokens = [place[token] for token in chain.from_iterable(captions) if token in place]
-    occurrences = np.bincount(np.array(tokens, np.int64), minlength=len(words)).astype(np.int64)
+    named = _named(captions, words)
+    num = len(words)
+    occurrences = np.bincount(named.concepts, minlength=num).astype(np.int64)
 
-    cooccurrences = np.zeros((len(words), len(words)), np.int64)
-    for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
-        labels = caption_labels(captions[start : start + _CAPTIONS_AT_ONCE], words).astype(np.float32)
-        cooccurrences += (labels.T @ labels).astype(np.int64)
-    np.fill_diagonal(cooccurrences, 0)
-    return occurrences, cooccurrences
+    # Each caption's concepts once, in order; those that then stand 1, 2, 3, ... apart in one caption are pairs.
+    rows, places = np.nonzero(_labels(named, len(captions), num))
+    pairs = np.zeros(num * num, np.int64)
+    for apart in range(1, len(rows)):
+        together = rows[apart:] == rows[:-apart]
+        if not together.any():
+            break
+        pairs += np.bincount(places[:-apart][together] * num + places[apart:][together], minlength=num * num)
+    cooccurrences = pairs.reshape(num, num)
+    return occurrences, cooccurrences + cooccurrences.T
 
 
 def caption_labels(captions: Captions, words: Sequence[str]) -> np.ndarray:
@@ -152,10 +156,28 @@ def caption_labels(captions: Captions, words: Sequence[str]) -> np.ndarray:
     Raises:
       InputError: a word stands twice in `words`.
     """
+    return _labels(_named(captions, words), len(captions), len(words))
+
+
+class _Named(NamedTuple):
+    """The tokens that are concepts, in their order."""
+
+    captions: np.ndarray  # <int64>[token] the caption of each
+    concepts: np.ndarray  # <int64>[token] the concept that it is
+
+
+def _named(captions: Captions, words: Sequence[str]) -> _Named:
     place = _distinct(words)
-    labels = np.zeros((len(captions), len(words)), bool)
-    for row, caption in enumerate(captions):
-        labels[row, [place[token] for token in caption if token in place]] = True
+    lengths = np.fromiter(map(len, captions), np.int64, len(captions))
+    places = np.fromiter(map(place.get, chain.from_iterable(captions), repeat(-1)), np.int64, lengths.sum())
+    rows = np.repeat(np.arange(len(captions)), lengths)
+    is_concept = places >= 0
+    return _Named(rows[is_concept], places[is_concept])
+
+
+def _labels(named: _Named, num_captions: int, num_concepts: int) -> np.ndarray:
+    labels = np.zeros((num_captions, num_concepts), bool)
+    labels[named] = True
     return labels
 
 

@@ -1,6 +1,7 @@
 """A data set as the model sees it: splits with token ids and concept labels, vocabulary, concept graph."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, text, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data.concepts import Concepts
-from mhcvse_jax.data.scan_layout import ScanSplit, read_split
+from mhcvse_jax.data.scan_layout import ScanSplit, check_widths, read_split
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.scenes import build as scenes
@@ -87,7 +88,7 @@ class Language:
 
 def without_stop_words(tokens: Sequence[str]) -> list[str]:
     """Returns the tokens that are not function words."""
-    return [token for token in tokens if token not in text.stop_words()]
+    return list(itertools.filterfalse(text.stop_words().__contains__, tokens))
 
 
 def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]], language: Language) -> Split:
@@ -141,11 +142,7 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     """
     per_image = config.data.num_captions_per_image
     train, dev = (read_split(directory, split, per_image) for split in ("train", "dev"))
-    if dev.regions.shape[1:] != train.regions.shape[1:]:
-        raise InputError(
-            f"{directory / 'dev_ims.npy'}: regions and features are {dev.regions.shape[1:]}; "
-            f"expected those of train_ims.npy, {train.regions.shape[1:]}"
-        )
+    check_widths(directory / "dev_ims.npy", dev.regions, train.regions)
     train_tokens, dev_tokens = ([text.tokenize(c) for c in split.captions] for split in (train, dev))
     language, concepts_found = learn_language(config, train_tokens, dev_tokens)
     return TrainingData(
@@ -188,9 +185,8 @@ def find_vocabulary(values: Config, captions: Sequence[Sequence[str]]) -> Vocabu
     """Returns the vocabulary of the captions, or of the file in `config.text`."""
     if values.vocabulary_path:
         return Vocabulary.load(pathlib.Path(values.vocabulary_path))
-    if values.remove_stop_words:
-        captions = [without_stop_words(caption) for caption in captions]
-    return Vocabulary.build(captions, values.min_count)
+    stop_words = text.stop_words() if values.remove_stop_words else ()
+    return Vocabulary.build(captions, values.min_count, stop_words)
 
 
 def find_concepts(values: Config, captions: Sequence[Sequence[str]]) -> Concepts:

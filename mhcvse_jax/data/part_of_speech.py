@@ -76,10 +76,9 @@ def parts_of_speech(captions: Iterable[Sequence[str]], words: Iterable[str]) -> 
     classes = np.append(classes, _INDEX[_EDGE])  # of the boundary between two captions
 
     boundary = len(vocabulary)
-    tokens = np.fromiter(
-        chain([boundary], *([*(index[token] for token in caption), boundary] for caption in captions)),
-        np.int64,
-    )
+    ends = np.cumsum(np.fromiter(map(len, captions), np.int64, len(captions)))
+    tokens = np.fromiter(map(index.__getitem__, chain.from_iterable(captions)), np.int64)
+    tokens = np.insert(tokens, [0, *ends], boundary)
     # Words with the same possibilities read the same table of votes.
     groups: dict[tuple[tuple[str, ...], bool], list[int]] = {}
     for i, known in enumerate(zip(possible, participle, strict=True)):

@@ -5,16 +5,25 @@
     {split}_ids.txt   Karpathy image ids, one a picture or one a caption
 
 and, where the user has them, file names: {split}_image_names.txt (one a picture or one a caption) or Karpathy's
-dataset_*.json, found by image id.
+dataset_*.json, found by image id. Text files may end their lines as Windows does and begin with a byte order mark.
+
+SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; repository kuanghuei/SCAN) published
+f30k_precomp and coco_precomp. Their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR
+2018; repository peteanderson80/bottom-up-attention): the 36 surest regions of a Faster R-CNN, 2,048 numbers each.
 """
 
+import codecs
+import functools
 import json
 import pathlib
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+
+MAX_CAPTION = 4096  # characters: all captions of a split are held as one array, as wide as the longest
 
 
 class ScanSplit(NamedTuple):
@@ -42,106 +51,202 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
         raise InputError(f"{directory}: no such directory; expected SCAN's layout with {split}_ims.npy in it")
     regions_path = directory / f"{split}_ims.npy"
     captions_path = directory / f"{split}_caps.txt"
-    regions = _map_features(regions_path)
+    regions = map_features(regions_path)
     captions = read_captions(captions_path)
-    num_images, left_over = divmod(len(captions), captions_per_image)
-    if left_over or not captions:
+    num_images = count_images(len(captions), captions_path, captions_per_image)
+    rows = image_rows(regions, num_images, captions_per_image, regions_path)
+    image_ids = read_per_image(directory / f"{split}_ids.txt", num_images, captions_per_image)
+    names = read_names(directory, split, image_ids, captions_per_image)
+    return ScanSplit(regions, rows, captions, image_ids, names)
+
+
+def map_features(path: pathlib.Path) -> np.ndarray:
+    """Returns <float16, 32 or 64>[rows, regions, features], memory-mapped; of the file only its header is read.
+
+    Raises:
+      InputError: the file is missing, cut short, or holds anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected region features")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that Python 2 wrote the header, which is no harm
+            features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header fails in almost any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not a whole .npy array of numbers ({reason})") from error
+    if not isinstance(features, np.ndarray):
+        features.close()
+        raise InputError(f"{path} holds an archive; expected one array, [pictures, regions, features]")
+    found = f"{features.dtype} {features.shape}"
+    if features.ndim != 3 or features.dtype.kind != "f" or features.dtype.itemsize > 8:
+        raise InputError(f"{path} holds {found}; expected float32 [pictures, regions, features]")
+    if not features.size:
+        raise InputError(f"{path} holds {found}; expected one picture, one region and one feature or more")
+    if not features.flags.c_contiguous:
         raise InputError(
-            f"{captions_path} has {len(captions)} captions; expected a multiple of {captions_per_image}, "
-            "the captions of a picture"
+            f"{path} holds {found} in Fortran order, which scatters each picture over the whole file; "
+            "expected C order, as numpy.ascontiguousarray gives it"
         )
-    if len(regions) == num_images:
-        rows = np.arange(num_images)
-    elif len(regions) == len(captions):
-        rows = np.arange(num_images) * captions_per_image
-        _check_repeats(regions, captions_per_image, regions_path)
-    else:
+    return features
+
+
+def check_widths(path: pathlib.Path, regions: np.ndarray, train_regions: np.ndarray) -> None:
+    """Raises InputError where the features of a split have another shape than those of train."""
+    if regions.shape[1:] != train_regions.shape[1:]:
         raise InputError(
-            f"{regions_path} has {len(regions)} rows and {captions_path.name} {len(captions)} captions; "
-            f"expected one row a picture ({num_images}) or one a caption ({len(captions)})"
+            f"{path}: regions and features are {regions.shape[1:]}; expected those of train_ims.npy, "
+            f"{train_regions.shape[1:]}"
         )
-    counts = (num_images, captions_per_image)
-    image_ids = _per_image(directory / f"{split}_ids.txt", *counts)
-    names_path = directory / f"{split}_image_names.txt"
-    image_names = _per_image(names_path, *counts) if names_path.exists() else _karpathy_names(directory, image_ids)
-    return ScanSplit(regions, rows, captions, image_ids, image_names)
 
 
 def read_captions(path: pathlib.Path) -> list[str]:
     """Returns the captions of a file, one a line.
 
     Raises:
-      InputError: the file is missing, a line is empty or not UTF-8.
+      InputError: the file is missing, a line is empty, not UTF-8, or too long for a caption.
     """
-    captions = []
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            caption = line.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
-        if not caption:
-            raise InputError(f"{path} line {number}: an empty caption")
-        captions.append(caption)
+    captions, problems = decode_captions(path)
+    if problems:
+        raise InputError(problems[0])
     return captions
 
 
-def _lines(path: pathlib.Path) -> list[bytes]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    lines = path.read_bytes().split(b"\n")
-    return lines[:-1] if lines[-1] == b"" else lines
+def decode_captions(path: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Returns the captions of a file, one a line, and what is wrong with any of them.
+
+    Raises:
+      InputError: the file is missing.
+    """
+    captions, problems = [], []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            caption = line.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            problems.append(f"{path} line {number}: not UTF-8 ({error.reason} at byte {error.start})")
+            caption = line.decode("utf-8", errors="replace").strip()
+        if not caption:
+            problems.append(f"{path} line {number}: an empty caption")
+        elif len(caption) > MAX_CAPTION:
+            problems.append(f"{path} line {number}: {len(caption):,} characters; expected {MAX_CAPTION:,} at most")
+        captions.append(caption)
+    return captions, problems
 
 
-def _map_features(path: pathlib.Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected region features")
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
-    if not isinstance(features, np.ndarray) or features.ndim != 3 or features.dtype.kind != "f":
-        found = f"{features.dtype} {features.shape}" if isinstance(features, np.ndarray) else "an archive"
-        raise InputError(f"{path} holds {found}; expected floating-point [pictures, regions, features]")
-    return features
+def count_images(num_captions: int, path: pathlib.Path, captions_per_image: int) -> int:
+    """Returns how many pictures the captions of a file are of.
+
+    Raises:
+      InputError: there are none, or they do not come out even.
+    """
+    num_images, left_over = divmod(num_captions, captions_per_image)
+    if left_over or not num_captions:
+        raise InputError(
+            f"{path} has {num_captions} captions; expected a multiple of {captions_per_image}, "
+            "the captions of a picture"
+        )
+    return num_images
 
 
-def _check_repeats(regions: np.ndarray, repeats: int, path: pathlib.Path) -> None:
-    """Raises where the first or the last picture's rows differ: then a row is not a picture over again."""
-    for start in (0, len(regions) - repeats):
-        if any(not np.array_equal(regions[start], regions[row]) for row in range(start, start + repeats)):
+def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, path: pathlib.Path) -> np.ndarray:
+    """Returns <int64>[images], the row of each picture: one row is a picture, or a picture for each of its captions.
+
+    Raises:
+      InputError: the file has another number of rows, or one row a caption and these differ within a picture.
+    """
+    num_captions = num_images * captions_per_image
+    if len(regions) == num_images:
+        return np.arange(num_images)
+    if len(regions) != num_captions:
+        captions_name = path.name.replace("_ims.npy", "_caps.txt")
+        raise InputError(
+            f"{path} has {len(regions)} rows and {captions_name} {num_captions} captions; "
+            f"expected one row a picture ({num_images}) or one a caption ({num_captions})"
+        )
+    rows = np.arange(num_images) * captions_per_image
+    for start in {0, int(rows[-1])}:  # the first and the last picture tell whether a row is a picture over again
+        repeats = regions[start : start + captions_per_image]
+        if not np.array_equal(repeats, np.broadcast_to(repeats[0], repeats.shape), equal_nan=True):
             raise InputError(
-                f"{path} has one row a caption, but rows {start} to {start + repeats - 1} differ; "
+                f"{path} has one row a caption, but rows {start} to {start + captions_per_image - 1} differ; "
                 "expected one picture, repeated for each of its captions"
             )
+    return rows
 
 
-def _per_image(path: pathlib.Path, num_images: int, captions_per_image: int) -> list[str]:
-    """Returns one line a picture from a file with one a picture or one a caption."""
-    lines = [line.decode("utf-8", errors="replace").strip() for line in _lines(path)]
+def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int) -> list[str]:
+    """Returns one line a picture from a file with one a picture or one a caption.
+
+    Raises:
+      InputError: the file is missing or not UTF-8, has another number of lines, an empty one, or lines that differ
+        within a picture.
+    """
+    try:
+        lines = [line.decode("utf-8").strip() for line in read_lines(path)]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason})") from error
+    num_captions = num_images * captions_per_image
+    if len(lines) not in (num_images, num_captions):
+        raise InputError(
+            f"{path} has {len(lines)} lines; expected one a picture ({num_images}) or one a caption ({num_captions})"
+        )
+    if "" in lines:
+        raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one a picture or one a caption")
     if len(lines) == num_images:
         return lines
-    if len(lines) == num_images * captions_per_image:
-        firsts = lines[::captions_per_image]
-        repeated = [line for line in firsts for _ in range(captions_per_image)]
-        if repeated != lines:
-            wrong = next(i for i, (a, b) in enumerate(zip(lines, repeated, strict=True)) if a != b)
-            raise InputError(f"{path} line {wrong + 1}: {lines[wrong]!r}; expected {repeated[wrong]!r}, as before")
-        return firsts
-    raise InputError(
-        f"{path} has {len(lines)} lines; expected one a picture ({num_images}) "
-        f"or one a caption ({num_images * captions_per_image})"
-    )
+    firsts = lines[::captions_per_image]
+    repeated = [line for line in firsts for _ in range(captions_per_image)]
+    if repeated != lines:
+        wrong = next(i for i, (a, b) in enumerate(zip(lines, repeated, strict=True)) if a != b)
+        raise InputError(f"{path} line {wrong + 1}: {lines[wrong]!r}; expected {repeated[wrong]!r}, as before")
+    return firsts
 
 
-def _karpathy_names(directory: pathlib.Path, image_ids: list[str]) -> list[str] | None:
-    """Returns file names by image id from Karpathy's JSON; None where there is none, or ids it does not know."""
+def read_names(directory: pathlib.Path, split: str, image_ids: list[str], captions_per_image: int) -> list[str] | None:
+    """Returns the file names of pictures, from a list or, by image id, from Karpathy's JSON; None where unknown.
+
+    Raises:
+      InputError: a file is there and damaged.
+    """
+    path = directory / f"{split}_image_names.txt"
+    if path.exists():
+        return read_per_image(path, len(image_ids), captions_per_image)
     for path in sorted(directory.glob("dataset_*.json")):
-        try:
-            images = json.loads(path.read_text(encoding="utf-8"))["images"]
-            # COCO's pictures lie in folders, Flickr30k's in one.
-            names = {str(i["imgid"]): str(pathlib.PurePosixPath(i.get("filepath", ""), i["filename"])) for i in images}
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not Karpathy's JSON with images, imgid, filename ({error!r})") from error
+        stat = path.stat()
+        names = _karpathy_names(path, stat.st_size, stat.st_mtime_ns)
         if all(image_id in names for image_id in image_ids):
             return [names[image_id] for image_id in image_ids]
     return None
+
+
+@functools.lru_cache(1)  # each split asks
+def _karpathy_names(path: pathlib.Path, *_version: int) -> dict[str, str]:
+    """Returns file names by image id; `_version` tells a file that was changed from the one that was read."""
+    names = {}
+
+    def keep_name(node: dict) -> dict:
+        # COCO's pictures lie in folders, Flickr30k's in one. All else, sentences and tokens, is dropped at once.
+        if "filename" in node:
+            names[str(node["imgid"])] = str(pathlib.PurePosixPath(node.get("filepath", ""), node["filename"]))
+        return {key: None for key in node if key == "images"}
+
+    try:
+        json.loads(path.read_text(encoding="utf-8"), object_hook=keep_name)["images"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: not Karpathy's JSON with images, imgid, filename ({error!r})") from error
+    return names
+
+
+def read_lines(path: pathlib.Path) -> list[bytes]:
+    """Returns the lines of a text file, without what ends them and without a byte order mark.
+
+    Raises:
+      InputError: the file is missing, or cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines

@@ -3,9 +3,11 @@
 import collections
 import functools
 import importlib.resources
+import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +19,48 @@ PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 
 _tokenizer = TreebankWordTokenizer()
+_CHUNKS_KEPT = 1 << 17  # chunks whose tokens are remembered; the captions of Flickr30k have 35,000
+_WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_CONTRACTED = frozenset(("cannot", "gimme", "gonna", "gotta", "lemme", "wanna"))  # letters alone, and yet two tokens
 
 
 def tokenize(caption: str) -> list[str]:
-    """Returns the lower-cased Penn Treebank tokens of a caption; needs no download."""
-    return _tokenizer.tokenize(caption.lower())
+    """Returns the lower-cased Penn Treebank tokens of a caption; needs no download.
+
+    Equal to NLTK's TreebankWordTokenizer on the whole caption, and several times as fast: none of its rules looks
+    past a single space, but to know the beginning and the end, so the tokens of what stands between two spaces, a
+    chunk, are found once.
+    """
+    caption = caption.lower()
+    chunks = caption.split()
+    if len(chunks) < 2 or " ".join(chunks) != caption:  # other white space than single spaces between chunks
+        return _tokenizer.tokenize(caption)
+    first, *inner, last = chunks
+    return [*_first_tokens(first), *itertools.chain.from_iterable(map(_inner_tokens, inner)), *_last_tokens(last)]
+
+
+@functools.lru_cache(_CHUNKS_KEPT)
+def _first_tokens(chunk: str) -> Sequence[str]:
+    return (chunk,) if _is_word(chunk) else _tokenizer.tokenize(f"{chunk} x")[:-1]
+
+
+@functools.lru_cache(_CHUNKS_KEPT)
+def _inner_tokens(chunk: str) -> Sequence[str]:
+    if chunk.endswith(",") and _is_word(chunk[:-1]):
+        return chunk[:-1], ","
+    return (chunk,) if _is_word(chunk) else _tokenizer.tokenize(f"x {chunk} x")[1:-1]
+
+
+@functools.lru_cache(_CHUNKS_KEPT)
+def _last_tokens(chunk: str) -> Sequence[str]:
+    if chunk.endswith(".") and _is_word(chunk[:-1]):
+        return chunk[:-1], "."
+    return (chunk,) if _is_word(chunk) else _tokenizer.tokenize(f"x {chunk}")[1:]
+
+
+def _is_word(chunk: str) -> bool:
+    """Whether no rule divides the chunk: letters and digits with single hyphens, and no contraction of two words."""
+    return bool(_WORD.fullmatch(chunk)) and _CONTRACTED.isdisjoint(chunk.split("-"))
 
 
 @functools.cache
@@ -51,11 +90,20 @@ class Vocabulary:
         return word in self._ids
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
-        """Returns the tokens seen `min_count` times or more in the tokenised captions, most frequent first."""
-        counts = collections.Counter(token for caption in captions for token in caption)
+    def build(
+        cls, captions: Iterable[Sequence[str]], min_count: int, leave_out: Collection[str] = frozenset()
+    ) -> "Vocabulary":
+        """Returns the tokens seen `min_count` times or more in the tokenised captions, most frequent first.
+
+        Args:
+          captions: tokens of each.
+          min_count: times.
+          leave_out: tokens that are not to be among them, stop words for example.
+        """
+        counts = collections.Counter(itertools.chain.from_iterable(captions))
         frequent = sorted((-count, word) for word, count in counts.items() if count >= min_count)
-        return cls([*SPECIAL_TOKENS, *(word for _, word in frequent if word not in SPECIAL_TOKENS)])
+        without = {*SPECIAL_TOKENS, *leave_out}
+        return cls([*SPECIAL_TOKENS, *(word for _, word in frequent if word not in without)])
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Vocabulary":
@@ -84,9 +132,9 @@ class Vocabulary:
         content = {"word2idx": self._ids, "idx2word": idx2word, "idx": len(self)}
         path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def encode(self, tokens: Sequence[str]) -> list[int]:
-        """Returns `<start>`, the ids of the tokens, `<end>`."""
-        return [START, *(self._ids.get(token, UNKNOWN) for token in tokens), END]
+    def ids(self, tokens: Iterable[str]) -> np.ndarray:
+        """Returns <int32>[tokens], the id of each; that of `<unk>` for what is not known."""
+        return np.fromiter(map(self._ids.get, tokens, itertools.repeat(UNKNOWN)), np.int32)
 
 
 class EncodedCaptions(NamedTuple):
@@ -98,10 +146,12 @@ class EncodedCaptions(NamedTuple):
 
 def encode_captions(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> EncodedCaptions:
     """Returns the ids of tokenised captions, whole, however long."""
-    encoded = [vocabulary.encode(caption) for caption in captions]
-    lengths = np.array([len(ids) for ids in encoded], np.int32)
-    tokens = np.full((len(encoded), lengths.max()), PAD, np.int32)
-    tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = np.concatenate(encoded)
+    lengths = np.fromiter(map(len, captions), np.int32, len(captions)) + np.int32(2)
+    tokens = np.full((len(captions), lengths.max()), PAD, np.int32)
+    places = np.arange(tokens.shape[1])
+    tokens[:, 0] = START
+    tokens[(places > 0) & (places < lengths[:, None] - 1)] = vocabulary.ids(itertools.chain.from_iterable(captions))
+    tokens[np.arange(len(captions)), lengths - 1] = END
     return EncodedCaptions(tokens, lengths)
 
 
