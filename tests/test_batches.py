@@ -1,8 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.errors import InputError
 
 IMAGES, PER_IMAGE, REGIONS, FEATURES, CONCEPTS, LONGEST = 11, 5, 2, 3, 7, 29
 
@@ -25,7 +30,7 @@ def split():
         image_of_caption=owner.astype(np.int32),
         image_labels=np.arange(IMAGES)[:, None] % 8 == np.arange(CONCEPTS),
         caption_labels=np.arange(captions)[:, None] % 9 == np.arange(CONCEPTS),
-        image_ids=[""] * IMAGES,
+        image_ids=[f"id{i}" for i in range(IMAGES)],
         image_names=None,
     )
 
@@ -91,3 +96,70 @@ def test_a_batch_has_the_first_length_that_fits_and_none_is_cut(split):
 @pytest.mark.parametrize(("longest", "length"), [(2, 16), (16, 16), (17, 24), (24, 24), (25, 48), (49, 72)])
 def test_padded_length(longest, length):
     assert batches.padded_length(longest, (16, 24)) == length
+
+
+RISING = st.lists(st.integers(2, 40), min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(st.integers(2, 200), RISING)
+def test_a_padded_length_is_the_least_that_fits(longest, lengths):
+    allowed = [*lengths, *range(lengths[-1], 10**4, lengths[-1])]
+    assert batches.padded_length(longest, lengths) == min(length for length in allowed if length >= longest)
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(st.lists(st.integers(2, 13), min_size=1, max_size=5), st.integers(0, 9))
+def test_padding_neither_cuts_nor_adds_words(lengths, more):
+    width = max(lengths)
+    tokens = np.where(np.arange(width + 3) < np.array(lengths)[:, None], 7, 0).astype(np.int32)
+    padded = batches.pad_tokens(tokens, width + more)
+    assert padded.shape == (len(lengths), width + more)
+    assert padded.dtype == np.int32
+    np.testing.assert_array_equal((padded == 7).sum(axis=1), lengths)
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=25)
+@given(st.integers(1, 55), st.integers(0, 3), RISING, st.data())
+def test_batches_of_any_size_are_whole_and_each_caption_stands_once(split, size, number, lengths, data):
+    steps = batches.steps_per_epoch(split, size)
+    first_step = data.draw(st.integers(0, steps))
+    options = {"training_label": "caption", "seed": 3, "epoch": number, "threads": 2, "prefetch": 2}
+    found = list(
+        batches.training_batches(split, batch_size=size, caption_lengths=lengths, first_step=first_step, **options)
+    )
+    assert len(found) == steps - first_step
+    seen = [int(token) - 1 for batch in found for token in batch.tokens[:, 0]]
+    assert seen == batches.epoch_order(55, seed=3, epoch=number)[first_step * size : steps * size].tolist()
+    for batch in found:
+        assert {len(part) for part in batch} == {size}
+        assert batch.tokens.shape[1] == batches.padded_length(batch.lengths.max(), lengths)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4"])
+def test_features_of_any_width_and_byte_order_are_read_as_float32(split, dtype):
+    regions = batches.read_regions(dataclasses.replace(split, regions=split.regions.astype(dtype)), np.array([3, 0]))
+    assert regions.dtype == np.dtype("=f4")
+    np.testing.assert_array_equal(regions[:, 0, 0], [3 * PER_IMAGE, 0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_feature_that_is_not_finite_is_named_where_it_is_read(split, tmp_path, value):
+    regions = np.array(split.regions)
+    regions[4 * PER_IMAGE, 1, 2] = value
+    np.save(tmp_path / "train_ims.npy", regions)
+    damaged = dataclasses.replace(split, regions=np.load(tmp_path / "train_ims.npy", mmap_mode="r"))
+    with pytest.raises(
+        InputError, match=r"train_ims\.npy: picture id4 \(row 20\), region 1 holds (nan|-?inf) at 2; exp"
+    ):
+        epoch(damaged)
+    # Pictures beside it are read as they are.
+    np.testing.assert_array_equal(batches.read_regions(damaged, np.array([3, 5]))[:, 0, 0], [15, 25])
+    damaged = dataclasses.replace(split, regions=regions)  # of no file
+    with pytest.raises(InputError, match=r"the features of train: picture id4 \(row 20\), region 1"):
+        batches.read_regions(damaged, np.array([0, 4]))
+
+
+def test_large_features_are_no_infinite_ones(split):
+    large = dataclasses.replace(split, regions=np.full_like(split.regions, 3e38))
+    assert (batches.read_regions(large, np.arange(IMAGES)) == np.float32(3e38)).all()

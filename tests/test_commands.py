@@ -169,6 +169,16 @@ def test_a_test_split_that_cannot_be_used_is_known_before_the_training(finished,
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_features_that_are_not_finite_end_the_run(scan_directory, tmp_path):
+    features = np.load(scan_directory / "train_ims.npy")
+    features[3, 2] = np.nan
+    np.save(scan_directory / "train_ims.npy", features)
+    done = run("main", *tiny(tmp_path / "run", "data.format=scan", f"data.dir={scan_directory}"))
+    assert done.returncode == 2
+    assert "train_ims.npy: picture 9 (row 3), region 2 holds nan" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("module", ["main", "evaluate"])
 def test_help_helps(module):
     done = run(module, "--help")

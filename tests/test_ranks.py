@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
 
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.models.embeddings import Embeddings
@@ -57,6 +60,26 @@ def test_ties_equal_the_loops():
     similarity = np.asarray(image @ text.T)
     without = 1 + np.sum(similarity > similarity[OWNER, np.arange(len(OWNER))], axis=0)
     assert (found.t2i > without).sum() > 5
+
+
+@st.composite
+def sides_with_ties(draw):
+    """Few, exact values, so many ties and no rounding; every picture has a caption, the captions in any order."""
+    num_images, dim = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3]))
+    more = draw(st.lists(st.integers(0, num_images - 1), max_size=5))
+    owner = draw(st.permutations([*range(num_images), *more]))
+    image, text = (
+        draw(st_numpy.arrays(np.float32, (count, dim), elements=st.sampled_from([-1, 0, 0.5, 1])))
+        for count in (num_images, len(owner))
+    )
+    return image, text, np.array(owner)
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=40)
+@given(sides_with_ties())
+def test_any_shapes_and_ties_equal_the_loops(sides):
+    image, text, owner = sides
+    assert_equals_loops(jnp.asarray(image), jnp.asarray(text), owner)
 
 
 def test_permuted_captions_have_the_permuted_ranks():

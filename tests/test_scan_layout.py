@@ -54,6 +54,34 @@ def test_captions_are_utf8_and_may_hold_other_line_separators(directory):
     assert read(directory).captions == lines
 
 
+def test_a_byte_order_mark_is_no_part_of_a_line(directory):
+    for name in ("dev_caps.txt", "dev_ids.txt"):
+        (directory / name).write_bytes(b"\xef\xbb\xbf" + (directory / name).read_bytes().replace(b"\n", b"\r\n"))
+    split = read(directory)
+    assert split.captions[0] == "caption 0 of picture 0"
+    assert split.image_ids[0] == "100"
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+def test_other_floating_point_numbers_are_read(directory, dtype):
+    features = np.load(directory / "dev_ims.npy").astype(dtype)
+    np.save(directory / "dev_ims.npy", features)
+    np.testing.assert_array_equal(read(directory).regions, features)
+
+
+def test_a_header_of_python_2_is_read_without_a_warning(directory):
+    content = (directory / "dev_ims.npy").read_bytes()
+    (directory / "dev_ims.npy").write_bytes(content.replace(b"(7, 3, 11), } ", b"(7L, 3, 11), }"))
+    assert read(directory).regions.shape == (IMAGES, REGIONS, FEATURES)
+
+
+def test_repeated_features_that_are_not_numbers_are_still_repeats(directory):
+    features = np.load(directory / "dev_ims.npy")
+    features[0, 1, 2] = np.nan
+    np.save(directory / "dev_ims.npy", np.repeat(features, PER_IMAGE, axis=0))
+    assert read(directory).num_images == IMAGES
+
+
 @pytest.mark.parametrize("repeated", [False, True])
 def test_file_names_come_from_a_list(directory, repeated):
     names = directory / "dev_image_names.txt"
@@ -69,6 +97,17 @@ def test_file_names_come_from_karpathys_json_by_id(directory):
     assert read(directory).image_names == [f"name{i}.jpg" for i in range(IMAGES)]
     (directory / "dataset_flickr30k.json").write_text(json.dumps({"images": images[1:]}))
     assert read(directory).image_names is None
+    sentences = [{"raw": "A dog.", "imgid": 100, "tokens": ["a", "dog"]}]
+    coco = [i | {"filepath": "val2014", "sentences": sentences, "split": "val"} for i in images]
+    (directory / "dataset_flickr30k.json").write_text(json.dumps({"images": coco, "dataset": "coco"}))
+    assert read(directory).image_names == [f"val2014/name{i}.jpg" for i in range(IMAGES)]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": [{"filename": "a.jpg"}]}', '{"sentences": []}', '"images"'])
+def test_a_json_that_is_not_karpathys_is_named(directory, content):
+    (directory / "dataset_x.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset_x\.json: not Karpathy's JSON"):
+        read(directory)
 
 
 def write_rows(directory, rows, dtype=np.float32):
@@ -79,6 +118,11 @@ def differing_repeats(directory):
     rows = IMAGES * PER_IMAGE
     features = np.arange(rows * REGIONS * FEATURES, dtype=np.float32)
     np.save(directory / "dev_ims.npy", features.reshape(rows, REGIONS, FEATURES))
+
+
+def an_archive(directory):
+    np.savez(directory / "other.npz", np.zeros(3))
+    (directory / "other.npz").rename(directory / "dev_ims.npy")
 
 
 def append(name, content):
@@ -102,10 +146,30 @@ DAMAGE = {
     "a matrix": (lambda d: np.save(d / "dev_ims.npy", np.zeros((IMAGES, FEATURES))), r"holds float64 \(7, 11\)"),
     "cut short": (lambda d: (d / "dev_ims.npy").write_bytes((d / "dev_ims.npy").read_bytes()[:300]), "not a whole"),
     "pickled": (lambda d: np.save(d / "dev_ims.npy", np.array([{}], object)), "not a whole"),
+    "nothing in it": (lambda d: (d / "dev_ims.npy").write_bytes(b""), "not a whole"),
+    "no regions": (
+        lambda d: np.save(d / "dev_ims.npy", np.zeros((IMAGES, 0, FEATURES))),
+        r"holds float64 \(7, 0, 11\)",
+    ),
+    "complex": (lambda d: write_rows(d, IMAGES, np.complex64), "holds complex64"),
+    "more than double": (lambda d: write_rows(d, IMAGES, np.longdouble), "expected float32"),
+    "Fortran order": (
+        lambda d: np.save(d / "dev_ims.npy", np.asfortranarray(np.load(d / "dev_ims.npy"))),
+        r"holds float32 \(7, 3, 11\) in Fortran order.*expected C order",
+    ),
+    "an archive": (an_archive, "holds an archive"),
+    "a directory": (lambda d: ((d / "dev_ims.npy").unlink(), (d / "dev_ims.npy").mkdir()), "dev_ims.npy: no such file"),
     "an empty caption": (append("dev_caps.txt", b"  \n"), "line 36: an empty caption"),
     "one caption more": (append("dev_caps.txt", b"one more\n"), "36 captions; expected a multiple of 5"),
     "not UTF-8": (append("dev_caps.txt", b"caf\xe9\n"), "line 36: not UTF-8"),
     "ids that do not fit": (append("dev_ids.txt", b"1\n2\n"), "9 lines; expected one a picture"),
+    "an endless caption": (
+        append("dev_caps.txt", b"word " * 1000 + b"\n"),
+        "line 36: 4,999 characters; expected 4,096",
+    ),
+    "UTF-16": (lambda d: (d / "dev_caps.txt").write_text("a dog\n", encoding="utf-16"), "line 1: not UTF-8"),
+    "an empty id": (lambda d: (d / "dev_ids.txt").write_text("1\n2\n\n4\n5\n6\n7\n"), "dev_ids.txt line 3 is empty"),
+    "ids that are not UTF-8": (lambda d: (d / "dev_ids.txt").write_bytes(b"\xe9\n" * 7), "dev_ids.txt: not UTF-8"),
     "ids that differ in a picture": (
         lambda d: (d / "dev_ids.txt").write_text("".join(f"{i // 4}\n" for i in range(IMAGES * PER_IMAGE))),
         "line 5: '1'; expected '0'",

@@ -2,8 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from nltk.tokenize import TreebankWordTokenizer
 
-from mhcvse_jax.data import text
+from mhcvse_jax.data import batches, text
 from mhcvse_jax.data.text import SPECIAL_TOKENS, Vocabulary
 from mhcvse_jax.errors import InputError
 
@@ -19,6 +22,42 @@ from mhcvse_jax.errors import InputError
 )
 def test_tokens_are_lower_case_penn_treebank(caption, tokens):
     assert text.tokenize(caption) == tokens
+
+
+TREEBANK_PIECES = [
+    *("can", "not", "cannot", "gim", "me", "gimme", "gon", "na", "gonna", "got", "ta", "gotta", "lem", "lemme"),
+    *("wan", "wanna", "d'ye", "more", "'n", "more'n", "'t", "is", "'tis", "was", "'twas", "'s", "'m", "'d", "'ll"),
+    *("'re", "'ve", "n't", "s", "x", "word", "t-shirt", "a--b", "1", "2,3", "4:5", "-", "--", ".", "..", "...", ","),
+    *("'", "''", "`", "``", '"', ":", ";", "@", "#", "$", "%", "&", "?", "!", "(", ")", "[", "]", "{", "}", "<", ">"),
+    *("é", "İ", "K", "ſ", "²", "_", "«"),
+]
+SPACES = [" ", " ", " ", "  ", "\t", "\xa0", "\u2028", "\x1c", "\n", ""]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=600)
+@given(st.one_of(st.lists(st.sampled_from(TREEBANK_PIECES + SPACES), max_size=14).map("".join), st.text(max_size=40)))
+@example("a dog's bone, which can't, it said: \"cannot .\" ) .' ")
+@example('"a" "b" "c". ')
+def test_tokens_are_those_of_nltk_on_the_whole_caption(caption):
+    assert text.tokenize(caption) == TreebankWordTokenizer().tokenize(caption.lower())
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=7), st.integers(1, 3), st.integers(0, 9))
+def test_any_unicode_comes_back_from_ids_and_padding(captions, min_count, more):
+    tokenized = [text.tokenize(caption) for caption in captions]
+    vocabulary = Vocabulary.build(tokenized, min_count)
+    encoded = text.encode_captions(tokenized, vocabulary)
+    width = encoded.lengths.max() + more
+    padded = batches.pad_tokens(encoded.tokens, width)
+    assert padded.shape == (len(captions), width)
+    for row, length, tokens in zip(padded, encoded.lengths, tokenized, strict=True):
+        assert not row[length:].any()
+        known = [token if token in vocabulary else "<unk>" for token in tokens]
+        assert [vocabulary.words[i] for i in row[:length]] == ["<start>", *known, "<end>"]
+    counts = {token: sum(tokens.count(token) for tokens in tokenized) for tokens in tokenized for token in tokens}
+    frequent = {token for token, count in counts.items() if count >= min_count}
+    assert set(vocabulary.words) == frequent | set(SPECIAL_TOKENS)
 
 
 def test_vocabulary_holds_what_is_seen_often_enough_most_frequent_first():

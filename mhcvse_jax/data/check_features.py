@@ -2,10 +2,11 @@
 
 import collections
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -38,7 +39,8 @@ class Findings:
         return "\n".join(lines + [f"warning   {warning}" for warning in self.warnings])
 
 
-class FoundSplit(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoundSplit:
     """What could be read of a split; None what could not."""
 
     name: str
@@ -53,8 +55,10 @@ class FoundSplit(NamedTuple):
         return 1 if self.regions is None or self.rows is None else len(self.regions) // len(self.rows)
 
     def picture(self, image: int) -> str:
-        """Returns what to call a picture: its id, or its row where that is not known."""
-        return f"row {image * self.repeats}" if self.image_ids is None else self.image_ids[image]
+        """Returns what to call a picture: its id, or its row where its id or its rows are not known."""
+        if self.image_ids is None or self.rows is None:
+            return f"row {image * self.repeats}"
+        return self.image_ids[image]
 
 
 def some(names: Sequence[str]) -> str:
@@ -130,17 +134,20 @@ class FeatureScan:
     def add(self, start: int, block: np.ndarray) -> None:
         """Takes <float32>[rows, regions, features] of whole pictures, from the row `start` on."""
         repeats = self._split.repeats
-        finite = np.isfinite(block)
-        values = block if finite.all() else block[finite]
-        if values is not block:
+        values = block
+        if not np.isfinite([block.min(), block.max()]).all():
+            finite = np.isfinite(block)
+            values = block[finite]
             for row, region in np.argwhere(np.logical_not(finite.all(axis=2))).tolist():
-                image = self._split.picture((start + row) // repeats)
-                self._not_finite.append(f"{image} (row {start + row}, region {region})")
+                if row % repeats == 0:  # a run reads no other; if these are not the same, that is said below
+                    image = self._split.picture((start + row) // repeats)
+                    self._not_finite.append(f"{image} (row {start + row}, region {region})")
         if values.size:
             self._least, self._most = min(self._least, values.min()), max(self._most, values.max())
-            self._total += values.sum(dtype=np.float64)
+            self._total += float(values.sum())
             self._count += values.size
-        zero = ~block.any(axis=2)
+        zero = block[:, :, 0] == 0  # few pass this, which is cheap
+        zero[zero] = np.logical_not(block[zero].any(axis=1))
         self._zero_regions += int(zero.sum())
         first = start // repeats
         self._zero += [self._split.picture(first + i) for i in np.flatnonzero(zero[::repeats].all(axis=1)).tolist()]

@@ -16,6 +16,7 @@ import codecs
 import functools
 import json
 import pathlib
+import textwrap
 import warnings
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def map_features(path: pathlib.Path) -> np.ndarray:
         with warnings.catch_warnings(action="ignore"):  # that Python 2 wrote the header, which is no harm
             features = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header fails in almost any way
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200)
         raise InputError(f"{path}: not a whole .npy array of numbers ({reason})") from error
     if not isinstance(features, np.ndarray):
         features.close()
@@ -197,7 +198,8 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
     repeated = [line for line in firsts for _ in range(captions_per_image)]
     if repeated != lines:
         wrong = next(i for i, (a, b) in enumerate(zip(lines, repeated, strict=True)) if a != b)
-        raise InputError(f"{path} line {wrong + 1}: {lines[wrong]!r}; expected {repeated[wrong]!r}, as before")
+        found, expected = lines[wrong][:80], repeated[wrong][:80]
+        raise InputError(f"{path} line {wrong + 1}: {found!r}; expected {expected!r}, as before")
     return firsts
 
 
@@ -211,6 +213,8 @@ def read_names(directory: pathlib.Path, split: str, image_ids: list[str], captio
     if path.exists():
         return read_per_image(path, len(image_ids), captions_per_image)
     for path in sorted(directory.glob("dataset_*.json")):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
         stat = path.stat()
         names = _karpathy_names(path, stat.st_size, stat.st_mtime_ns)
         if all(image_id in names for image_id in image_ids):
