@@ -15,4 +15,5 @@ def get_config():
     config.model.fixed_instance_weight = 0.9
     config.eval.test_split = "testall"
     config.eval.folds = (5, 1)
+    config.eval.label_neighbours = "coco"
     return config

@@ -1,5 +1,6 @@
 """What the commands share: how errors and interrupts become one line and an exit code."""
 
+import argparse
 import errno
 import os
 import signal
@@ -43,3 +44,11 @@ def run(command: Callable[[], None]) -> int:
         print(f"failed: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def positive(text: str) -> int:
+    """Returns the whole number of 1 or more that a text holds."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}; expected 1 or more")
+    return number

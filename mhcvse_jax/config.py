@@ -33,7 +33,8 @@ CHOICES = {
     "loss.reduction": ("sum", "mean"),
     "compute_dtype": ("float32", "bfloat16"),
     "matmul_precision": ("default", "tensorfloat32", "highest"),
-    "eval.protocol": ("standard",),
+    "eval.protocol": ("standard", "label_completion"),
+    "eval.label_neighbours": ("f30k", "coco"),
 }
 """The values that a key of text may have, for the keys that choose between named ways."""
 
@@ -130,7 +131,8 @@ def base() -> Config:
     optimizer.nonfinite_limit = 10  # steps skipped in a run before it stops all the same
 
     config.eval = evaluation = _section()
-    evaluation.protocol = "standard"
+    evaluation.protocol = "standard"  # or CVSE's "label_completion", which is transductive; dev: always "standard"
+    evaluation.label_neighbours = "f30k"  # label_completion: six neighbours of a caption, CVSE's; "coco": its three
     evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
     evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
     evaluation.test_split = "test"

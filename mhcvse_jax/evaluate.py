@@ -11,11 +11,13 @@ from collections.abc import Sequence
 
 from mhcvse_jax import command_line, results
 from mhcvse_jax import config as config_lib
+from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
-from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.retrieval import matches, protocols, twins
+from mhcvse_jax.retrieval import matches, protocols, similarity, twins
+from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.retrieval.evaluation import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,73 +29,110 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     path = pathlib.Path
-    protocol_names = config_lib.CHOICES["eval.protocol"]
     parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="what a run wrote")
     parser.add_argument("--split", help="dev, train, testall, ... (default: the one that the run was tested on)")
     parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, if it is not where the run had it")
     parser.add_argument(
         "--protocol",
-        default="standard",
-        choices=protocol_names,
-        help="standard (default): each query is judged alone",
+        choices=config_lib.CHOICES["eval.protocol"],
+        help="standard: each query is judged alone; label_completion: captions take over concepts of other captions "
+        "of the split (transductive); default: as the configuration says",
     )
     parser.add_argument(
         "--folds",
-        type=positive,
+        type=command_line.positive,
         metavar="N",
         help="average over N consecutive parts (default: as the configuration says for the split)",
     )
-    parser.add_argument("--output", type=path, metavar="FILE", help="write the results as JSON, too")
+    parser.add_argument(
+        "--output",
+        type=path,
+        metavar="FILE.json",
+        help="write the results, and the rank of each query into FILE_ranks.npz (default: the ranks into the workdir, "
+        "named after split and protocol)",
+    )
+    parser.add_argument(
+        "--similarity",
+        type=path,
+        metavar="FILE.npy",
+        help="write the similarities, float32 [pictures, captions], and into FILE.npy.json what they are of",
+    )
     parser.add_argument("--matches", type=path, metavar="FILE.png", help="draw a few queries with their top five")
     parser.add_argument("--image_dir", type=path, metavar="DIR", help="the pictures, for --matches")
     parser.add_argument(
-        "--num_matches", type=positive, default=3, metavar="N", help="queries drawn, each way (default 3)"
+        "--num_matches", type=command_line.positive, default=3, metavar="N", help="queries drawn, each way (default 3)"
     )
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: evaluate(arguments))
-
-
-def positive(text: str) -> int:
-    """Returns the whole number of 1 or more that a text holds."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}; expected 1 or more")
-    return number
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Prints the recall table of a split, and writes what the arguments ask for."""
     started = time.monotonic()
     workdir = arguments.workdir
-    for name, path in (("--output", arguments.output), ("--matches", arguments.matches)):
+    for name in ("output", "similarity", "matches"):
+        path = getattr(arguments, name)
         if path is not None and not path.parent.is_dir():
-            raise InputError(f"{name} {path}: no such directory; expected one that exists")
-    config = config_lib.load(workdir / "config.json").unlock()
-    config.eval.protocol = arguments.protocol
-    language = Language.load(workdir, remove_stop_words=config.text.remove_stop_words)
-    experiment = Experiment.assemble(config, workdir, language)
+            raise InputError(f"--{name} {path}: no such directory; expected one that exists")
+    experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol)
+    config = experiment.config
     directory = arguments.data_dir or dataset.data_directory(config, workdir)
     name = arguments.split or config.eval.test_split
     folds = config.eval.folds if name == config.eval.test_split else (1,)
     if arguments.folds:
         folds = (arguments.folds,)
+    if arguments.similarity and len(folds) > 1 and protocols.is_transductive(config.eval.protocol):
+        raise InputError(
+            f"--similarity under {config.eval.protocol} is of one number of folds; found {folds}; --folds chooses one"
+        )
     split = experiment.load_split(directory, name, folds)
     encoded = experiment.encode_with_best(split)
-    rows = experiment.test(encoded, split, folds)
-    print(f"{arguments.protocol} protocol, {split.num_images:,} pictures, {split.num_captions:,} captions")
-    print(protocols.table(rows))
+    tested = experiment.test(encoded, split, folds)
+    transductive = " (transductive)" if protocols.is_transductive(tested.protocol) else ""
+    print(f"{tested.protocol} protocol{transductive}, {split.num_images:,} pictures, {split.num_captions:,} captions")
+    print(protocols.table(tested.rows()))
     pairs = twins.read(directory, split.name)
     more = {} if pairs is None else {"twins": twins.measure(encoded, split, pairs)}
     if more:
         print(twins.describe(more["twins"]))
     if arguments.output:
+        tested.save(results.ranks_path(arguments.output))
         seconds = time.monotonic() - started
-        results.save_results(arguments.output, rows, seed=config.seed, seconds=seconds, **more)
+        results.save_results(arguments.output, tested.rows(), seed=config.seed, seconds=seconds, **more)
+    else:
+        keep_ranks(tested, workdir)
+    if arguments.similarity:
+        save_similarity(experiment.final_embeddings(encoded, split, folds[0]), tested, config, arguments.similarity)
     if arguments.matches:
         image_dir = arguments.image_dir or directory / "images"
         number = arguments.num_matches
         matches.draw(encoded, split, image_dir, arguments.matches, num_queries=number, seed=config.seed)
         print(f"matches in {arguments.matches}")
+
+
+def keep_ranks(tested: Evaluation, workdir: pathlib.Path) -> None:
+    """Writes the ranks into the workdir, or says why it cannot: the recalls stand on the terminal either way."""
+    path = workdir / tested.file_name()
+    try:
+        tested.save(path)
+        print(f"ranks in {path}")
+    except OSError as error:
+        print(f"ranks not kept: {path} cannot be written ({error.strerror}); --output writes them elsewhere")
+
+
+def save_similarity(encoded: EncodedSplit, tested: Evaluation, config: Config, path: pathlib.Path) -> None:
+    """Writes the fused similarity, and beside it as JSON what it is of."""
+    weight = config.eval.consensus_weight
+    sides = (protocols.compared(side, "fused", weight) for side in encoded)
+    matrix = similarity.of_embeddings(*sides)
+    size = 4 * matrix.num_images * matrix.num_captions
+    print(
+        f"writing   {path}: float32 [{matrix.num_images:,} pictures, {matrix.num_captions:,} captions], "
+        f"{size / 1e6:,.1f} MB",
+        flush=True,
+    )
+    similarity.save(path, matrix)
+    results.save_similarity_facts(path, tested)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
+from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches, dataset, word_vectors
@@ -17,8 +18,9 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
 from mhcvse_jax.losses import LossTerms
 from mhcvse_jax.mesh import make_mesh
-from mhcvse_jax.retrieval import protocols
+from mhcvse_jax.retrieval import label_completion, protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
+from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.metrics_log import MetricsLog
@@ -69,6 +71,19 @@ class Experiment:
         size, captions = self.config.batch_size, train_split.num_captions
         if size > captions:
             raise InputError(f"config.batch_size is {size}; expected at most the {captions} captions of train")
+
+    @classmethod
+    def of_workdir(cls, workdir: pathlib.Path, *, protocol: str | None = None) -> "Experiment":
+        """Returns the parts that a run's workdir describes; `protocol` stands for the one of its configuration.
+
+        Raises:
+          InputError: a file of the workdir is missing or damaged.
+        """
+        config = config_lib.load(workdir / "config.json").unlock()
+        config.eval.protocol = protocol or config.eval.protocol
+        return cls.assemble(
+            config.lock(), workdir, Language.load(workdir, remove_stop_words=config.text.remove_stop_words)
+        )
 
     def train(self, train_split: Split, dev_split: Split) -> Progress:
         """Returns the progress of the finished training; goes on from the workdir's latest checkpoint."""
@@ -166,31 +181,63 @@ class Experiment:
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
+        return self.encode(self.best_variables(split), split)
+
+    def best_variables(self, split: Split) -> Any:
+        """Returns the model's variables in the workdir's best checkpoint; `split` has features of its width.
+
+        Raises:
+          InputError: as for `encode_with_best`.
+        """
         checkpoints = SavedCheckpoints(self.workdir / "checkpoints")
         shapes = jax.eval_shape(
             lambda key: init_variables(self.model, self.graph, split.regions.shape[1:], key), jax.random.key(0)
         )
-        return self.encode(checkpoints.restore_model(shapes, checkpoints.step_to_test(), self.mesh), split)
+        return checkpoints.restore_model(shapes, checkpoints.step_to_test(), self.mesh)
 
-    def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> list[dict[str, Any]]:
-        """Returns the rows of `results.json` for an encoded split, for each number of folds."""
-        rows = []
+    def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> Evaluation:
+        """Returns the ranks of an encoded split under the configuration's protocol, for each number of folds."""
+        values = self.config.eval
+        ranks = {}
         for number in folds:
-            results = protocols.standard(
-                encoded,
-                split.image_of_caption,
-                consensus_weight=self.config.eval.consensus_weight,
-                folds=number,
+            final = self.final_embeddings(encoded, split, number)
+            ranks[number] = {
+                kind: protocols.split_ranks(
+                    final,
+                    split.image_of_caption,
+                    kind=kind,
+                    consensus_weight=values.consensus_weight,
+                    folds=number,
+                )
+                for kind in protocols.EMBEDDINGS
+            }
+        return Evaluation(
+            split=split.name,
+            protocol=values.protocol,
+            label_neighbours=values.label_neighbours if values.protocol == "label_completion" else "",
+            image_ids=split.image_ids,
+            image_of_caption=split.image_of_caption,
+            ranks=ranks,
+        )
+
+    def final_embeddings(self, encoded: EncodedSplit, split: Split, folds: int) -> EncodedSplit:
+        """Returns the embeddings that the configuration's protocol ranks, from those of a first pass.
+
+        Under `label_completion` captions are encoded again, with labels completed within each fold by itself.
+
+        Deviation: of several folds CVSE's program completes labels over all at once, then ranks each by itself; here
+        a fold is a test set of its own.
+        """
+        values = self.config.eval
+        if values.protocol == "standard":
+            return encoded
+        labels = split.caption_labels.copy()
+        for _, images, captions in protocols.fold_parts(split.image_of_caption, split.num_images, folds):
+            neighbours = label_completion.neighbours(
+                encoded.image.fused[images], encoded.text.fused[captions], rule=values.label_neighbours
             )
-            rows += protocols.result_rows(
-                results,
-                split=split.name,
-                protocol=self.config.eval.protocol,
-                folds=number,
-                num_images=split.num_images,
-                num_captions=split.num_captions,
-            )
-        return rows
+            labels[captions] = label_completion.completed_labels(labels[captions], neighbours)
+        return encoded._replace(text=self.encode.texts(self.best_variables(split), split, labels))
 
 
 def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:

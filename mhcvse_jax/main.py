@@ -126,12 +126,13 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         flush=True,
     )
     encoded = experiment.encode_with_best(test_split)
-    rows = experiment.test(encoded, test_split, config.eval.folds)
+    tested = experiment.test(encoded, test_split, config.eval.folds)
     pairs = twins.read(directory, test_split.name)
     more = {} if pairs is None else {"twins": twins.measure(encoded, test_split, pairs)}
     if config.log.matches:
         draw_matches(config, workdir, directory, encoded, test_split)
-    results.save_results(results_path, rows, seed=config.seed, seconds=progress.train_seconds, **more)
+    tested.save(workdir / "ranks.npz")  # before the results: where these are, the run is finished
+    results.save_results(results_path, tested.rows(), seed=config.seed, seconds=progress.train_seconds, **more)
 
 
 def draw_matches(

@@ -1,4 +1,4 @@
-"""`results.json`: the recalls of a run, and what they were computed with."""
+"""What an evaluation leaves in files: `results.json`, recalls and what they were computed with, and its companions."""
 
 import importlib.metadata
 import json
@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from mhcvse_jax.retrieval import protocols
+from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.workdir import whole_file
 
 PACKAGES = ("mhcvse_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jraph", "numpy")
@@ -25,6 +27,35 @@ def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, s
         "git_revision": git_revision(),
         "seconds": round(seconds, 1),
     }
+    _write_json(path, content)
+
+
+def ranks_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns where the ranks lie that belong to a file of results."""
+    return path.with_name("ranks.npz" if path.name == "results.json" else f"{path.stem}_ranks.npz")
+
+
+def similarity_facts_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns where it is written what a saved similarity matrix is of."""
+    return path.with_name(path.name + ".json")
+
+
+def save_similarity_facts(path: pathlib.Path, tested: Evaluation) -> None:
+    """Writes what the similarity matrix in `path` is of: split, protocol, folds, pictures."""
+    content = {
+        "split": tested.split,
+        "protocol": tested.protocol,
+        "transductive": protocols.is_transductive(tested.protocol),
+        "label_neighbours": tested.label_neighbours,
+        "folds": list(tested.ranks),
+        "num_images": tested.num_images,
+        "num_captions": tested.num_captions,
+        "image_ids": tested.image_ids,
+    }
+    _write_json(similarity_facts_path(path), content)
+
+
+def _write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

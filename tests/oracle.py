@@ -296,3 +296,24 @@ def ranks(similarity, image_of_text):
         others = [score for image, score in enumerate(column) if image != owner]
         t2i.append(1 + sum(score >= column[owner] for score in others))
     return np.array(i2t), np.array(t2i)
+
+
+def completion_neighbours(image, text, own_share, picture_share):
+    """Returns the set of neighbours of each caption in CVSE's label completion."""
+    count = len(text)
+    found = []
+    for i in range(count):
+        to_text = [float(text[i] @ text[j]) if j != i else 0.0 for j in range(count)]
+        a = sorted(range(count), key=lambda j: -to_text[j])[:10]
+        picture = max(range(len(image)), key=lambda p: float(image[p] @ text[i]))
+        ranking = sorted(range(count), key=lambda j: -float(image[picture] @ text[j]))
+        place = ranking.index(i)
+        if place >= count - 3:
+            b = ranking[-3:]
+        elif place > 1:
+            b = ranking[place - 1 : place + 2]
+        else:
+            b = ranking[:3]
+        common = [j for j in a if j in b]
+        found.append(set(common if len(common) >= 3 else a[:own_share] + b[:picture_share]))
+    return found

@@ -57,25 +57,31 @@ class Encoder:
     def __call__(self, variables: Any, split: Split) -> EncodedSplit:
         """Returns the embeddings of a split; a caption's label comes from its own words alone.
 
-        Captions are encoded in the order of their lengths, so that short ones are not padded like long ones.
-
         Args:
           variables: the model's `params` and `batch_stats`.
           split: what to encode.
         """
-
-        def read_texts(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
-            lengths = split.lengths[chosen]
-            length = batches.padded_length(lengths.max(), self._caption_lengths)
-            return batches.pad_tokens(split.tokens[chosen], length), lengths, split.caption_labels[chosen]
 
         def read_images(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
             return (batches.read_regions(split, chosen),)
 
         return EncodedSplit(
             image=self._encode(self._images, variables, read_images, np.arange(split.num_images)),
-            text=self._encode(self._texts, variables, read_texts, np.argsort(split.lengths, kind="stable")),
+            text=self.texts(variables, split, split.caption_labels),
         )
+
+    def texts(self, variables: Any, split: Split, labels: np.ndarray) -> Embeddings:
+        """Returns the embeddings of a split's captions with these labels, <bool>[captions, concepts].
+
+        Captions are encoded in the order of their lengths, so that short ones are not padded like long ones.
+        """
+
+        def read(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
+            lengths = split.lengths[chosen]
+            length = batches.padded_length(lengths.max(), self._caption_lengths)
+            return batches.pad_tokens(split.tokens[chosen], length), lengths, labels[chosen]
+
+        return self._encode(self._texts, variables, read, np.argsort(split.lengths, kind="stable"))
 
     def _encode(
         self, function: Callable, variables: Any, read: Callable[[np.ndarray], tuple], order: np.ndarray

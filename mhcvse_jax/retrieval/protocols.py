@@ -1,5 +1,10 @@
-"""What is compared with what: embeddings, folds, and the rows of `results.json`."""
+"""What is compared with what: embeddings, folds, and the rows of `results.json`.
 
+Protocols, `config.eval.protocol`: `standard`, each query alone; `label_completion`, after captions were encoded again
+with labels completed by those of other captions of the test set (see that file): transductive.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,9 +15,14 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.retrieval.ranks import Ranks, ranks
-from mhcvse_jax.retrieval.recall import Retrieval, mean_over_folds, recall
+from mhcvse_jax.retrieval.recall import Retrieval, mean_recall_over_folds
 
 EMBEDDINGS = ("fused", "instance", "consensus")
+
+
+def is_transductive(protocol: str) -> bool:
+    """Returns whether what is found for a query depends on the other queries."""
+    return protocol == "label_completion"
 
 
 def compared(embeddings: Embeddings, kind: str, consensus_weight: float) -> jax.Array:
@@ -36,23 +46,32 @@ def compared(embeddings: Embeddings, kind: str, consensus_weight: float) -> jax.
 
 def split_ranks(
     encoded: EncodedSplit, image_of_caption: np.ndarray, *, kind: str, consensus_weight: float, folds: int
-) -> list[Ranks]:
-    """Returns the ranks of each of `folds` consecutive, equal parts of a split.
+) -> Ranks:
+    """Returns the rank of every query, in the split's order, within its own of `folds` consecutive, equal parts.
 
     Raises:
       InputError: the pictures cannot be divided into that many parts.
     """
     image = compared(encoded.image, kind, consensus_weight)
     text = compared(encoded.text, kind, consensus_weight)
-    if len(image) % folds:
-        raise InputError(f"{folds} folds do not divide the {len(image)} pictures")
-    size = len(image) // folds
-    result = []
-    for fold in range(folds):
-        captions = np.flatnonzero(image_of_caption // size == fold)
-        images = slice(fold * size, (fold + 1) * size)
-        result.append(ranks(image[images], text[captions], image_of_caption[captions] - fold * size))
-    return result
+    i2t, t2i = np.zeros(len(image), np.int32), np.zeros(len(text), np.int32)
+    for first, images, captions in fold_parts(image_of_caption, len(image), folds):
+        part = ranks(image[images], text[captions], image_of_caption[captions] - first)
+        i2t[images], t2i[captions] = part
+    return Ranks(i2t, t2i)
+
+
+def fold_parts(image_of_caption: np.ndarray, num_images: int, folds: int) -> Iterator[tuple[int, slice, np.ndarray]]:
+    """Yields of each of `folds` consecutive, equal parts its first picture, its pictures and its captions.
+
+    Raises:
+      InputError: the pictures cannot be divided into that many parts.
+    """
+    if num_images % folds:
+        raise InputError(f"{folds} folds do not divide the {num_images} pictures")
+    size = num_images // folds
+    for first in range(0, num_images, size):
+        yield first, slice(first, first + size), np.flatnonzero(image_of_caption // size == first // size)
 
 
 def standard(
@@ -61,8 +80,8 @@ def standard(
     """Returns recall by kind of embedding; each query is judged alone. The mean over folds, if several."""
     results = {}
     for kind in EMBEDDINGS:
-        parts = split_ranks(encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds)
-        results[kind] = mean_over_folds([Retrieval(recall(part.i2t), recall(part.t2i)) for part in parts])
+        found = split_ranks(encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds)
+        results[kind] = mean_recall_over_folds(found.i2t, found.t2i, image_of_caption, folds)
     return results
 
 
@@ -74,12 +93,16 @@ def result_rows(
     folds: int,
     num_images: int,
     num_captions: int,
+    label_neighbours: str = "",
 ) -> list[dict[str, Any]]:
     """Returns a row of `results.json` for each embedding; counts are those of the whole split."""
+    rule = {"label_neighbours": label_neighbours} if label_neighbours else {}
     return [
         {
             "split": split,
             "protocol": protocol,
+            "transductive": is_transductive(protocol),
+            **rule,
             "folds": folds,
             "embedding": kind,
             **retrieval.to_dict(),
@@ -92,13 +115,20 @@ def result_rows(
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a table for a terminal."""
-    head = f"{'':<26}|{'image to text':^32}|{'text to image':^32}|"
-    names = f"{'split, embedding':<26}|" + f"{'R@1':>6}{'R@5':>7}{'R@10':>7}{'med':>6}{'mean':>6}|" * 2
-    lines = [head, names + f"{'rsum':>7}{'mR':>7}"]
-    for row in rows:
-        folds = f" ({row['folds']} folds)" if row["folds"] > 1 else ""
-        line = f"{row['split'] + folds + ', ' + row['embedding']:<26}|"
+    names = [_row_name(row) for row in rows]
+    width = max(26, *(len(name) + 1 for name in names))
+    head = f"{'':<{width}}|{'image to text':^32}|{'text to image':^32}|"
+    columns = f"{'split, embedding':<{width}}|" + f"{'R@1':>6}{'R@5':>7}{'R@10':>7}{'med':>6}{'mean':>6}|" * 2
+    lines = [head, columns + f"{'rsum':>7}{'mR':>7}"]
+    for name, row in zip(names, rows, strict=True):
+        line = f"{name:<{width}}|"
         for way in (row["i2t"], row["t2i"]):
             line += f"{way['r1']:6.1f}{way['r5']:7.1f}{way['r10']:7.1f}{way['medr']:6.0f}{way['meanr']:6.1f}|"
         lines.append(line + f"{row['rsum']:7.1f}{row['mean_recall']:7.1f}")
     return "\n".join(lines)
+
+
+def _row_name(row: dict[str, Any]) -> str:
+    folds = f" ({row['folds']} folds)" if row["folds"] > 1 else ""
+    completed = f", {row['protocol']}, transductive" if is_transductive(row["protocol"]) else ""
+    return f"{row['split']}{folds}, {row['embedding']}{completed}"

@@ -38,18 +38,23 @@ def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks
     Raises:
       RunFailedError: an embedding is not finite.
     """
-    for name, embeddings in (("image", image), ("text", text)):
-        finite = np.asarray(jnp.isfinite(embeddings).all(axis=1))
-        if not finite.all():
-            raise RunFailedError(
-                f"{np.sum(~finite)} of {len(finite)} {name} embeddings are not finite, the first at {np.argmin(finite)}"
-            )
+    check_finite(image, text)
     owner = jnp.asarray(image_of_text)
     everything = jnp.arange(len(image))
     return Ranks(
         i2t=_in_blocks(_image_ranks, image, everything, text, owner),
         t2i=_in_blocks(_text_ranks, text, owner, image, everything),
     )
+
+
+def check_finite(image: jax.Array, text: jax.Array) -> None:
+    """Raises RunFailedError where an embedding is not finite; says how many, and which is the first."""
+    for name, embeddings in (("image", image), ("text", text)):
+        finite = np.asarray(jnp.isfinite(embeddings).all(axis=1))
+        if not finite.all():
+            raise RunFailedError(
+                f"{np.sum(~finite)} of {len(finite)} {name} embeddings are not finite, the first at {np.argmin(finite)}"
+            )
 
 
 def _in_blocks(rank: Callable, queries: jax.Array, *arrays: jax.Array) -> np.ndarray:

@@ -57,3 +57,22 @@ def recall(ranks: np.ndarray) -> Recall:
 def mean_over_folds(folds: Sequence[Retrieval]) -> Retrieval:
     """Returns each figure's mean over the folds."""
     return Retrieval(*(Recall(*np.mean([fold[i] for fold in folds], axis=0).tolist()) for i in range(2)))
+
+
+def mean_recall_over_folds(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray, folds: int) -> Retrieval:
+    """Returns each figure's mean over consecutive, equal parts of the pictures.
+
+    Args:
+      i2t: <int>[images] rank of each picture's best caption, within its fold.
+      t2i: <int>[captions] likewise of each caption's picture.
+      image_of_caption: <int>[captions].
+      folds: how many parts; they divide the pictures.
+    """
+    size = len(i2t) // folds
+    fold_of_caption = image_of_caption // size
+    return mean_over_folds(
+        [
+            Retrieval(recall(i2t[fold * size : (fold + 1) * size]), recall(t2i[fold_of_caption == fold]))
+            for fold in range(folds)
+        ]
+    )
