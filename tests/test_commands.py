@@ -1,13 +1,19 @@
 """The program through its front door: real processes, real files, the built-in data set."""
 
+import csv
+import dataclasses
 import json
 import pickle
 import shutil
 
 import numpy as np
+import oracle
 import pytest
 from front_door import run, tiny, train_lines
 from PIL import Image
+
+from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.retrieval.evaluation import Evaluation
 
 
 def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
@@ -18,7 +24,7 @@ def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
     assert "epoch 2/2" in printed
     assert {path.name for path in workdir.iterdir()} >= {
         *("config.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json"),
-        *("vocabulary.json", "concepts.npz", "concept_vectors.npy", "matches.png", "scenes"),
+        *("vocabulary.json", "concepts.npz", "concept_vectors.npy", "matches.png", "scenes", "ranks.npz"),
     }
     with Image.open(workdir / "matches.png") as image:
         assert image.size[0] > 600
@@ -75,6 +81,74 @@ def test_evaluate_needs_the_workdir_alone_and_finds_the_same(finished, tmp_path)
     assert (tmp_path / "matches.png").exists()
     folds = run("evaluate", "--workdir", workdir, "--split", "dev", "--folds", "4")
     assert "dev (4 folds), fused" in folds.stdout
+    assert list(Evaluation.load(workdir / "ranks_dev_standard_folds4.npz").ranks) == [4]
+
+
+def test_the_rank_of_every_query_gives_the_results_to_the_digit(finished):
+    workdir, _ = finished
+    kept = Evaluation.load(workdir / "ranks.npz")
+    assert kept.rows() == json.loads((workdir / "results.json").read_text())["results"]
+    assert kept.image_ids == (workdir / "scenes" / "test_ids.txt").read_text().split()
+    assert [len(kept.ranks[1]["fused"].i2t), len(kept.ranks[1]["fused"].t2i)] == [20, 100]
+
+
+@pytest.fixture(scope="module")
+def completed(finished, tmp_path_factory):
+    """The results of the finished run under label completion, and its similarity matrix."""
+    directory = tmp_path_factory.mktemp("completed")
+    arguments = ("--workdir", finished[0], "--protocol", "label_completion", "--folds", "2")
+    done = run("evaluate", *arguments, "--output", directory / "lc.json", "--similarity", directory / "lc.npy")
+    assert done.returncode == 0, done.stderr
+    return directory, done.stdout
+
+
+def test_label_completion_is_called_transductive_wherever_it_is_told(completed, finished):
+    directory, printed = completed
+    assert "label_completion protocol (transductive)" in printed
+    assert "test (2 folds), fused, label_completion, transductive" in printed
+    rows = json.loads((directory / "lc.json").read_text())["results"]
+    assert all(row["transductive"] and row["label_neighbours"] == "f30k" for row in rows)
+    with np.load(directory / "lc_ranks.npz") as arrays:
+        assert bool(arrays["transductive"])
+    assert json.loads((directory / "lc.npy.json").read_text())["transductive"]
+    assert Evaluation.load(directory / "lc_ranks.npz").rows() == rows
+    done = run("compare", finished[0], directory / "lc.json", "--allow_unlike")
+    assert "label_completion f30k (transductive)" in done.stdout
+    assert run("compare", finished[0], directory / "lc.json").returncode == 2
+
+
+def test_label_completion_encodes_again_with_the_labels_of_each_folds_own_neighbours(completed, finished):
+    experiment = Experiment.of_workdir(finished[0], protocol="label_completion")
+    split = experiment.load_split(finished[0] / "scenes", "test", (2,))
+    encoded = experiment.encode_with_best(split)
+    labels = split.caption_labels.copy()
+    for fold in range(2):
+        images, captions = slice(10 * fold, 10 * fold + 10), slice(50 * fold, 50 * fold + 50)
+        sides = (np.asarray(side.fused, float)[part] for side, part in zip(encoded, (images, captions), strict=True))
+        for i, neighbours in enumerate(oracle.completion_neighbours(*sides, 3, 3)):
+            for j in neighbours:
+                labels[50 * fold + i] |= split.caption_labels[50 * fold + j]
+    assert (labels != split.caption_labels).any(axis=1).sum() > 20
+    text = experiment.encode(experiment.best_variables(split), dataclasses.replace(split, caption_labels=labels)).text
+    matrix = np.load(completed[0] / "lc.npy")
+    assert (matrix.dtype, matrix.shape) == (np.float32, (20, 100))
+    np.testing.assert_allclose(matrix, encoded.image.fused @ text.fused.T, atol=1e-5)
+    assert np.abs(matrix - np.asarray(encoded.image.fused @ encoded.text.fused.T)).max() > 1e-4
+
+
+def test_an_ensemble_of_a_run_with_itself_is_the_run(completed, finished, tmp_path):
+    workdir, matrix = finished[0], completed[0] / "lc.npy"
+    ensembles = ("--ensemble", workdir, workdir, "--ensemble", f"a={workdir}", matrix)
+    arguments = ("--protocol", "label_completion", "--folds", "2", "--format", "csv")
+    done = run("compare", completed[0] / "lc.json", *ensembles, *arguments, "--output", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert "evaluating" in done.stderr
+    with (tmp_path / "out.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"lc", "ensemble of run + run", "ensemble of a + lc"}
+    for name in ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"):
+        assert len({row[name] for row in rows.values()}) == 1
+    assert {row["transductive"] for row in rows.values()} == {"true"}
 
 
 def test_eight_devices_train_as_one(finished, tmp_path):
@@ -179,8 +253,8 @@ def test_features_that_are_not_finite_end_the_run(scan_directory, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["main", "evaluate"])
-def test_help_helps(module):
+@pytest.mark.parametrize(("module", "word"), [("main", "--workdir"), ("evaluate", "--workdir"), ("compare", "SOURCE")])
+def test_help_helps(module, word):
     done = run(module, "--help")
     assert done.returncode == 0
-    assert "--workdir" in done.stdout
+    assert word in done.stdout

@@ -1,0 +1,176 @@
+"""Puts recalls of runs, other programs and publications into one table.
+
+    python -m mhcvse_jax.compare runs/small_0 runs/small_1 runs/small_2 other.csv --published --baseline other
+
+A SOURCE, or NAME=SOURCE to name it, is
+  a workdir              the ranks of its test, or of an `evaluate`; runs of one configuration and several seeds
+                         become one row, mean and standard deviation
+  ranks*.npz, *.json     what `main` and `evaluate` write
+  *.csv, *.json          recalls, with the columns name, i2t_r1, i2t_r5, i2t_r10, t2i_r1, t2i_r5, t2i_r10 in percent,
+                         "-" where unknown; and, if stated, protocol, split, folds, num_images, num_captions,
+                         num_seeds, printed_mean_recall, note, source
+  *.npy                  a similarity matrix [pictures, captions], the captions of a picture side by side
+
+Rows of unlike protocols, splits, folds or pictures are refused, unless --allow_unlike.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mhcvse_jax import command_line
+from mhcvse_jax import config as config_lib
+from mhcvse_jax.comparison import bootstrap, formats, recall_files, sources
+from mhcvse_jax.comparison.bootstrap import Interval
+from mhcvse_jax.comparison.entry import FIGURES, Entry, Run, gather
+from mhcvse_jax.comparison.likeness import are_paired, differences
+from mhcvse_jax.comparison.sources import Wanted
+from mhcvse_jax.comparison.table import Comparison
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.retrieval.protocols import EMBEDDINGS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mhcvse_jax.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    path = pathlib.Path
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="as above")
+    add("--published", action="store_true", help="add the published recalls on Flickr30k's 1,000 test pictures")
+    add(
+        "--ensemble",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="add a row for the mean similarity of these workdirs (their best checkpoints are evaluated) and .npy "
+        "files; may be given again",
+    )
+    add("--baseline", metavar="NAME", help="show differences to this row, with 95%% intervals by paired bootstrap")
+    add("--split", help="of workdirs (default: the one that each run was tested on)")
+    add(
+        "--protocol",
+        default="standard",
+        choices=config_lib.CHOICES["eval.protocol"],
+        help="of workdirs (default: standard)",
+    )
+    add("--folds", type=command_line.positive, metavar="N", help="of workdirs and matrices (default: the whole split)")
+    add("--embedding", default="fused", choices=EMBEDDINGS, help="of workdirs (default: fused)")
+    add("--allow_unlike", action="store_true", help="compare unlike rows all the same; the table says so")
+    add(
+        "--captions_per_image",
+        type=command_line.positive,
+        default=5,
+        metavar="N",
+        help="in similarity matrices (default 5)",
+    )
+    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if not where the runs had them")
+    add("--sort", default="rsum", choices=(*FIGURES, "name", "given"), help="falling rsum by default")
+    add("--format", choices=formats.FORMATS, help="default: by the name of --output, else terminal")
+    add("--output", type=path, metavar="FILE", help="write the table there (.txt, .md, .csv or .html)")
+    add("--draws", type=command_line.positive, default=10_000, metavar="N", help="of the bootstrap (default 10,000)")
+    add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: compare(arguments))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Prints the table of all sources, or writes it."""
+    output = arguments.output
+    if output and not output.parent.is_dir():
+        raise InputError(f"--output {output}: no such directory; expected one that exists")
+    form = arguments.format or (formats.SUFFIXES.get(output.suffix) if output else "terminal")
+    if form is None:
+        raise InputError(f"--output {output}: of unknown kind; expected .txt, .md, .csv or .html, or --format")
+    if arguments.seed < 0:
+        raise InputError(f"--seed is {arguments.seed}; expected 0 or more")
+    entries = read_all(arguments)
+    unlike = differences(entries)
+    if unlike and not arguments.allow_unlike:
+        raise InputError(f"{unlike[0]}; expected the same, or --allow_unlike")
+    baseline = find_baseline(entries, arguments.baseline)
+    intervals = find_intervals(entries, baseline, num_draws=arguments.draws, seed=arguments.seed)
+    comparison = Comparison(
+        sort(entries, arguments.sort), baseline, intervals, unlike, arguments.draws, arguments.embedding
+    )
+    text = formats.render(comparison, form)
+    if not output:
+        print(text, end="")
+        return
+    partial = output.with_name(output.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(output)
+    print(f"{len(entries)} rows in {output}")
+
+
+def read_all(arguments: argparse.Namespace) -> list[Entry]:
+    """Returns the rows of everything that was asked for, seeds gathered, in the order given."""
+    wanted = Wanted(
+        protocol=arguments.protocol,
+        split=arguments.split,
+        folds=arguments.folds,
+        embedding=arguments.embedding,
+        captions_per_image=arguments.captions_per_image,
+    )
+    runs = [run for source in arguments.sources for run in sources.read(source, wanted)]
+    if arguments.published:
+        runs += [Run(entry) for entry in recall_files.published()]
+    if arguments.ensemble:
+        # Brings in the model and the devices, which no other source needs.
+        from mhcvse_jax.comparison import ensemble
+
+        with contextlib.redirect_stdout(sys.stderr):
+            runs += [Run(ensemble.evaluate(members, wanted, arguments.data_dir)) for members in arguments.ensemble]
+    if not runs:
+        raise InputError("nothing to compare; expected a SOURCE, --published or --ensemble")
+    return gather(runs)
+
+
+def find_baseline(entries: Sequence[Entry], name: str | None) -> Entry | None:
+    """Returns the row of this name, or the one that a run of this name is gathered in.
+
+    Raises:
+      InputError: there is none.
+    """
+    if name is None:
+        return None
+    for entry in [*(one for one in entries if one.name == name), *(one for one in entries if name in one.members)]:
+        return entry
+    raise InputError(f"--baseline {name}: no such row; expected one of {', '.join(entry.name for entry in entries)}")
+
+
+def find_intervals(
+    entries: Sequence[Entry], baseline: Entry | None, *, num_draws: int, seed: int
+) -> dict[str, dict[str, Interval]]:
+    """Returns the intervals of each row whose queries are the baseline's, by its name."""
+    if baseline is None or baseline.hits is None:
+        return {}
+    paired = {entry.name: entry.hits for entry in entries if entry is not baseline and are_paired(entry, baseline)}
+    hits = [one for one in paired.values() if one is not None]
+    found = bootstrap.intervals(hits, baseline.hits, num_draws=num_draws, seed=seed)
+    return dict(zip(paired, found, strict=True))
+
+
+def sort(entries: Sequence[Entry], key: str) -> list[Entry]:
+    """Returns the rows by a falling figure, those without it last; or by name; or as given."""
+    if key == "given":
+        return list(entries)
+    if key == "name":
+        return sorted(entries, key=lambda entry: entry.name.casefold())
+
+    def place(entry: Entry) -> float:
+        value = entry.figures[key]
+        return float("inf") if value is None else -value
+
+    return sorted(entries, key=place)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `compare` is made of: sources read, seeds gathered, likeness checked, intervals, ensembles, table formats."""

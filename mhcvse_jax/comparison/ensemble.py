@@ -1,0 +1,89 @@
+"""An ensemble: the mean of several systems' similarities, ranked."""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from mhcvse_jax.comparison.entry import Entry, Facts, figures_of, hits_of, recalls_of
+from mhcvse_jax.comparison.likeness import differences
+from mhcvse_jax.comparison.sources import Wanted, matrix_facts, split_name
+from mhcvse_jax.data import dataset
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.retrieval import protocols, similarity
+from mhcvse_jax.retrieval.recall import mean_recall_over_folds
+from mhcvse_jax.retrieval.similarity import Similarity
+
+
+def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | None = None) -> Entry:
+    """Returns the row of an ensemble.
+
+    Args:
+      sources: workdirs, whose best checkpoints are evaluated, and similarity matrices (.npy).
+      wanted: split, protocol and folds to evaluate them on.
+      data_dir: the data, if they are not where the runs had them.
+
+    Raises:
+      InputError: a source cannot be used, or the members are of unlike splits, protocols or pictures.
+    """
+    members, matrices, owner = [], [], None
+    for number, source in enumerate(sources, start=1):
+        name, path = split_name(source)
+        if path.is_dir():
+            print(f"ensemble  evaluating {path} ({number} of {len(sources)})", file=sys.stderr, flush=True)
+            member, matrix, owner = _of_workdir(path, name or path.resolve().name, wanted, data_dir)
+        elif path.suffix == ".npy":
+            if wanted.embedding != "fused":
+                raise InputError(f"--ensemble {path}: a matrix has no {wanted.embedding} embedding; expected workdirs")
+            matrix = similarity.of_file(path, wanted.captions_per_image)
+            facts, image_ids = matrix_facts(path, matrix, wanted)
+            member = Entry(name or path.stem, {}, facts, image_ids=image_ids)
+        else:
+            raise InputError(f"--ensemble {source}: expected a workdir or a similarity matrix, .npy")
+        members.append(member)
+        matrices.append(matrix)
+    mean = similarity.mean(matrices)
+    unlike = differences(members)
+    if unlike:
+        raise InputError(f"--ensemble: {unlike[0]}; expected similarities of the same pictures and captions")
+    if owner is None:
+        owner = np.repeat(np.arange(mean.num_images), wanted.captions_per_image)
+    facts = Facts(
+        *(
+            next((value for value in values if value is not None), None)
+            for values in zip(*(m.facts for m in members), strict=True)
+        )
+    )
+    folds = facts.folds or 1
+    ranks = similarity.ranks_of(mean, owner, folds)
+    names = [member.name for member in members]
+    return Entry(
+        name=f"ensemble of {' + '.join(names)}",
+        figures=figures_of(recalls_of(mean_recall_over_folds(*ranks, owner, folds))),
+        facts=facts,
+        image_ids=next((member.image_ids for member in members if member.image_ids), None),
+        hits=hits_of(ranks, owner),
+        notes=(f"an ensemble: the mean of {len(members)} similarities",),
+    )
+
+
+def _of_workdir(
+    path: pathlib.Path, name: str, wanted: Wanted, data_dir: pathlib.Path | None
+) -> tuple[Entry, Similarity, np.ndarray]:
+    """Returns what it is of, the similarity by the best checkpoint, and the picture of each caption."""
+    experiment = Experiment.of_workdir(path, protocol=wanted.protocol)
+    values = experiment.config.eval
+    folds = wanted.folds or 1
+    directory = data_dir or dataset.data_directory(experiment.config, path)
+    split = experiment.load_split(directory, wanted.split or values.test_split, (folds,))
+    encoded = experiment.final_embeddings(experiment.encode_with_best(split), split, folds)
+    sides = (protocols.compared(side, wanted.embedding, values.consensus_weight) for side in encoded)
+    rule = values.label_neighbours if protocols.is_transductive(wanted.protocol) else ""
+    facts = Facts(wanted.protocol, rule, split.name, folds, split.num_images, split.num_captions)
+    return (
+        Entry(name, {}, facts, image_ids=split.image_ids),
+        similarity.of_embeddings(*sides),
+        split.image_of_caption,
+    )
