@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable
@@ -44,6 +45,16 @@ def run(command: Callable[[], None]) -> int:
         print(f"failed: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def check_output(option: str, path: pathlib.Path) -> None:
+    """Raises InputError where a file cannot be written: to be known before the work, not after."""
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: no such directory; expected one that exists")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: a directory; expected the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path}: the directory cannot be written; expected one that can")
 
 
 def positive(text: str) -> int:

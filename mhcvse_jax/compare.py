@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Prints the table of all sources, or writes it."""
     output = arguments.output
-    if output and not output.parent.is_dir():
-        raise InputError(f"--output {output}: no such directory; expected one that exists")
+    if output:
+        command_line.check_output("--output", output)
     form = arguments.format or (formats.SUFFIXES.get(output.suffix) if output else "terminal")
     if form is None:
         raise InputError(f"--output {output}: of unknown kind; expected .txt, .md, .csv or .html, or --format")

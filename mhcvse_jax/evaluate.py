@@ -72,8 +72,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     workdir = arguments.workdir
     for name in ("output", "similarity", "matches"):
         path = getattr(arguments, name)
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"--{name} {path}: no such directory; expected one that exists")
+        if path is not None:
+            command_line.check_output(f"--{name}", path)
     experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol)
     config = experiment.config
     directory = arguments.data_dir or dataset.data_directory(config, workdir)

@@ -204,6 +204,11 @@ def test_the_user_may_bring_vectors_concepts_and_splits_in_folds(scan_directory,
         assert line in done.stdout
     assert json.loads((tmp_path / "run" / "vocabulary.json").read_text())["word2idx"].get("the") is None
     assert len(json.loads((tmp_path / "run" / "results.json").read_text())["results"]) == 6
+    assert list(Evaluation.load(tmp_path / "run" / "ranks.npz").ranks) == [2, 1]
+    arguments = ("--protocol", "label_completion", "--similarity", tmp_path / "s.npy")
+    refused = run("evaluate", "--workdir", tmp_path / "run", *arguments)
+    assert refused.returncode == 2
+    assert "is of one number of folds; found (2, 1); --folds chooses one" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mhcvse_jax import compare, config
-from mhcvse_jax.comparison import formats
+from mhcvse_jax.comparison import bootstrap, formats
+from mhcvse_jax.comparison.entry import Hits, hits_of
 from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.retrieval.ranks import Ranks
 
@@ -119,6 +120,12 @@ def test_seeds_of_one_configuration_become_one_row(tmp_path, run):
     assert (
         float(rows["other"]["rsum_low"]) < float(rows["other"]["rsum_difference"]) < float(rows["other"]["rsum_high"])
     )
+    # Hits are averaged over the seeds, then drawn.
+    hits = [hits_of(one.ranks[1]["fused"], OWNER) for one in (*tested, evaluation(3))]
+    mean = Hits(*(np.mean([one[way] for one in hits[:3]], axis=0) for way in range(2)), OWNER)
+    expected = bootstrap.intervals([hits[3]], mean, num_draws=10_000, seed=0)[0]
+    for name, bounds in expected.items():
+        assert [float(rows["other"][f"{name}_{side}"]) for side in ("low", "high")] == pytest.approx(bounds)
     deviation = f"{np.std(rsums, ddof=1):.1f}"
     assert f"{np.mean(rsums):.1f} ±{deviation}" in run(*workdirs)[1]
     # Under names of their own they stay apart; under one they are one.
@@ -130,8 +137,8 @@ def test_the_kept_evaluation_of_the_wanted_split_and_protocol_is_found(tmp_path,
     workdir = make_workdir(tmp_path / "run", evaluation(0, folds=(5, 1), ids=[str(i) for i in range(25)]))
     more = [
         evaluation(1, split="dev"),
-        evaluation(2, protocol="label_completion", rule="coco"),
-        evaluation(3, protocol="label_completion", rule="f30k"),
+        evaluation(2, protocol="label_completion", rule="f30k"),
+        evaluation(3, protocol="label_completion", rule="coco"),
     ]
     for one in more:
         one.save(workdir / one.file_name())
@@ -141,7 +148,7 @@ def test_the_kept_evaluation_of_the_wanted_split_and_protocol_is_found(tmp_path,
         ((), test, 1),
         (("--folds", 5), test, 5),
         (("--split", "dev"), more[0], 1),
-        (("--protocol", "label_completion"), more[2], 1),
+        (("--protocol", "label_completion"), more[1], 1),
     ):
         code, out, _ = run(workdir, *arguments, "--format", "csv")
         assert code == 0
@@ -300,6 +307,8 @@ def test_a_matrix_is_compared_and_paired_with_a_run(tmp_path, run):
             assert float(row[f"{way}_r{k}"]) == pytest.approx(100 * np.mean(ranks <= k))
     assert float(row["rsum_low"]) < float(row["rsum_high"])
     assert "in the order of the others'" in row["note"]
+    row = table(run(tmp_path / "s.npy", "--folds", IMAGES, "--format", "csv")[1])["s"]
+    assert (row["folds"], row["i2t_r1"], row["t2i_r1"]) == (str(IMAGES), "100.0", "100.0")  # each picture alone
     # What it is of stands beside it.
     facts = {
         **{"split": "dev", "protocol": "label_completion", "transductive": True, "label_neighbours": "coco"},
@@ -378,6 +387,7 @@ def bad_inputs(tmp_path):
     yield (f"a={workdir}", f"a={other}"), "two sources are named 'a'"
     yield (workdir, "--baseline", "nothing"), "--baseline nothing: no such row; expected one of run"
     yield (workdir, "--output", tmp_path / "absent" / "x.md"), "no such directory"
+    yield (workdir, "--output", workdir), "a directory; expected the name of a file"
     yield (workdir, "--output", tmp_path / "x.pdf"), "expected .txt, .md, .csv or .html, or --format"
     yield (workdir, "--seed", "-1"), "--seed is -1"
     yield (workdir, "--split", "testall"), "has no results of testall under standard"

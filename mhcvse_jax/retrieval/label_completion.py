@@ -31,8 +31,8 @@ def neighbours(image: jax.Array, text: jax.Array, *, rule: str) -> np.ndarray:
     """Returns <int32>[captions, 6 or 3], the captions whose labels complete each caption's (CVSE's program).
 
     For caption i, a is the 10 captions nearest to it, its similarity to itself counted as 0; p the picture nearest to
-    it; b, of p's ranking of all captions, the three around i's place r, counted from 0: places r - 1 to r + 1 where
-    r > 1, the first three where not, the last three where r is one of these. Neighbours are the first few of a and of
+    it; b, of p's ranking of all captions, the three around i's place r: places r - 1 to r + 1, the first three
+    where r is the first place, the last three where r is one of these. Neighbours are the first few of a and of
     b, how many says RULES; but those of a that are in b if these are three or more. That needs i in a, so fewer than
     10 captions at an angle of less than 90 degrees.
 
@@ -99,7 +99,6 @@ def _around_block(images: jax.Array, start: int, text: jax.Array, picture: jax.A
     is_here = (row >= 0) & (row < len(images))
     row = jnp.where(is_here, row, 0)
     place = places[row, jnp.arange(num_captions)]
-    first = jnp.where(place > 1, place - 1, 0)
-    first = jnp.where(place >= num_captions - width, num_captions - width, first)
+    first = jnp.where(place >= num_captions - width, num_captions - width, jnp.maximum(place - 1, 0))
     around = order[row[:, None], first[:, None] + jnp.arange(width)]
     return jnp.where(is_here[:, None], around, found)
