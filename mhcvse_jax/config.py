@@ -20,7 +20,7 @@ Config: TypeAlias = Any
 """A ConfigDict with the keys of `base()`; type checkers cannot see these."""
 
 CHOICES = {
-    "model.name": ("mhcvse",),
+    "model.name": ("mhcvse", "cvse"),
     "data.format": ("scan", "scenes"),
     "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
@@ -31,6 +31,7 @@ CHOICES = {
     "optimizer.nonfinite_steps": ("stop", "skip"),
     "loss.weighting": ("eq15", "inverse", "fixed"),
     "loss.reduction": ("sum", "mean"),
+    "optimizer.schedule": ("cosine", "step"),
     "compute_dtype": ("float32", "bfloat16"),
     "matmul_precision": ("default", "tensorfloat32", "highest"),
     "eval.protocol": ("standard", "label_completion"),
@@ -71,6 +72,7 @@ def base() -> Config:
     text.vocabulary_path = ""  # SCAN's {name}_vocab.json; made from train and dev captions if empty
     text.min_count = 4  # times that a token is seen before it enters the vocabulary
     text.remove_stop_words = True
+    text.bytes_literal = False  # captions as CVSE's program reads them: Python's b'...' with its marks
     text.word_vectors_path = ""  # a GloVe or fastText text file; random vectors if empty
 
     config.concepts = concepts = _section()
@@ -120,8 +122,11 @@ def base() -> Config:
     config.optimizer = optimizer = _section()
     optimizer.learning_rate = 2e-4  # peak
     optimizer.warmup_epochs = 0.0  # linear, from 0, once at the start
+    optimizer.schedule = "cosine"  # after it; "step" multiplies the rate by a factor every so many epochs
     optimizer.cosine_cycles = 1  # 1: one annealing over all epochs; more: restarts, equal cycles
     optimizer.final_rate_share = 0.0  # of the peak, at the end of a cycle
+    optimizer.step_epochs = 25  # of "step"
+    optimizer.step_factor = 0.1
     optimizer.gcn_rate_factor = 1.0  # the graph convolutions' own rate, relative to the others'
     optimizer.clip_norm = 2.0  # of the global gradient
     optimizer.adam_b1 = 0.9
@@ -135,6 +140,7 @@ def base() -> Config:
     evaluation.label_neighbours = "f30k"  # label_completion: six neighbours of a caption, CVSE's; "coco": its three
     evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
     evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
+    evaluation.max_captions = 0  # of dev and test; CVSE's program takes the first 5,000; 0 takes all
     evaluation.test_split = "test"
     evaluation.folds = (1,)  # each reported: 1 is the whole split, n the mean over n consecutive parts
 
@@ -151,6 +157,23 @@ def base() -> Config:
     return config
 
 
+def cvse() -> Config:
+    """Returns the configuration of CVSE (ECCV 2020) on Flickr30k: what its program does otherwise than `base()`."""
+    config = base()
+    config.num_epochs = 50
+    config.patience_epochs = 50  # it never stops early
+    config.text.remove_stop_words = False
+    config.model.name = "cvse"
+    config.model.num_heads = 0
+    config.model.pooling = "attention"
+    config.model.fusion = "fixed_sum"
+    config.loss.weighting = "fixed"
+    config.loss.mask_same_image = False
+    config.optimizer.schedule = "step"
+    config.eval.consensus_weight = 0.05
+    return config
+
+
 def _section() -> Config:
     return ConfigDict()
 
@@ -163,26 +186,28 @@ def check(config: Config) -> None:
             raise InputError(f"config.{key} is {value!r}; expected one of {', '.join(map(repr, choices))}")
     positive = """batch_size num_epochs patience_epochs data.num_captions_per_image data.prefetch_batches
         data.read_threads text.min_count concepts.num concepts.vector_dim model.embedding_dim model.word_dim
-        optimizer.learning_rate optimizer.cosine_cycles optimizer.gcn_rate_factor optimizer.clip_norm
-        eval.batch_size checkpoint.keep_best checkpoint.keep_latest
+        optimizer.learning_rate optimizer.cosine_cycles optimizer.step_epochs optimizer.step_factor
+        optimizer.gcn_rate_factor optimizer.clip_norm eval.batch_size checkpoint.keep_best checkpoint.keep_latest
         checkpoint.every_minutes log.every_steps log.collapse_steps"""
     for key in positive.split():
         if not lookup(config, key) > 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected more than 0")
     not_negative = """model.num_heads loss.margin loss.fusion_weight loss.instance_weight
         loss.consensus_weight loss.kl_weight loss.all_negatives_epochs optimizer.warmup_epochs
-        optimizer.nonfinite_limit log.matches seed"""
+        optimizer.nonfinite_limit eval.max_captions log.matches seed"""
     for key in not_negative.split():
         if not lookup(config, key) >= 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected 0 or more")
     parts = """model.dropout_rate model.attention_dropout_rate model.label_share model.fixed_instance_weight
-        optimizer.final_rate_share eval.consensus_weight data.scenes.twin_share"""
+        optimizer.final_rate_share optimizer.step_factor eval.consensus_weight data.scenes.twin_share"""
     for key in parts.split():
         if not 0 <= lookup(config, key) <= 1:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected a share between 0 and 1")
     heads, dim = config.model.num_heads, config.model.embedding_dim
     if heads and dim % heads:
         raise InputError(f"config.model.num_heads is {heads}, which does not divide model.embedding_dim {dim}")
+    if heads and config.model.name == "cvse":
+        raise InputError(f"config.model.num_heads is {heads}; expected 0, as cvse has no self-attention")
     lengths = config.data.caption_lengths
     if not lengths or not _whole(lengths, 2) or sorted(set(lengths)) != list(lengths):
         raise InputError(f"config.data.caption_lengths is {lengths}; expected rising whole numbers of 2 or more")

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import optax
 from jax.sharding import Mesh
 
 from mhcvse_jax import config as config_lib
@@ -24,7 +25,7 @@ from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.metrics_log import MetricsLog
-from mhcvse_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer, step_schedule
 from mhcvse_jax.training.step import LossSettings, init_variables, initialize, make_train_step
 
 
@@ -81,29 +82,13 @@ class Experiment:
         """
         config = config_lib.load(workdir / "config.json").unlock()
         config.eval.protocol = protocol or config.eval.protocol
-        return cls.assemble(
-            config.lock(), workdir, Language.load(workdir, remove_stop_words=config.text.remove_stop_words)
-        )
+        return cls.assemble(config.lock(), workdir, Language.load(workdir, config.text))
 
     def train(self, train_split: Split, dev_split: Split) -> Progress:
         """Returns the progress of the finished training; goes on from the workdir's latest checkpoint."""
         config = self.config
         steps = batches.steps_per_epoch(train_split, config.batch_size)
-        schedule = learning_rate_schedule(
-            peak=config.optimizer.learning_rate,
-            total_steps=config.num_epochs * steps,
-            warmup_steps=round(config.optimizer.warmup_epochs * steps),
-            cycles=config.optimizer.cosine_cycles,
-            final_share=config.optimizer.final_rate_share,
-        )
-        optimizer = make_optimizer(
-            schedule,
-            clip_norm=config.optimizer.clip_norm,
-            b1=config.optimizer.adam_b1,
-            b2=config.optimizer.adam_b2,
-            eps=config.optimizer.adam_eps,
-            gcn_rate_factor=config.optimizer.gcn_rate_factor,
-        )
+        schedule, optimizer = schedule_and_optimizer(config, steps)
         state = initialize(
             self.model,
             optimizer,
@@ -115,7 +100,7 @@ class Experiment:
         )
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         print(
-            f"model     {config.model.name}, D {config.model.embedding_dim}, {config.model.num_heads} heads, "
+            f"model     {config.model.name}, D {config.model.embedding_dim}, {_heads(config)}"
             f"{config.model.fusion}: {parameters:,} parameters, {len(self.graph.edges):,} weights in the concept graph"
         )
         print(
@@ -170,6 +155,7 @@ class Experiment:
         split = dataset.load_split(
             directory, name, self.language, captions_per_image=self.config.data.num_captions_per_image
         )
+        split = dataset.first_captions(split, self.config.eval.max_captions)
         for number in folds:
             if split.num_images % number:
                 raise InputError(f"{number} folds do not divide the {split.num_images} pictures of {name}")
@@ -181,19 +167,23 @@ class Experiment:
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
-        return self.encode(self.best_variables(split), split)
+        return self.encode(self.restore_best(split.regions.shape[1:])[0], split)
 
-    def best_variables(self, split: Split) -> Any:
-        """Returns the model's variables in the workdir's best checkpoint; `split` has features of its width.
+    def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
+        """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.
+
+        Args:
+          regions_shape: (regions, features) that they are to fit; None for what they were trained on.
 
         Raises:
-          InputError: as for `encode_with_best`.
+          InputError: the workdir has none, or one of another model or of features of another width.
         """
         checkpoints = SavedCheckpoints(self.workdir / "checkpoints")
-        shapes = jax.eval_shape(
-            lambda key: init_variables(self.model, self.graph, split.regions.shape[1:], key), jax.random.key(0)
-        )
-        return checkpoints.restore_model(shapes, checkpoints.step_to_test(), self.mesh)
+        best = checkpoints.step_to_test()
+        if regions_shape is None:
+            regions_shape = _trained_regions(checkpoints.model_shapes(best))
+        like = model_shapes(self.model, self.graph, regions_shape)
+        return checkpoints.restore_model(like, best, self.mesh), checkpoints.restore_progress(best)
 
     def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> Evaluation:
         """Returns the ranks of an encoded split under the configuration's protocol, for each number of folds."""
@@ -237,7 +227,7 @@ class Experiment:
                 encoded.image.fused[images], encoded.text.fused[captions], rule=values.label_neighbours
             )
             labels[captions] = label_completion.completed_labels(labels[captions], neighbours)
-        return encoded._replace(text=self.encode.texts(self.best_variables(split), split, labels))
+        return encoded._replace(text=self.encode.texts(self.restore_best(split.regions.shape[1:])[0], split, labels))
 
 
 def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
@@ -251,6 +241,51 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
     return mesh
+
+
+def model_shapes(model: nn.Module, graph: ConceptGraph, regions_shape: tuple[int, ...]) -> Any:
+    """Returns {params, batch_stats} as shapes alone, for pictures of `regions_shape`, (regions, features)."""
+    return jax.eval_shape(lambda key: init_variables(model, graph, regions_shape, key), jax.random.key(0))
+
+
+def _trained_regions(shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns (regions, features) of a checkpoint: its number of regions shows where a batch norm keeps them apart."""
+    num_regions = shapes.get("params/image_pooling/element_norm/scale", (36,))[0]
+    return num_regions, shapes["params/region_projection/kernel"][0]
+
+
+def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """Returns the rate by step and the optimizer that `config.optimizer` describes."""
+    values = config.optimizer
+    warmup_steps = round(values.warmup_epochs * steps_per_epoch)
+    if values.schedule == "cosine":
+        schedule = cosine_schedule(
+            peak=values.learning_rate,
+            total_steps=config.num_epochs * steps_per_epoch,
+            warmup_steps=warmup_steps,
+            cycles=values.cosine_cycles,
+            final_share=values.final_rate_share,
+        )
+    else:
+        schedule = step_schedule(
+            peak=values.learning_rate,
+            warmup_steps=warmup_steps,
+            steps=values.step_epochs * steps_per_epoch,
+            factor=values.step_factor,
+        )
+    optimizer = make_optimizer(
+        schedule,
+        clip_norm=values.clip_norm,
+        b1=values.adam_b1,
+        b2=values.adam_b2,
+        eps=values.adam_eps,
+        gcn_rate_factor=values.gcn_rate_factor,
+    )
+    return schedule, optimizer
+
+
+def _heads(config: Config) -> str:
+    return f"{config.model.num_heads} heads, " if config.model.num_heads else ""
 
 
 def _loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:

@@ -114,7 +114,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         )
     experiment.check_batch_size(data.train)
     lock.acquire()
-    keep_language(data.language, workdir)
+    keep_language(config, data.language, workdir)
     config_lib.save(config, workdir / "config.json")
     describe_data(config, data, test_split)
     progress = experiment.train(data.train, data.dev)
@@ -148,7 +148,7 @@ def draw_matches(
         print(f"matches   not drawn: {error}")
 
 
-def keep_language(language: Language, workdir: pathlib.Path) -> None:
+def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> None:
     """Saves vocabulary and concepts in the workdir, or checks that they are those of the run that it holds.
 
     Raises:
@@ -157,7 +157,7 @@ def keep_language(language: Language, workdir: pathlib.Path) -> None:
     if not any((workdir / "checkpoints").glob("[0-9]*")):
         language.save(workdir)
         return
-    saved = Language.load(workdir, remove_stop_words=language.remove_stop_words)
+    saved = Language.load(workdir, config.text)
     same = {
         "words": saved.vocabulary.words == language.vocabulary.words,
         "concepts": saved.concepts.words == language.concepts.words,

@@ -129,7 +129,7 @@ def test_label_completion_encodes_again_with_the_labels_of_each_folds_own_neighb
             for j in neighbours:
                 labels[50 * fold + i] |= split.caption_labels[50 * fold + j]
     assert (labels != split.caption_labels).any(axis=1).sum() > 20
-    text = experiment.encode(experiment.best_variables(split), dataclasses.replace(split, caption_labels=labels)).text
+    text = experiment.encode(experiment.restore_best()[0], dataclasses.replace(split, caption_labels=labels)).text
     matrix = np.load(completed[0] / "lc.npy")
     assert (matrix.dtype, matrix.shape) == (np.float32, (20, 100))
     np.testing.assert_allclose(matrix, encoded.image.fused @ text.fused.T, atol=1e-5)

@@ -19,7 +19,7 @@ from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.losses import LossTerms, loss_terms
 from mhcvse_jax.mesh import by_batch, make_mesh, replicated
 from mhcvse_jax.models.embeddings import Embeddings
-from mhcvse_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer
 from mhcvse_jax.training.step import LossSettings, initialize, make_train_step
 
 BATCH, REGIONS, FEATURES, VOCABULARY, WORD_DIM, CONCEPTS = 16, 5, 11, 23, 3, 7
@@ -35,7 +35,7 @@ SETTINGS = LossSettings(
     mask_same_image=True,
     all_negatives_steps=ALL_NEGATIVES_STEPS,
 )
-SCHEDULE = learning_rate_schedule(peak=0.01, total_steps=29, warmup_steps=0, cycles=1, final_share=0.0)
+SCHEDULE = cosine_schedule(peak=0.01, total_steps=29, warmup_steps=0, cycles=1, final_share=0.0)
 
 
 def random_batch(seed, words=6):
@@ -250,13 +250,13 @@ def cosine(share):
 )
 def test_learning_rate_by_hand(options, expected):
     options = {"peak": 0.003, "total_steps": 24, "warmup_steps": 0, "cycles": 1, "final_share": 0.0} | options
-    schedule = learning_rate_schedule(**options)
+    schedule = cosine_schedule(**options)
     found = {step: float(schedule(step)) / 0.003 for step in expected}
     assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_cycles_that_do_not_divide_the_steps():
-    schedule = learning_rate_schedule(peak=1.0, total_steps=23, warmup_steps=0, cycles=3, final_share=0.0)
+    schedule = cosine_schedule(peak=1.0, total_steps=23, warmup_steps=0, cycles=3, final_share=0.0)
     rates = np.array([float(schedule(step)) for step in range(24)])
     np.testing.assert_array_equal(np.flatnonzero(rates == 1), [0, 8, 15])
     assert (np.diff(rates)[[i for i in range(23) if i not in (7, 14)]] < 0).all()

@@ -33,14 +33,15 @@ class Concepts:
     """Words with their kinds and counts; one place in every array is one concept.
 
     Raises:
-      InputError: lengths differ, a word stands twice, a kind is unknown, a count is negative, or a
-        concept occurs with itself.
+      InputError: lengths differ, a word stands twice, a kind is unknown, a count is negative, a concept
+        occurs with itself, or no propagation matrix can be made of the weights.
     """
 
     words: tuple[str, ...]
     kinds: tuple[str, ...]  # "object", "property", "motion", or "" where nobody said
     occurrences: np.ndarray  # <int64>[concept] n_i: tokens, a repeat in a caption counts again
     cooccurrences: np.ndarray  # <int64>[concept, concept] n_ij: captions that hold both; zero diagonal
+    adjacency: np.ndarray | None = None  # <float32>[concept, concept] A, where it was given: counts are 0 then
 
     def __post_init__(self):
         num = len(_distinct(self.words))
@@ -56,17 +57,17 @@ class Concepts:
                 raise InputError(f"concepts: {name} hold the count {counts.min()}, expected none below 0")
         if self.cooccurrences.diagonal().any():
             raise InputError("concepts: the diagonal of the cooccurrences is not zero")
+        if self.adjacency is not None:
+            _check_adjacency(self.adjacency, num)
 
     def save(self, path: str | Path) -> None:
         """Write one `.npz` file, without pickle, under exactly this path."""
+        arrays = {"occurrences": self.occurrences, "cooccurrences": self.cooccurrences}
+        if self.adjacency is not None:
+            arrays["adjacency"] = self.adjacency
         with open(path, "wb") as file:
-            np.savez(
-                file,
-                words=np.array(self.words, np.str_),
-                kinds=np.array(self.kinds, np.str_),
-                occurrences=self.occurrences,
-                cooccurrences=self.cooccurrences,
-            )
+            words, kinds = np.array(self.words, np.str_), np.array(self.kinds, np.str_)
+            np.savez(file, allow_pickle=False, words=words, kinds=kinds, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Concepts":
@@ -78,13 +79,20 @@ class Concepts:
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 words, kinds = (tuple(str(item) for item in file[name]) for name in ("words", "kinds"))
-                return cls(words, kinds, file["occurrences"], file["cooccurrences"])
+                return cls(words, kinds, file["occurrences"], file["cooccurrences"], file.get("adjacency"))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a file of concepts ({error})") from error
+
+
+def given_concepts(words: Sequence[str], adjacency: np.ndarray) -> Concepts:
+    """Concepts of which only the weights A <float32>[concept, concept] between them are known, not their counts."""
+    num = len(words)
+    counts = np.zeros(num, np.int64), np.zeros((num, num), np.int64)
+    return Concepts(tuple(words), ("",) * num, *counts, adjacency)
 
 
 def mine_concepts(
@@ -208,7 +216,7 @@ def read_cvse_concepts(words_path: str | Path, counts_path: str | Path) -> Conce
     Raises:
       InputError: a file cannot be read, or does not hold ids 0, 1, … once each and counts of that many.
     """
-    words = _read_cvse_words(words_path)
+    words = read_cvse_words(words_path)
     held = load_arrays(counts_path)
     names = ("nums", "adj_all")
     if not isinstance(held, dict) or not all(isinstance(held.get(name), np.ndarray) for name in names):
@@ -225,7 +233,12 @@ def read_cvse_concepts(words_path: str | Path, counts_path: str | Path) -> Conce
         raise InputError(f"{counts_path} with the words of {words_path}: {error}") from error
 
 
-def _read_cvse_words(path: str | Path) -> tuple[str, ...]:
+def read_cvse_words(path: str | Path) -> tuple[str, ...]:
+    """Words of `category_concepts.json`, {word: id}, in the order of their ids.
+
+    Raises:
+      InputError: the file cannot be read, or does not hold the ids 0, 1, … once each.
+    """
     try:
         ids = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -247,6 +260,15 @@ def _apportion(total: int, shares: Sequence[int]) -> list[int]:
     for i in by_remainder[: total - sum(whole)]:
         whole[i] += 1
     return whole
+
+
+def _check_adjacency(adjacency: np.ndarray, num: int) -> None:
+    if adjacency.shape != (num, num) or adjacency.dtype != np.float32:
+        raise InputError(f"concepts: adjacency is {adjacency.dtype} {adjacency.shape}, expected float32 {(num, num)}")
+    sums = adjacency.sum(axis=1)
+    if not np.isfinite(adjacency).all() or not (sums > 0).all():
+        row = np.argmin(np.isfinite(sums) & (sums > 0))
+        raise InputError(f"concepts: row {row} of the adjacency sums to {sums[row]}, expected finite, more than 0")
 
 
 def _distinct(words: Sequence[str]) -> dict[str, int]:

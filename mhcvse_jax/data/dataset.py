@@ -54,13 +54,10 @@ class Language:
     concepts: Concepts
     concept_vectors: np.ndarray  # <float32>[C, width] H0
     remove_stop_words: bool
-
-    def tokenize(self, caption: str) -> Sequence[str]:
-        """Returns the caption's tokens, without stop words where these are removed."""
-        return self.keep(text.tokenize(caption))
+    bytes_literal: bool  # captions are read as `text.bytes_literal` writes them
 
     def keep(self, tokens: Sequence[str]) -> Sequence[str]:
-        """Returns the tokens that the model is shown."""
+        """Returns the tokens without stop words, where these are removed."""
         return without_stop_words(tokens) if self.remove_stop_words else tokens
 
     def save(self, directory: pathlib.Path) -> None:
@@ -70,8 +67,8 @@ class Language:
         np.save(directory / "concept_vectors.npy", self.concept_vectors, allow_pickle=False)
 
     @classmethod
-    def load(cls, directory: pathlib.Path, *, remove_stop_words: bool) -> "Language":
-        """Returns what `save` wrote.
+    def load(cls, directory: pathlib.Path, values: Config) -> "Language":
+        """Returns what `save` wrote, to read captions as `config.text` says.
 
         Raises:
           InputError: a file is missing or damaged.
@@ -83,7 +80,7 @@ class Language:
             vectors = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: not a whole .npy file ({error})") from error
-        return cls(vocabulary, concepts, vectors, remove_stop_words)
+        return cls(vocabulary, concepts, vectors, values.remove_stop_words, values.bytes_literal)
 
 
 def without_stop_words(tokens: Sequence[str]) -> list[str]:
@@ -92,9 +89,26 @@ def without_stop_words(tokens: Sequence[str]) -> list[str]:
 
 
 def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]], language: Language) -> Split:
-    """Returns a split with its tokenised captions as ids and labels."""
-    encoded = text.encode_captions(tokenized, language.vocabulary)
-    caption_labels = concepts_lib.caption_labels(tokenized, language.concepts.words)
+    """Returns a split with its captions as ids and labels.
+
+    A caption's own label comes from what the model is shown. CVSE's program looks for it in the literal of the
+    caption's bytes too, without the `b` at its start; a picture's label it has from the clean captions.
+
+    Args:
+      name: of the split.
+      scan: what its files hold.
+      tokenized: all tokens of each caption.
+      language: how captions are read.
+    """
+    clean = [language.keep(tokens) for tokens in tokenized]
+    labels_of_clean = concepts_lib.caption_labels(clean, language.concepts.words)
+    shown, caption_labels = clean, labels_of_clean
+    if language.bytes_literal:
+        literals = [text.bytes_literal(caption) for caption in scan.captions]
+        shown = [language.keep(text.tokenize(literal)) for literal in literals]
+        named = [language.keep(text.tokenize(literal.removeprefix("b"))) for literal in literals]
+        caption_labels = concepts_lib.caption_labels(named, language.concepts.words)
+    encoded = text.encode_captions(shown, language.vocabulary)
     captions_per_image = len(scan.captions) // scan.num_images
     return Split(
         name=name,
@@ -104,10 +118,35 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
         tokens=encoded.tokens,
         lengths=encoded.lengths,
         image_of_caption=np.repeat(np.arange(scan.num_images, dtype=np.int32), captions_per_image),
-        image_labels=concepts_lib.image_labels(caption_labels, captions_per_image),
+        image_labels=concepts_lib.image_labels(labels_of_clean, captions_per_image),
         caption_labels=caption_labels,
         image_ids=scan.image_ids,
         image_names=scan.image_names,
+    )
+
+
+def first_captions(split: Split, number: int) -> Split:
+    """Returns dev or test with no more than its first captions, whole pictures; another split, or for 0, as it is."""
+    if not number or split.name not in ("dev", "test"):
+        return split
+    captions_per_image = split.num_captions // split.num_images
+    num_images = min(number // captions_per_image, split.num_images)
+    if not num_images:
+        raise InputError(
+            f"config.eval.max_captions is {number}; expected 0 or at least the {captions_per_image} of a picture"
+        )
+    captions = slice(num_images * captions_per_image)
+    return dataclasses.replace(
+        split,
+        rows=split.rows[:num_images],
+        captions=split.captions[captions],
+        tokens=split.tokens[captions],
+        lengths=split.lengths[captions],
+        image_of_caption=split.image_of_caption[captions],
+        image_labels=split.image_labels[:num_images],
+        caption_labels=split.caption_labels[captions],
+        image_ids=split.image_ids[:num_images],
+        image_names=split.image_names and split.image_names[:num_images],
     )
 
 
@@ -146,8 +185,8 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     train_tokens, dev_tokens = ([text.tokenize(c) for c in split.captions] for split in (train, dev))
     language, concepts_found = learn_language(config, train_tokens, dev_tokens)
     return TrainingData(
-        encode_split("train", train, [language.keep(tokens) for tokens in train_tokens], language),
-        encode_split("dev", dev, [language.keep(tokens) for tokens in dev_tokens], language),
+        encode_split("train", train, train_tokens, language),
+        first_captions(encode_split("dev", dev, dev_tokens, language), config.eval.max_captions),
         language,
         concepts_found,
     )
@@ -156,7 +195,7 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
 def load_split(directory: pathlib.Path, name: str, language: Language, *, captions_per_image: int) -> Split:
     """Returns a split encoded with a language that exists."""
     scan = read_split(directory, name, captions_per_image)
-    return encode_split(name, scan, [language.tokenize(caption) for caption in scan.captions], language)
+    return encode_split(name, scan, [text.tokenize(caption) for caption in scan.captions], language)
 
 
 def learn_language(
@@ -178,7 +217,7 @@ def learn_language(
         vectors = np.where(brought.found[:, None], brought.vectors, vectors)
         num_found = int(brought.found.sum())
     vocabulary = find_vocabulary(config.text, [*train_tokens, *dev_tokens])
-    return Language(vocabulary, concepts, vectors, config.text.remove_stop_words), num_found
+    return Language(vocabulary, concepts, vectors, config.text.remove_stop_words, config.text.bytes_literal), num_found
 
 
 def find_vocabulary(values: Config, captions: Sequence[Sequence[str]]) -> Vocabulary:
@@ -202,8 +241,15 @@ def find_concepts(values: Config, captions: Sequence[Sequence[str]]) -> Concepts
 
 
 def graph_edges(concepts: Concepts, values: Config) -> concept_graph.Edges:
-    """Returns the edges of the propagation matrix, by the numbers of `config.concepts`."""
-    adjacency = concept_graph.adjacency(
+    """Returns the edges of the propagation matrix Â."""
+    return concept_graph.edges(concept_graph.propagation_matrix(adjacency(concepts, values)))
+
+
+def adjacency(concepts: Concepts, values: Config) -> np.ndarray:
+    """Returns the weights A between concepts <float32>[C, C]: as they were given, or by `config.concepts`."""
+    if concepts.adjacency is not None:
+        return concepts.adjacency
+    counted = concept_graph.adjacency(
         concepts.occurrences,
         concepts.cooccurrences,
         scale=values.scale,
@@ -211,4 +257,4 @@ def graph_edges(concepts: Concepts, values: Config) -> concept_graph.Edges:
         threshold=values.threshold,
         neighbour_weight=values.neighbour_weight,
     )
-    return concept_graph.edges(concept_graph.propagation_matrix(adjacency))
+    return counted.astype(np.float32)  # as it is exported and imported: the same graph comes of both

@@ -2,12 +2,15 @@
 
 An allow list of NumPy's own functions is not enough: a pickle may set the flags of an object dtype so that
 its bytes are taken for pointers. Here the names that NumPy writes lead to small stand-ins, which build
-plain arrays of numbers or strings from the bytes and nothing else.
+plain arrays of numbers or strings from the bytes and nothing else. Likewise an object of a class that a caller
+admits becomes a dict of its attributes.
 """
 
+import contextlib
 import pickle
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -25,19 +28,66 @@ def load_arrays(path: str | Path) -> Any:
       InputError: the file is missing, damaged or cut short, or holds anything else: then the message
         names the class or function that was asked for, which is not called.
     """
-    try:
+    whole, admitted = "a complete pickle of arrays", "arrays, numbers, strings and containers"
+    with _refusing(path, whole, admitted), open(path, "rb") as file:
+        return plain(load_stand_ins(file, {}))
+
+
+def load_object(path: str | Path, class_name: str) -> dict[str, Any]:
+    """Attributes of the one object in a pickle, of a class of this name in any module; the class is not looked for.
+
+    Raises:
+      InputError: as `load_arrays`, and where the pickle holds something else.
+    """
+    expected = f"an object of class {class_name}"
+    with _refusing(path, f"a complete pickle of {expected}", f"{expected} of numbers, strings and containers"):
         with open(path, "rb") as file:
-            return _resolve(_ArrayUnpickler(file, encoding="latin1").load())
-    except _Forbidden as error:
-        raise InputError(f"{path}: holds {error}, expected only arrays, numbers, strings and containers") from error
+            held = load_stand_ins(file, _ObjectNames(class_name))
+        if isinstance(held, Attributes):
+            return plain(held)
+        raise Forbidden(f"an object of type {type(held).__name__}")
+
+
+@contextlib.contextmanager
+def _refusing(path: str | Path, whole: str, admitted: str) -> Iterator[None]:
+    """Makes an InputError of whatever goes wrong in reading a pickle, from the names of what it should be."""
+    try:
+        yield
+    except Forbidden as error:
+        raise InputError(f"{path}: holds {error}, expected only {admitted}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle fails in almost any way
-        raise InputError(f"{path}: not a complete pickle of arrays ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path}: not {whole} ({type(error).__name__}: {error})") from error
 
 
-class _Forbidden(Exception):  # noqa: N818  (a signal inside this file)
-    """What the pickle asked for and may not have."""
+class Forbidden(Exception):  # noqa: N818  (a signal between readers)
+    """What a pickle asked for and may not have."""
+
+
+class StandIn:
+    """What is made in place of an object of the pickle."""
+
+    def plain(self) -> Any:
+        """Returns what it stands for, of plain types."""
+        raise NotImplementedError
+
+
+class Attributes(StandIn):
+    """Stands for an object of any class, by its attributes alone."""
+
+    attributes: Any = None  # an object without any sets no state
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) == 2:  # __dict__ and __slots__
+            state = {**(state[0] or {}), **(state[1] or {})}
+        self.attributes = state
+
+    def plain(self) -> dict[str, Any]:
+        return plain(self.attributes or {})
 
 
 class _Dtype:
@@ -46,13 +96,13 @@ class _Dtype:
     def __init__(self, name: str, *_: Any):
         self.dtype = np.dtype(name)
         if self.dtype.kind not in _PLAIN_KINDS:
-            raise _Forbidden(f"an array of dtype {self.dtype}")
+            raise Forbidden(f"an array of dtype {self.dtype}")
 
     def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array:
+class _Array(StandIn):
     """Stands for the empty array that a pickle makes first and fills by its state."""
 
     value: np.ndarray
@@ -63,6 +113,9 @@ class _Array:
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, is_fortran, data = state
         self.value = _from_buffer(data, dtype, shape, "F" if is_fortran else "C")
+
+    def plain(self) -> np.ndarray:
+        return self.value
 
 
 def _from_buffer(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
@@ -97,21 +150,71 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ObjectNames(dict[tuple[str, str], Any]):
+    """What the pickle of one object asks for: its class, in any module, and how old protocols make an object."""
+
+    def __init__(self, class_name: str):
+        super().__init__()
+        for copyreg in ("copyreg", "copy_reg"):
+            self[copyreg, "_reconstructor"] = lambda stand_in, *_: stand_in()
+        for builtins in ("builtins", "__builtin__"):
+            self[builtins, "object"] = "object"  # only ever an argument
+        self._class_name = class_name
+
+    def __missing__(self, key: tuple[str, str]) -> Any:
+        if key[1] != self._class_name:
+            raise KeyError(key)
+        return Attributes
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], admitted: Mapping[tuple[str, str], Any], storage: Callable | None):
+        super().__init__(file, encoding="latin1")
+        self._admitted = admitted
+        self._storage = storage
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _STAND_INS:
-            raise _Forbidden(f"{module}.{name}")
-        return _STAND_INS[module, name]
+        for stand_ins in (_STAND_INS, self._admitted):
+            try:
+                return stand_ins[module, name]
+            except KeyError:
+                continue
+        raise Forbidden(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._storage is None:
+            raise Forbidden("a reference to what lies outside it")
+        return self._storage(pid)
 
 
-def _resolve(value: Any) -> Any:
-    """Equal nesting with arrays in the place of their stand-ins."""
-    if isinstance(value, _Array):
-        return value.value
+def load_stand_ins(
+    file: IO[bytes], admitted: Mapping[tuple[str, str], Any], storage: Callable[[Any], Any] | None = None
+) -> Any:
+    """What the next pickle of a file holds, stand-ins in it; `plain` makes plain types of them.
+
+    Args:
+      file: open at the start of the pickle, read up to its end.
+      admitted: what further names, each (module, name), lead to, beside those of NumPy.
+      storage: what a persistent id leads to; without it none may stand there.
+
+    Raises:
+      Forbidden: another name is asked for. Damage raises almost anything.
+    """
+    return _Unpickler(file, admitted, storage).load()
+
+
+def plain(value: Any) -> Any:
+    """Equal nesting with plain types in the place of the stand-ins.
+
+    Raises:
+      Forbidden: something else is in it.
+    """
+    if isinstance(value, StandIn):
+        return value.plain()
     if isinstance(value, dict):
-        return {key: _resolve(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_resolve(item) for item in value)
+        return type(value)(plain(item) for item in value)
     if value is None or isinstance(value, int | float | complex | str | bytes | np.ndarray | np.generic):
         return value
-    raise _Forbidden(f"an object of type {type(value).__name__}")
+    raise Forbidden(f"an object of type {type(value).__name__}")

@@ -121,11 +121,11 @@ def decode_captions(path: pathlib.Path) -> tuple[list[str], list[str]]:
     captions, problems = [], []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            caption = line.decode("utf-8").strip()
+            caption = line.strip().decode("utf-8")
         except UnicodeDecodeError as error:
             problems.append(f"{path} line {number}: not UTF-8 ({error.reason} at byte {error.start})")
-            caption = line.decode("utf-8", errors="replace").strip()
-        if not caption:
+            caption = line.strip().decode("utf-8", errors="replace")
+        if not caption.strip():
             problems.append(f"{path} line {number}: an empty caption")
         elif len(caption) > MAX_CAPTION:
             problems.append(f"{path} line {number}: {len(caption):,} characters; expected {MAX_CAPTION:,} at most")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from nltk.tokenize import TreebankWordTokenizer
 
+from mhcvse_jax.data import safe_pickle
 from mhcvse_jax.errors import InputError
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
@@ -63,6 +64,14 @@ def _is_word(chunk: str) -> bool:
     return bool(_WORD.fullmatch(chunk)) and _CONTRACTED.isdisjoint(chunk.split("-"))
 
 
+def bytes_literal(caption: str) -> str:
+    r"""Returns a caption as CVSE's program reads it: Python's literal of its bytes, b'a man' with the marks.
+
+    `b"..."` where the caption holds an apostrophe, `\'` where it holds both marks, `\x..` for what is not ASCII.
+    """
+    return repr(caption.encode("utf-8"))
+
+
 @functools.cache
 def stop_words() -> frozenset[str]:
     """Returns the function words of `stop_words.txt`: none that tells one picture from another."""
@@ -107,19 +116,24 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Vocabulary":
-        """Returns the vocabulary of SCAN's JSON, {word2idx, idx2word, idx}.
+        """Returns the vocabulary of SCAN's JSON, {word2idx, idx2word, idx}, or of its pickle, by the file's name.
 
         Raises:
-          InputError: the file is missing, is not such JSON, or its ids are not 0, 1, 2, ... with the special
+          InputError: the file is missing, is no such file, or its ids are not 0, 1, 2, ... with the special
             tokens first.
         """
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a vocabulary")
         try:
-            ids = json.loads(path.read_text(encoding="utf-8"))["word2idx"]
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; expected a vocabulary") from None
+            if path.suffix in (".pkl", ".pickle"):
+                ids = safe_pickle.load_object(path, "Vocabulary")["word2idx"]
+            else:
+                ids = json.loads(path.read_text(encoding="utf-8"))["word2idx"]
+            words = sorted(ids, key=lambda word: ids[word])
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a vocabulary with a word2idx ({error!r})") from error
-        words = sorted(ids, key=lambda word: ids[word])
         if [ids[word] for word in words] != list(range(len(words))):
             raise InputError(f"{path}: word2idx holds {len(words)} words; expected the ids 0 to {len(words) - 1}")
         if tuple(words[:4]) != SPECIAL_TOKENS:

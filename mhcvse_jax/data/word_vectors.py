@@ -60,7 +60,7 @@ def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> Wo
     """Vectors of the concepts: from an array by place, or from a text file by word.
 
     Args:
-      path: `.npy`, or `.pkl` such as CVSE publishes, hold <float>[concept, dim] in the order of `words`;
+      path: `.npy`, or `.pkl` (`.pickle`) such as CVSE publishes, hold <float>[concept, dim] in the order of `words`;
         any other name is read by `read_word_vectors`.
       words: the concepts.
       dim: width of a vector.
@@ -69,9 +69,9 @@ def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> Wo
       InputError: the file cannot be read as what it is named, or its shape is another.
     """
     suffix = Path(path).suffix
-    if suffix not in (".npy", ".pkl"):
+    if suffix not in (".npy", ".pkl", ".pickle"):
         return read_word_vectors(path, words, dim)
-    vectors = load_arrays(path) if suffix == ".pkl" else _load_npy(path)
+    vectors = _load_npy(path) if suffix == ".npy" else load_arrays(path)
     expected = (len(words), dim)
     if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype.kind not in "iuf":
         held = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__

@@ -120,11 +120,14 @@ class SavedCheckpoints:
         with ocp.StandardCheckpointer() as reader:
             return reader.restore(self._path(step) / item, target)
 
+    def model_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each array of the model saved at a step, by its path."""
+        with ocp.StandardCheckpointer() as reader:
+            return _shapes(reader.metadata(self._path(step) / "model").item_metadata.tree)
+
     def _check_model(self, like: Any, step: int) -> None:
         """Raises InputError for the first parameter that only one side has, or in another shape."""
-        with ocp.StandardCheckpointer() as reader:
-            saved = _shapes(reader.metadata(self._path(step) / "model").item_metadata.tree)
-        expected = _shapes(like)
+        saved, expected = self.model_shapes(step), _shapes(like)
         for name in sorted(saved.keys() | expected.keys()):
             if saved.get(name) != expected.get(name):
                 raise InputError(

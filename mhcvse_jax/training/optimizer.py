@@ -1,4 +1,4 @@
-"""Adam under a cosine schedule (MH-CVSE Eq. 16), with clipped gradients."""
+"""Adam with clipped gradients, its rate under a cosine schedule (MH-CVSE Eq. 16) or in steps (CVSE)."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import jax
 import optax
 
 
-def learning_rate_schedule(
+def cosine_schedule(
     *, peak: float, total_steps: int, warmup_steps: int, cycles: int, final_share: float
 ) -> optax.Schedule:
     """Returns the rate by step: a linear warm-up from 0, then cosine annealing in `cycles` equal parts.
@@ -30,6 +30,18 @@ def learning_rate_schedule(
         schedules.insert(0, optax.linear_schedule(0.0, peak, warmup_steps))
         return optax.join_schedules(schedules, starts[:-1])
     return optax.join_schedules(schedules, starts[1:-1])
+
+
+def step_schedule(*, peak: float, warmup_steps: int, steps: int, factor: float) -> optax.Schedule:
+    """Returns the rate by step: a linear warm-up from 0, then the peak, multiplied by `factor` after each `steps`.
+
+    The first `steps` are counted from the start of the training, the warm-up among them.
+    """
+    decayed = optax.exponential_decay(peak, steps, factor, staircase=True)
+    if not warmup_steps:
+        return decayed
+    warmup = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return lambda step: warmup(step) * decayed(step)
 
 
 def make_optimizer(

@@ -1,16 +1,24 @@
-"""PyTorch's bidirectional GRU and multi-head attention on fixed inputs: the arrays that a parity test reads.
+"""What PyTorch computes on fixed inputs, for parity tests that need no torch: its layers, and a whole CVSE.
 
-python tests/golden/make_golden.py        writes tests/golden/torch_layers.npz; needs torch
+python tests/golden/make_golden.py        writes tests/golden/torch_layers.npz, cvse.pth.tar, cvse.npz; needs torch
 """
 
 import pathlib
+import sys
+import tempfile
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+import cvse_data
+import torch_cvse
+
 PATH = pathlib.Path(__file__).with_name("torch_layers.npz")
+CVSE_PATH = PATH.with_name("cvse.pth.tar")
+CVSE_IMAGES = {"train": 40, "dev": 3, "test": 19}
 LENGTHS = (11, 1, 7, 3, 5)  # of captions; of the elements that may be attended to
 WORD_DIM, DIM, HEADS = 5, 22, 2
 
@@ -65,6 +73,30 @@ def _attention(rng):
     return _result("attention", weights, elements, outputs, _random(rng, *outputs.shape))
 
 
+def cvse_model(data, **changes):
+    """The stand-in for the original, untrained, of a size that fits the data of `cvse_data`."""
+    sizes = {"features": cvse_data.FEATURES, "regions": cvse_data.REGIONS, "word_dim": 6, "dim": 26, "alpha": 0.85}
+    return torch_cvse.TorchCVSE(
+        vocabulary_size=len(data.words), vectors=data.vectors, adjacency=data.adjacency, **sizes | changes
+    )
+
+
+def _write_cvse():
+    """A checkpoint of the stand-in after some training, and its results."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as directory:
+        data = cvse_data.write(pathlib.Path(directory), **CVSE_IMAGES)
+        model = cvse_model(data, dim=10)
+        torch_cvse.fit(
+            model, torch_cvse.Reader(data.directory, "train", cvse_data.CONCEPTS), steps=60, batch_size=32, rate=1e-2
+        )
+        torch_cvse.save(model, CVSE_PATH)
+        results = torch_cvse.results(model, data.directory, "test", cvse_data.CONCEPTS)
+        np.savez_compressed(CVSE_PATH.with_name("cvse.npz"), **results)
+
+
 if __name__ == "__main__":
     np.savez_compressed(PATH, **compute())
-    print(f"{PATH}: {PATH.stat().st_size} bytes")
+    _write_cvse()
+    for path in sorted(PATH.parent.glob("*.[np]*")):
+        print(f"{path}: {path.stat().st_size} bytes")

@@ -1,0 +1,169 @@
+"""Writes a workdir's best checkpoint as CVSE's PyTorch program has it: the way back of `import_pytorch`.
+
+    python -m mhcvse_jax.export_pytorch runs/cvse_f30k --out model_best.pth.tar --files exported
+
+The file reads with `torch.load(..., weights_only=True)`, and its eight state dicts load into the original's modules.
+`opt` is an OrderedDict whose items are attributes too, as a Namespace is not read with weights only; it holds the
+options by which that program builds its model, and for the paths to its own files that program's defaults. Tensors
+that it holds and never uses are written as copies (fc1 to fc3), zeros (fc2_2, fc4, embedding_2_2, joint_att_emb, the
+bias of embedding_3 in the consensus modules) and identities (adj_O_P, adj_O_M). Of the two biases that PyTorch's GRU
+has for the gates r and z, the second is zero. An MH-CVSE's self-attentions are a ninth and a tenth state dict, its
+learned fusion stands in the eighth: see `import_pytorch --help`.
+
+That program reads captions as the literal of their bytes. A model of ours that was trained on plain captions has to
+be given plain captions there.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mhcvse_jax import command_line, pytorch_layout
+from mhcvse_jax import config as config_lib
+from mhcvse_jax.config import Config
+from mhcvse_jax.data import dataset
+from mhcvse_jax.data.dataset import Language
+from mhcvse_jax.data.torch_file import OpenDict, write_torch_file
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.import_pytorch import KEYS_OF_OPTIONS
+
+ONLY = {
+    "model.consensus_norm": "batch",
+    "model.train_concept_vectors": False,
+    "model.graph_slope": 0.2,
+    "model.consensus_temperature": 10.0,
+    "model.label_temperature": 10.0,
+}
+"""What is fixed in the PyTorch program."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mhcvse_jax.export_pytorch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("workdir", type=pathlib.Path, help="what a run or an import wrote")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE", help="must not exist yet")
+    parser.add_argument(
+        "--files",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write vocab.json, category_concepts.json and concept_vectors.npy there, which the checkpoint goes with",
+    )
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: export(arguments))
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Writes the checkpoint, whole or not at all.
+
+    Raises:
+      InputError: the workdir has no best checkpoint, or one that the PyTorch program cannot hold.
+    """
+    workdir, out = arguments.workdir, arguments.out
+    if out.exists():
+        raise InputError(f"--out {out} exists; expected a new file")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: {out.parent} is no directory; expected one that exists")
+    config = config_lib.load(workdir / "config.json")
+    for key, value in ONLY.items():
+        if config_lib.lookup(config, key) != value:
+            raise InputError(
+                f"{workdir}: config.{key} is {config_lib.lookup(config, key)!r}, which the PyTorch program does not "
+                f"have; expected {value!r}"
+            )
+    if config.model.num_heads and config.model.attention_input == "layer_norm":
+        raise InputError(f"{workdir}: config.model.attention_input is 'layer_norm'; expected 'unit' or 'scaled'")
+    exported = Experiment.of_workdir(workdir)
+    language = exported.language
+    variables, progress = exported.restore_best()
+    arrays = {path: np.asarray(leaf) for path, leaf in pytorch_layout.flatten(variables).items()}
+    adjacency = dataset.adjacency(language.concepts, config.concepts)
+    used = pytorch_layout.to_state_dicts(arrays, adjacency)
+    states = [state | extra for state, extra in zip(used, pytorch_layout.unused(used), strict=True)]
+    content = {
+        "epoch": progress.epochs_done,
+        "model": states,
+        "best_rsum": float(progress.best_rsum),
+        "opt": OpenDict(options(config, language, arrays)),
+        "Eiters": progress.best_step,
+    }
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        if arguments.files:
+            arguments.files.mkdir(parents=True, exist_ok=True)
+            write_files(arguments.files, language)
+        write_torch_file(partial, content)
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    total = sum(tensor.size for state in used for tensor in state.values())
+    print(f"{out}: {config.model.name}, {total:,} numbers used, in {len(states)} state dicts")
+    if arguments.files:
+        print(f"vocabulary, concepts and concept vectors in {arguments.files}")
+
+
+def options(config: Config, language: Language, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns `opt`: by what the PyTorch program builds its model and reads its data."""
+    name = "coco" if config.eval.test_split == "testall" else "f30k"
+    annotations = f"data/{name}_annotations/Concept_annotations_{name}/"
+    feature_dim, dim = arrays["params/region_projection/kernel"].shape
+    values = {ours: config_lib.lookup(config, key) for ours, key in KEYS_OF_OPTIONS.items()}
+    return values | {
+        "data_name": f"{name}_precomp",
+        "data_path": "./Bottom_up_atten_feature/data",
+        "vocab_path": "./vocab/",
+        "orig_img_path": "./data/",
+        "orig_data_name": name,
+        "attribute_path": annotations,
+        "concept_name": f"{annotations}category_concepts.json",
+        "inp_name": f"{annotations}{name}_concepts_glove_word2vec.pkl",
+        "adj_file": f"{annotations}{name}_adj_concepts.pkl",
+        "resume": "",
+        "workers": 4,
+        "img_dim": feature_dim,
+        "embed_size": dim,
+        "word_dim": config.model.word_dim,
+        "vocab_size": len(language.vocabulary),
+        "num_attribute": len(language.concepts.words),
+        "input_channel": language.concept_vectors.shape[1],
+        "num_layers": 1,
+        "bi_gru": True,
+        "wemb_type": "random_init",
+        "precomp_enc_type": "basic",
+        "no_imgnorm": False,
+        "no_txtnorm": False,
+        "use_abs": False,
+        "use_BatchNorm": True,
+        "activation_type": "tanh",
+        "norm_func_type": "sigmoid",
+        "feature_fuse_type": "weight_sum" if config.model.fusion == "fixed_sum" else config.model.fusion,
+        "measure": "cosine",
+        "max_violation": True,
+        "batch_size": config.batch_size,
+        "learning_rate_MLGCN": config.optimizer.learning_rate * config.optimizer.gcn_rate_factor,
+    }
+
+
+def write_files(directory: pathlib.Path, language: Language) -> None:
+    """Writes what a checkpoint does not hold and `import_pytorch` asks for."""
+    language.vocabulary.save(directory / "vocab.json")
+    words = {word: i for i, word in enumerate(language.concepts.words)}
+    (directory / "category_concepts.json").write_text(json.dumps(words) + "\n", encoding="utf-8")
+    np.save(directory / "concept_vectors.npy", language.concept_vectors, allow_pickle=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,448 @@
+r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE: all our commands take it.
+
+    python -m mhcvse_jax.import_pytorch model_best.pth.tar --vocab f30k_precomp_vocab.json \
+        --concepts category_concepts.json --concept_embeddings f30k_concepts_glove_word2vec.pkl --out runs/cvse_pytorch
+    python -m mhcvse_jax.evaluate --workdir runs/cvse_pytorch --data_dir data/f30k_precomp
+
+The workdir's configuration evaluates as that program does: captions read as the literal of their bytes, the first
+5,000 captions of dev and test, 0.95 of the fused and 0.05 of the consensus similarity, alpha 0.85 (Flickr30k) or
+0.9 (COCO).
+
+The checkpoint is a dict {epoch, model, best_rsum, opt, Eiters}; `model` is a list of eight state dicts: image encoder,
+text encoder, attention pooling (visual, textual), consensus (visual, textual), concept GCN, fusion. A PyTorch
+MH-CVSE has two more, [8] for regions and [9] for words, each the tensors of one nn.MultiheadAttention: in_proj_weight,
+in_proj_bias, out_proj.weight, out_proj.bias, all under one prefix or none. An empty [2] and [3] are a mean in the
+place of attention pooling; an empty [7] is the fixed sum, and joint_emb_v, joint_emb_t in it (a Linear each) are
+concat, adap_sum or weight_sum by their shapes. Nothing in the file is run, and PyTorch is not needed.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mhcvse_jax import command_line, experiment, models, pytorch_layout
+from mhcvse_jax import config as config_lib
+from mhcvse_jax.config import Config
+from mhcvse_jax.data import dataset, word_vectors
+from mhcvse_jax.data.concepts import given_concepts, read_cvse_words
+from mhcvse_jax.data.dataset import Language
+from mhcvse_jax.data.text import Vocabulary
+from mhcvse_jax.data.torch_file import read_torch_file
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.pytorch_layout import (
+    FUSION,
+    GCN,
+    IMAGE,
+    IMAGE_CONSENSUS,
+    IMAGE_POOLING,
+    MODULES,
+    SELF_ATTENTIONS,
+    TEXT,
+    TEXT_POOLING,
+    StateDicts,
+)
+from mhcvse_jax.training.checkpoint import Checkpoints, Progress
+from mhcvse_jax.training.step import TrainState
+
+ALPHA = {"f30k": 0.85, "coco": 0.9}
+"""The instance embedding's share of the fixed sum at evaluation; not in the checkpoint, it follows from the data."""
+
+KEYS_OF_OPTIONS = {
+    "Concept_label_ratio": "model.label_share",
+    "dropout_rate": "model.dropout_rate",
+    "margin": "loss.margin",
+    "learning_rate": "optimizer.learning_rate",
+    "lr_update": "optimizer.step_epochs",
+    "grad_clip": "optimizer.clip_norm",
+    "num_epochs": "num_epochs",
+    "num_heads": "model.num_heads",
+    "attention_input": "model.attention_input",
+    "attention_residual": "model.attention_residual",
+    "bytes_literal": "text.bytes_literal",
+    "remove_stop_words": "text.remove_stop_words",
+}
+"""What `opt` says, where it does, and our key for it. The last five are of our own export."""
+
+SUPPORTED = {
+    "no_imgnorm": (False,),
+    "no_txtnorm": (False,),
+    "use_abs": (False,),
+    "activation_type": ("tanh",),
+    "measure": ("cosine",),
+    "feature_fuse_type": ("weight_sum", "concat", "adap_sum"),
+}
+"""Values of `opt` that change what is computed and leave no trace in the tensors."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mhcvse_jax.import_pytorch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    path = pathlib.Path
+    parser.add_argument("checkpoint", type=path, help="model_best.pth.tar, as torch.save wrote it")
+    parser.add_argument("--vocab", required=True, type=path, metavar="FILE", help="SCAN's JSON, or its pickle (.pkl)")
+    parser.add_argument("--concepts", required=True, type=path, metavar="FILE", help="category_concepts.json")
+    parser.add_argument(
+        "--concept_embeddings", required=True, type=path, metavar="FILE", help="[concepts, 300] as .npy or .pkl"
+    )
+    parser.add_argument("--out", required=True, type=path, metavar="DIR", help="the workdir; must not exist yet")
+    parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, kept in the workdir's configuration")
+    parser.add_argument("--data_name", choices=sorted(ALPHA), help="the data set, where opt.data_name is not to decide")
+    parser.add_argument(
+        "--num_heads", type=int, metavar="N", help="of an MH-CVSE; default: opt.num_heads, or 8 where it has none"
+    )
+    parser.add_argument(
+        "--attention_input",
+        choices=("unit", "scaled"),
+        help="what an MH-CVSE's self-attention is given: the unit vectors (default), or these times sqrt(D)",
+    )
+    parser.add_argument(
+        "--attention_residual", action="store_true", default=None, help="it adds its input to what was attended"
+    )
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: import_checkpoint(arguments))
+
+
+def import_checkpoint(arguments: argparse.Namespace) -> None:
+    """Writes the workdir, whole or not at all, and says what became of each tensor."""
+    out = arguments.out
+    if out.exists():
+        raise InputError(f"--out {out} exists; expected a new directory")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: {out.parent} is no directory; expected one that exists")
+    if arguments.data_dir and not arguments.data_dir.is_dir():
+        raise InputError(f"--data_dir {arguments.data_dir}: no such directory")
+    checkpoint = read_checkpoint(arguments.checkpoint)
+    sizes = read_sizes(checkpoint)
+    config = configuration(checkpoint, sizes, arguments)
+    language = read_language(checkpoint, sizes, config, arguments)
+    arrays, not_used = convert(checkpoint, sizes, config, language)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        write_workdir(partial, config, language, arrays, checkpoint)
+        partial.rename(out)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    total = sum(array.size for path, array in arrays.items() if path.startswith("params/"))
+    print(f"{checkpoint.path}: {config.model.name}, D {sizes.embedding_dim}, {total:,} parameters imported")
+    for module, names in enumerate(not_used):
+        if names:
+            print(f"not used  model[{module}] ({MODULES[module]}): {', '.join(names)}")
+    print(
+        f"evaluate  python -m mhcvse_jax.evaluate --workdir {out}" + ("" if arguments.data_dir else " --data_dir DIR")
+    )
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint as it was read."""
+
+    path: pathlib.Path
+    states: StateDicts
+    options: dict[str, Any]  # the attributes of `opt`
+    progress: Progress
+
+    def tensor(self, module: int, name: str, num_axes: int) -> np.ndarray:
+        """Returns a tensor that has to be there; raises InputError where it is not, or has other axes."""
+        state = self.states[module]
+        if name not in state:
+            raise InputError(f"{self.where(module, name)} is missing; found {', '.join(state) or 'nothing'}")
+        if state[name].ndim != num_axes:
+            raise InputError(f"{self.where(module, name)} is {state[name].shape}; expected {num_axes} axes")
+        return state[name]
+
+    def where(self, module: int, name: str) -> str:
+        """Returns the words that name a tensor in a message."""
+        return f"{self.path}: model[{module}] ({MODULES[module]}) {name}"
+
+
+def read_checkpoint(path: pathlib.Path) -> Checkpoint:
+    """Returns what the file holds, `module.` and the prefixes of self-attentions taken off.
+
+    Raises:
+      InputError: it cannot be read, or is not a checkpoint of CVSE's program.
+    """
+    held = read_torch_file(path)
+    if not isinstance(held, dict) or "model" not in held:
+        found = f"keys {', '.join(map(str, held))}"[:200] if isinstance(held, dict) else f"a {type(held).__name__}"
+        raise InputError(f"{path}: holds {found}; expected a checkpoint with model, opt, epoch, best_rsum, Eiters")
+    states = held["model"]
+    num_modules = len(states) if isinstance(states, list | tuple) else type(states).__name__
+    if num_modules not in (FUSION + 1, len(MODULES)):
+        raise InputError(f"{path}: model holds {num_modules}; expected a list of 8 state dicts, of an MH-CVSE 10")
+    for module, state in enumerate(states):
+        if not isinstance(state, dict) or not all(isinstance(tensor, np.ndarray) for tensor in state.values()):
+            raise InputError(f"{path}: model[{module}] is no state dict; expected tensors by name")
+    states = [_without_prefix(state, "module.") for state in states]
+    for module in SELF_ATTENTIONS[: len(states) - len(MODULES) + len(SELF_ATTENTIONS)]:
+        name = next((name for name in states[module] if name.endswith("in_proj_weight")), "in_proj_weight")
+        states[module] = _without_prefix(states[module], name.removesuffix("in_proj_weight"))
+    options = held.get("opt")
+    options = options if isinstance(options, dict) else {}
+    try:
+        progress = Progress(
+            best_rsum=float(held.get("best_rsum", 0.0)),
+            best_step=max(int(held.get("Eiters", 0)), 0),
+            epochs_done=max(int(held.get("epoch", 0)), 0),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: epoch, best_rsum and Eiters are to be numbers ({error})") from error
+    return Checkpoint(path, states, options, progress)
+
+
+def _without_prefix(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    if not all(name.startswith(prefix) for name in state):
+        return state
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+class Sizes(NamedTuple):
+    """What the shapes of the tensors tell of the model."""
+
+    feature_dim: int
+    num_regions: int | None  # None where any number will do
+    embedding_dim: int
+    vocabulary_size: int
+    word_dim: int
+    num_concepts: int
+    concept_dim: int
+    pooling: str
+    fusion: str
+    has_attention: bool
+
+
+def read_sizes(checkpoint: Checkpoint) -> Sizes:
+    """Returns the sizes, every one read off one tensor; `convert` holds all others against them.
+
+    Raises:
+      InputError: a tensor that decides one is missing, or belongs to a model that is not supported.
+    """
+    states = checkpoint.states
+    for name in ("fc.weight_g", "fc.weight_v"):
+        if name in states[IMAGE]:
+            raise InputError(
+                f"{checkpoint.where(IMAGE, name)}: weight_norm is not supported; expected precomp_enc_type basic"
+            )
+    embedding_dim, feature_dim = checkpoint.tensor(IMAGE, "fc.weight", 2).shape
+    vocabulary_size, word_dim = checkpoint.tensor(TEXT, "embed.weight", 2).shape
+    _check_gru(checkpoint)
+    num_regions = None
+    pooling = "attention" if states[IMAGE_POOLING] or states[TEXT_POOLING] else "mean"
+    if pooling == "attention":
+        num_regions = len(checkpoint.tensor(IMAGE_POOLING, "embedding_1.1.running_mean", 1))
+    checkpoint.tensor(IMAGE_CONSENSUS, "embedding_1.1.running_mean", 1)
+    fusion = "fixed_sum"
+    if states[FUSION]:
+        shape = checkpoint.tensor(FUSION, "joint_emb_v.weight", 2).shape
+        fusions = {
+            (embedding_dim, 2 * embedding_dim): "concat",
+            (1, embedding_dim): "adap_sum",
+            (2 * embedding_dim, 2 * embedding_dim): "weight_sum",
+        }
+        if shape not in fusions:
+            expected = " or ".join(f"{shape} ({name})" for shape, name in fusions.items())
+            raise InputError(f"{checkpoint.where(FUSION, 'joint_emb_v.weight')} is {shape}; expected {expected}")
+        fusion = fusions[shape]
+    return Sizes(
+        feature_dim=feature_dim,
+        num_regions=num_regions,
+        embedding_dim=embedding_dim,
+        vocabulary_size=vocabulary_size,
+        word_dim=word_dim,
+        num_concepts=len(checkpoint.tensor(GCN, "adj_all", 2)),
+        concept_dim=len(checkpoint.tensor(GCN, "gc1.weight", 2)),
+        pooling=pooling,
+        fusion=fusion,
+        has_attention=len(states) > FUSION + 1,
+    )
+
+
+def _check_gru(checkpoint: Checkpoint) -> None:
+    """Raises InputError for another recurrent network than a bidirectional GRU of one layer."""
+    gates, state_dim = checkpoint.tensor(TEXT, "rnn.weight_hh_l0", 2).shape
+    found = None
+    if gates != 3 * state_dim:
+        found = {4 * state_dim: "an LSTM", state_dim: "a plain RNN"}.get(
+            gates, f"of {gates} rows and {state_dim} units"
+        )
+    elif "rnn.weight_ih_l0_reverse" not in checkpoint.states[TEXT]:
+        found = "of one direction"
+    elif any(re.fullmatch(r"rnn\.weight_ih_l[1-9]\d*", name) for name in checkpoint.states[TEXT]):
+        found = "of several layers"
+    if found:
+        raise InputError(f"{checkpoint.where(TEXT, 'rnn')} is {found}, not supported; expected a Bi-GRU of one layer")
+
+
+def configuration(checkpoint: Checkpoint, sizes: Sizes, arguments: argparse.Namespace) -> Config:
+    """Returns the configuration under which our model is that one, and our evaluation that program's.
+
+    Raises:
+      InputError: `opt` asks for what is not supported, or the data set is not known.
+    """
+    path, options = checkpoint.path, checkpoint.options
+    for name, values in SUPPORTED.items():
+        if name in options and options[name] not in values:
+            expected = ", ".join(map(repr, values))
+            raise InputError(f"{path}: opt.{name} is {options[name]!r}, not supported; expected {expected}")
+    data_name = arguments.data_name or next((n for n in ALPHA if n in str(options.get("data_name"))), None)
+    if data_name is None:
+        raise InputError(f"{path}: opt.data_name is {options.get('data_name')!r}; say --data_name f30k or coco")
+    config = config_lib.cvse()
+    config.matmul_precision = "highest"  # PyTorch's products are float32
+    config.data.dir = str(arguments.data_dir or "")
+    config.text.bytes_literal = True
+    config.concepts.num = sizes.num_concepts
+    config.concepts.vector_dim = sizes.concept_dim
+    model = config.model
+    model.embedding_dim, model.word_dim = sizes.embedding_dim, sizes.word_dim
+    model.pooling, model.fusion = sizes.pooling, sizes.fusion
+    model.fixed_instance_weight = ALPHA[data_name]
+    config.eval.max_captions = 5000
+    if data_name == "coco":
+        config.eval.test_split, config.eval.folds = "testall", (5, 1)
+    if sizes.has_attention:
+        model.name, model.num_heads, model.attention_input = "mhcvse", 8, "unit"
+    said = {name: options[name] for name in KEYS_OF_OPTIONS if options.get(name) is not None}
+    for name in ("num_heads", "attention_input", "attention_residual"):
+        if not sizes.has_attention:
+            said.pop(name, None)
+        elif getattr(arguments, name) is not None:
+            said[name] = getattr(arguments, name)
+    for name, value in said.items():
+        _set(config, KEYS_OF_OPTIONS[name], value, f"{path}: opt.{name}")
+    try:
+        config_lib.check(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return config.lock()
+
+
+def _set(config: Config, key: str, value: Any, where: str) -> None:
+    section, name = key.rpartition(".")[::2]
+    target = config_lib.lookup(config, section) if section else config
+    kind = type(target[name])
+    try:
+        if isinstance(value, bool) != (kind is bool):
+            raise TypeError(f"expected {kind.__name__}")
+        target[name] = kind(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} is {value!r}, which cannot be config.{key} ({error})") from error
+
+
+def read_language(checkpoint: Checkpoint, sizes: Sizes, config: Config, arguments: argparse.Namespace) -> Language:
+    """Returns vocabulary, concepts and their graph, and concept vectors, whose numbers are those of the checkpoint.
+
+    Raises:
+      InputError: a file cannot be read, or has another number than the checkpoint.
+    """
+    vocabulary = Vocabulary.load(arguments.vocab)
+    if len(vocabulary) != sizes.vocabulary_size:
+        raise InputError(
+            f"{arguments.vocab} has {len(vocabulary)} words; expected {sizes.vocabulary_size}, the rows of "
+            f"{checkpoint.where(TEXT, 'embed.weight')}"
+        )
+    words = read_cvse_words(arguments.concepts)
+    adjacency = checkpoint.tensor(GCN, "adj_all", 2).astype(np.float32)
+    if len(words) != sizes.num_concepts:
+        raise InputError(
+            f"{arguments.concepts} has {len(words)} concepts; expected {sizes.num_concepts}, the rows of "
+            f"{checkpoint.where(GCN, 'adj_all')}"
+        )
+    vectors = word_vectors.read_concept_vectors(arguments.concept_embeddings, words, sizes.concept_dim)
+    if not vectors.found.all():
+        missing = words[int(np.argmin(vectors.found))]
+        raise InputError(f"{arguments.concept_embeddings}: has no vector for {missing!r}; expected one a concept")
+    try:
+        concepts = given_concepts(words, adjacency)
+    except InputError as error:
+        raise InputError(f"{checkpoint.where(GCN, 'adj_all')}: {error}") from error
+    text = config.text
+    return Language(vocabulary, concepts, vectors.vectors, text.remove_stop_words, text.bytes_literal)
+
+
+def convert(
+    checkpoint: Checkpoint, sizes: Sizes, config: Config, language: Language
+) -> tuple[dict[str, np.ndarray], list[list[str]]]:
+    """Returns our arrays by path, and the names of the tensors that were not used, module by module.
+
+    Raises:
+      InputError: a tensor is missing, unknown, of another shape, or not finite.
+    """
+    model = models.build(config.model, vocabulary_size=sizes.vocabulary_size, dtype="float32")
+    edges = dataset.graph_edges(language.concepts, config.concepts)
+    graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
+    shapes = experiment.model_shapes(model, graph, (sizes.num_regions or 1, sizes.feature_dim))
+    like = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in pytorch_layout.flatten(shapes).items()}
+    expected = pytorch_layout.to_state_dicts(like, np.broadcast_to(np.float32(0), (sizes.num_concepts,) * 2))
+    beside = pytorch_layout.unused(expected)
+    not_used: list[list[str]] = []
+    for module, state in enumerate(checkpoint.states):
+        used = expected[module]
+        for name in used:
+            _check_values(checkpoint, module, name, checkpoint.tensor(module, name, used[name].ndim))
+        for name, tensor in state.items():
+            known = used.get(name, beside[module].get(name))
+            where = checkpoint.where(module, name)
+            if known is None:
+                raise InputError(f"{where} {tensor.shape} is not known; expected {', '.join(used) or 'nothing'}")
+            if tensor.shape != known.shape:
+                raise InputError(f"{where} is {tensor.shape}; expected {known.shape}")
+            original = pytorch_layout.copied(module, name)
+            if original in state and not np.array_equal(tensor, state[original]):
+                raise InputError(f"{where} differs from {original}; expected the same tensor")
+        not_used.append([name for name in state if name not in used])
+    states = [{name: tensor.astype(np.float32) for name, tensor in state.items()} for state in checkpoint.states]
+    return pytorch_layout.to_arrays(states, like), not_used
+
+
+def _check_values(checkpoint: Checkpoint, module: int, name: str, tensor: np.ndarray) -> None:
+    if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
+        found = tensor.dtype if tensor.dtype.kind != "f" else "not finite"
+        raise InputError(f"{checkpoint.where(module, name)} is {found}; expected finite floating-point numbers")
+
+
+def write_workdir(
+    directory: pathlib.Path,
+    config: Config,
+    language: Language,
+    arrays: dict[str, np.ndarray],
+    checkpoint: Checkpoint,
+) -> None:
+    """Writes all that a run would have left, its best and latest epoch this one."""
+    language.save(directory)
+    config_lib.save(config, directory / "config.json")
+    variables = jax.tree.map(jnp.asarray, pytorch_layout.unflatten(arrays))
+    _, optimizer = experiment.schedule_and_optimizer(config, steps_per_epoch=1)
+    progress = checkpoint.progress
+    state = TrainState(
+        step=jnp.asarray(progress.best_step, jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        key=jax.random.key(config.seed),
+    )
+    checkpoints = Checkpoints(directory / "checkpoints")
+    try:
+        checkpoints.save(state, progress, progress.best_rsum)
+    finally:
+        checkpoints.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

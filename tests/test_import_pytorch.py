@@ -1,0 +1,532 @@
+"""Import and export of PyTorch checkpoints, against the stand-in of `torch_cvse`: its golden files, and live."""
+
+import io
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import zipfile
+
+import cvse_data
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import evaluate, export_pytorch, import_pytorch, pytorch_layout
+from mhcvse_jax.data.dataset import Language
+from mhcvse_jax.data.torch_file import OpenDict, read_torch_file, write_torch_file
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.loss_weighting import loss_weights
+from mhcvse_jax.losses import LossTerms, loss_terms
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+IMAGES = {"train": 40, "dev": 3, "test": 19}  # those of the golden files
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def precision():
+    """An imported workdir sets the precision of products for the whole process."""
+    yield
+    jax.config.update("jax_default_matmul_precision", None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return cvse_data.write(tmp_path_factory.mktemp("data"), **IMAGES)
+
+
+def run(module, capsys, *arguments):
+    """Runs a command in this process; returns its exit code, what it printed, and its errors."""
+    code = module.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def imported(capsys, checkpoint, data, out, *more):
+    code, printed, errors = run(import_pytorch, capsys, checkpoint, *data.arguments, "--out", out, *more)
+    assert code == 0, errors
+    return printed
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "cvse.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def golden_states():
+    return read_torch_file(GOLDEN / "cvse.pth.tar")
+
+
+@pytest.fixture
+def workdir(capsys, data, tmp_path):
+    imported(capsys, GOLDEN / "cvse.pth.tar", data, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def load(workdir):
+    config = config_lib.load(workdir / "config.json")
+    return Experiment.assemble(config, workdir, Language.load(workdir, config.text), jax.devices()[:1])
+
+
+def assert_reproduces(workdir, directory, expected, capsys, split="test"):
+    """Holds embeddings and recalls of a workdir against those of PyTorch; returns its experiment and the split."""
+    experiment = load(workdir)
+    loaded = experiment.load_split(directory, split, (1,))
+    encoded = experiment.encode_with_best(loaded)
+    for side in ("image", "text"):
+        for name, values in getattr(encoded, side)._asdict().items():
+            rows = expected[f"{side}/{name}"]
+            rows = rows[:: len(rows) // loaded.num_images] if side == "image" else rows
+            np.testing.assert_allclose(values, rows, rtol=0, atol=1e-5, err_msg=f"{side}/{name}")
+    output = workdir / "again.json"
+    code, _, errors = run(
+        evaluate, capsys, "--workdir", workdir, "--data_dir", directory, "--split", split, "--output", output
+    )
+    assert code == 0, errors
+    fused = json.loads(output.read_text())["results"][0]
+    found = [fused[way][name] for way in ("i2t", "t2i") for name in ("r1", "r5", "r10")]
+    assert found == np.round(expected["recalls"], 4).tolist()
+    return experiment, loaded
+
+
+def assert_same_losses_and_gradients(experiment, split, expected):
+    order = expected["order"]
+    variables, _ = experiment.restore_best()
+    images = split.image_of_caption[order]
+    inputs = split.regions[split.rows[images]], split.tokens[order], split.lengths[order], split.caption_labels[order]
+    weights = LossTerms(*(experiment.config.loss[f"{name}_weight"] for name in LossTerms._fields))
+
+    def objective(params):
+        model, graph = experiment.model, experiment.graph
+        image, text = model.apply(variables | {"params": params}, *inputs, graph, train=False)
+        margin = experiment.config.loss.margin
+        masked = experiment.config.loss.mask_same_image
+        losses = loss_terms(image, text, images, margin=margin, mask_same_image=masked, hardest=True, reduction="sum")
+        lambdas = loss_weights(losses, weights, experiment.config.loss.weighting)
+        return sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, lambdas))), losses
+
+    compiled = jax.jit(jax.grad(objective, has_aux=True), compiler_options=FAST_COMPILE)
+    gradients, losses = compiled(variables["params"])
+    np.testing.assert_allclose(losses, expected["losses"], rtol=1e-4)
+    arrays = {path: np.asarray(leaf) for path, leaf in pytorch_layout.flatten({"params": gradients}).items()}
+    num_concepts = len(experiment.language.concepts.words)
+    compared = 0
+    for module, state in enumerate(pytorch_layout.to_state_dicts(arrays, np.zeros((num_concepts,) * 2))):
+        for name, gradient in state.items():
+            if name == "adj_all":
+                continue
+            torch_gradient = expected[f"gradient/{module}/{name}"]
+            if "bias_hh" in name:  # of r and z ours have one bias where PyTorch has two
+                third = len(gradient) // 3
+                gradient, torch_gradient = gradient[2 * third :], torch_gradient[2 * third :]
+            norm, difference = np.linalg.norm(torch_gradient), np.linalg.norm(gradient - torch_gradient)
+            assert difference < 1e-3 * norm + 1e-5, (module, name, difference, norm)
+            compared += norm > 1e-3
+    assert compared > 30
+
+
+def test_an_imported_checkpoint_reproduces_the_original(workdir, data, golden, capsys):
+    assert golden["recalls"].max() > 50  # it was trained
+    experiment, split = assert_reproduces(workdir, data.directory, golden, capsys)
+    assert_same_losses_and_gradients(experiment, split, golden)
+
+
+def test_every_tensor_is_accounted_for(data, golden_states, tmp_path, capsys):
+    printed = imported(capsys, GOLDEN / "cvse.pth.tar", data, tmp_path / "run")
+    for module, state in enumerate(golden_states["model"]):
+        line = [line for line in printed.splitlines() if f"not used  model[{module}]" in line]
+        named = line[0].split(": ")[1].split(", ") if line else []
+        assert set(named) <= set(state)
+        used = set(state) - set(named)
+        copies = {f"fc{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")} if module in range(2, 6) else set()
+        assert copies <= set(named)
+        assert len(used) == [2, 9, 14, 6, 13, 13, 3, 0][module]
+    assert "adj_O_P, adj_O_M, joint_att_emb.weight" in printed
+
+
+def test_the_configuration_evaluates_as_the_original_does(workdir, data):
+    config = config_lib.load(workdir / "config.json")
+    assert (config.model.name, config.model.num_heads, config.model.pooling) == ("cvse", 0, "attention")
+    assert (config.text.bytes_literal, config.text.remove_stop_words) == (True, False)
+    assert (config.eval.max_captions, config.eval.consensus_weight) == (5000, 0.05)
+    assert (config.model.fixed_instance_weight, config.eval.test_split, config.eval.folds) == (0.85, "test", (1,))
+    assert (config.model.label_share, config.loss.margin, config.matmul_precision) == (0.35, 0.2, "highest")
+    assert config.data.dir == str(data.directory)
+    np.testing.assert_array_equal(Language.load(workdir, config.text).concepts.adjacency, data.adjacency)
+
+
+def test_the_data_set_decides_alpha_and_folds(data, golden_states, tmp_path, capsys):
+    options = golden_states["opt"] | {"data_name": "coco_precomp", "Concept_label_ratio": 0.4}
+    write_torch_file(tmp_path / "coco.pth.tar", golden_states | {"opt": OpenDict(options)})
+    for name, more in (("coco", ()), ("said", ("--data_name", "f30k"))):
+        imported(capsys, tmp_path / "coco.pth.tar", data, tmp_path / name, *more)
+    coco, said = (config_lib.load(tmp_path / name / "config.json") for name in ("coco", "said"))
+    assert (coco.model.fixed_instance_weight, coco.eval.test_split, coco.eval.folds) == (0.9, "testall", (5, 1))
+    assert (said.model.fixed_instance_weight, said.eval.test_split, said.eval.folds) == (0.85, "test", (1,))
+    assert coco.model.label_share == said.model.label_share == 0.4
+
+
+def test_what_is_exported_and_imported_is_the_same(workdir, data, tmp_path, capsys):
+    code, _, errors = run(
+        export_pytorch, capsys, workdir, "--out", tmp_path / "back.pth.tar", "--files", tmp_path / "files"
+    )
+    assert code == 0, errors
+    files = tmp_path / "files"
+    arguments = (
+        *("--vocab", files / "vocab.json", "--concepts", files / "category_concepts.json"),
+        *("--concept_embeddings", files / "concept_vectors.npy", "--data_dir", data.directory),
+    )
+    again = tmp_path / "again"
+    code, _, errors = run(import_pytorch, capsys, tmp_path / "back.pth.tar", *arguments, "--out", again)
+    assert code == 0, errors
+    (first, progress), (second, progress_again) = (load(path).restore_best() for path in (workdir, again))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert progress == progress_again
+    assert progress.best_step == 41
+    for name in ("config.json", "vocabulary.json"):
+        assert (workdir / name).read_text() == (again / name).read_text()
+    assert (workdir / "concepts.npz").read_bytes() == (again / "concepts.npz").read_bytes()
+    assert (workdir / "concept_vectors.npy").read_bytes() == (again / "concept_vectors.npy").read_bytes()
+    original, exported = (read_torch_file(path) for path in (GOLDEN / "cvse.pth.tar", tmp_path / "back.pth.tar"))
+    for module, (before, after) in enumerate(zip(original["model"], exported["model"], strict=True)):
+        assert before.keys() == after.keys(), module
+        assert {name: tensor.shape for name, tensor in before.items()} == {n: t.shape for n, t in after.items()}
+
+
+def test_a_vocabulary_may_be_a_pickle_and_vectors_too(data, tmp_path, capsys):
+    content = json.loads((data.directory / "vocab.json").read_text())
+    for protocol in (0, 2, 4):
+        (tmp_path / f"vocab{protocol}.pkl").write_bytes(vocabulary_pickle(content, protocol))
+        (tmp_path / "vectors.pkl").write_bytes(pickle.dumps(data.vectors, protocol))
+        out = tmp_path / f"run{protocol}"
+        more = ("--vocab", tmp_path / f"vocab{protocol}.pkl", "--concept_embeddings", tmp_path / "vectors.pkl")
+        imported(capsys, GOLDEN / "cvse.pth.tar", data, out, *more)
+        assert json.loads((out / "vocabulary.json").read_text())["word2idx"] == content["word2idx"]
+        np.testing.assert_array_equal(np.load(out / "concept_vectors.npy"), data.vectors)
+
+
+def vocabulary_pickle(content, protocol):
+    """What `pickle.dump` of the original's Vocabulary writes, a class of its module `vocab`."""
+    kind = type("Vocabulary", (), {"__module__": "vocab"})
+    vocabulary = kind()
+    vocabulary.__dict__.update(content)
+    with pytest.MonkeyPatch.context() as patch:
+        module = type(os)("vocab")
+        module.Vocabulary = kind
+        patch.setitem(__import__("sys").modules, "vocab", module)
+        return pickle.dumps(vocabulary, protocol)
+
+
+def test_a_prefix_of_data_parallel_is_taken_off(data, golden_states, tmp_path, capsys, workdir):
+    states = [{f"module.{name}": tensor for name, tensor in state.items()} for state in golden_states["model"]]
+    write_torch_file(
+        tmp_path / "parallel.pth.tar", golden_states | {"model": states, "opt": OpenDict(data_name="f30k")}
+    )
+    imported(capsys, tmp_path / "parallel.pth.tar", data, tmp_path / "parallel")
+    first, second = (load(path).restore_best()[0] for path in (workdir, tmp_path / "parallel"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+class Runs:
+    """A pickle of it makes a directory where it is run."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def zipped(content):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(content, 2))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+def test_code_in_a_checkpoint_is_named_and_not_run(layout, data, tmp_path, capsys):
+    content = {"model": [], "opt": Runs(tmp_path / "trace")}
+    legacy = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, content)
+    harmful = zipped(content) if layout == "zip" else b"".join(pickle.dumps(part, 2) for part in legacy)
+    (tmp_path / "harm.pth.tar").write_bytes(harmful)
+    assert_refused(
+        capsys, data, tmp_path, tmp_path / "harm.pth.tar", r"harm.pth.tar: holds posix.mkdir, which is not read"
+    )
+    assert not (tmp_path / "trace").exists()
+
+
+def assert_refused(capsys, data, tmp_path, checkpoint, message, *more):
+    out = tmp_path / "refused"
+    before = set(tmp_path.iterdir())
+    code, printed, errors = run(import_pytorch, capsys, checkpoint, *data.arguments, "--out", out, *more)
+    assert message in errors
+    assert (code, printed, errors.count("\n")) == (2, "", 1)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, 20_000, 40_000])
+def test_a_file_cut_short_is_refused(size, data, tmp_path, capsys):
+    whole = (GOLDEN / "cvse.pth.tar").read_bytes()
+    assert len(whole) > 40_000
+    (tmp_path / "cut.pth.tar").write_bytes(whole[:size])
+    assert_refused(capsys, data, tmp_path, tmp_path / "cut.pth.tar", "cut.pth.tar: not a whole file of torch.save")
+
+
+def test_bits_that_flipped_are_refused_or_show(data, tmp_path, capsys):
+    """An archive has a checksum of each tensor."""
+    damaged = bytearray((GOLDEN / "cvse.pth.tar").read_bytes())
+    with zipfile.ZipFile(GOLDEN / "cvse.pth.tar") as archive:
+        entry = next(entry for entry in archive.infolist() if entry.filename.endswith("data/3"))
+    damaged[entry.header_offset + 200] ^= 0x10
+    (tmp_path / "damaged.pth.tar").write_bytes(bytes(damaged))
+    assert_refused(capsys, data, tmp_path, tmp_path / "damaged.pth.tar", "Bad CRC-32")
+
+
+def change(states, module, **changes):
+    """Returns the state dicts with some tensors of one module replaced, or taken out where None."""
+    changed = [dict(state) for state in states]
+    for name, tensor in changes.items():
+        name = name.replace("__", ".")
+        changed[module].pop(name, None)
+        if tensor is not None:
+            changed[module][name] = tensor
+    return changed
+
+
+def floats(*shape):
+    return np.ones(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "message"),
+    [
+        (0, {"fc__weight": None, "fc__weight_g": floats(1), "fc__weight_v": floats(10, 11)}, "weight_norm is not sup"),
+        (0, {"fc__bias": floats(9)}, "model[0] (image encoder) fc.bias is (9,); expected (10,)"),
+        (0, {"fc__bias": None}, "model[0] (image encoder) fc.bias is missing; found fc.weight"),
+        (0, {"fc__bias": floats(10) * np.nan}, "fc.bias is not finite; expected finite"),
+        (0, {"fc__bias": np.ones(10, np.int64)}, "fc.bias is int64; expected finite"),
+        (1, {"rnn__weight_hh_l0": floats(40, 10)}, "rnn is an LSTM, not supported; expected a Bi-GRU"),
+        (1, {"rnn__weight_ih_l0_reverse": None}, "rnn is of one direction, not supported"),
+        (1, {"rnn__weight_ih_l1": floats(30, 20)}, "rnn is of several layers, not supported"),
+        (2, {"embedding_1__1__running_mean": floats(36)}, "embedding_1.1.weight is (5,); expected (36,)"),
+        (2, {"fc1__weight": floats(10, 10)}, "fc1.weight differs from embedding_1.0.weight"),
+        (4, {"novel__weight": floats(3)}, "model[4] (visual consensus) novel.weight (3,) is not known"),
+        (6, {"adj_all": floats(13, 12)}, "(concept GCN) adj_all: concepts: adjacency is float32 (13, 12)"),
+        (6, {"adj_all": -floats(13, 13)}, "row 0 of the adjacency sums to -13.0"),
+        (6, {"joint_att_emb__bias": floats(3)}, "joint_att_emb.bias is (3,); expected (10,)"),
+        (7, {"joint_emb_v__weight": floats(10, 10)}, "expected (10, 20) (concat) or (1, 10) (adap_sum)"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(module, changes, message, data, golden_states, tmp_path, capsys):
+    states = change(golden_states["model"], module, **changes)
+    content = {"model": states, "opt": OpenDict(data_name="f30k_precomp")}
+    write_torch_file(tmp_path / "changed.pth.tar", content)
+    assert_refused(capsys, data, tmp_path, tmp_path / "changed.pth.tar", message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list; expected a checkpoint with model, opt"),
+        ({"fc.weight": floats(2, 3)}, "holds keys fc.weight; expected a checkpoint with model, opt"),
+        ({"model": [{}]}, "model holds 1; expected a list of 8 state dicts"),
+        ({"model": [{}] * 7 + [3]}, "model[7] is no state dict"),
+        ({"model": None}, "model holds NoneType; expected a list of 8"),
+        ({"opt": OpenDict()}, "opt.data_name is None; say --data_name f30k or coco"),
+        ({"opt": OpenDict(data_name="f30k", no_imgnorm=True)}, "opt.no_imgnorm is True, not supported; expected False"),
+        ({"opt": OpenDict(data_name="f30k", feature_fuse_type="multiple")}, "opt.feature_fuse_type is 'multiple'"),
+        (
+            {"opt": OpenDict(data_name="f30k", margin="wide")},
+            "opt.margin is 'wide', which cannot be config.loss.margin",
+        ),
+        ({"opt": OpenDict(data_name="f30k", dropout_rate=1.5)}, "config.model.dropout_rate is 1.5; expected a share"),
+        ({"opt": OpenDict(data_name="f30k"), "epoch": "last"}, "epoch, best_rsum and Eiters are to be numbers"),
+    ],
+)
+def test_another_file_is_no_checkpoint(content, message, data, golden_states, tmp_path, capsys):
+    if isinstance(content, dict) and "opt" in content:
+        content = {"model": golden_states["model"]} | content
+    write_torch_file(tmp_path / "other.pth.tar", content)
+    assert_refused(capsys, data, tmp_path, tmp_path / "other.pth.tar", message)
+
+
+def test_files_of_other_counts_are_refused(data, tmp_path, capsys):
+    checkpoint = GOLDEN / "cvse.pth.tar"
+    vocabulary = json.loads((data.directory / "vocab.json").read_text())
+    vocabulary["word2idx"]["extra"] = len(vocabulary["word2idx"])
+    (tmp_path / "more.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "concepts.json").write_text(json.dumps({"dog": 0, "man": 1}))
+    np.save(tmp_path / "vectors.npy", data.vectors[:-1])
+    (tmp_path / "vocab.pkl").write_bytes(pickle.dumps({"word2idx": {}}))
+    num = len(data.words)
+    for option, name, message in (
+        ("--vocab", "more.json", f"more.json has {num + 1} words; expected {num}, the rows of {checkpoint}: model[1]"),
+        ("--vocab", "absent.json", "absent.json: no such file; expected a vocabulary"),
+        (
+            "--vocab",
+            "vocab.pkl",
+            "vocab.pkl: holds an object of type dict, expected only an object of class Vocabulary",
+        ),
+        ("--concepts", "concepts.json", "concepts.json has 2 concepts; expected 13, the rows of"),
+        ("--concept_embeddings", "vectors.npy", "holds float32 (12, 3), expected an array of numbers (13, 3)"),
+        ("--data_dir", "absent", "absent: no such directory"),
+    ):
+        assert_refused(capsys, data, tmp_path, checkpoint, message, option, tmp_path / name)
+    assert_refused(capsys, data, tmp_path, tmp_path / "none.pth.tar", "none.pth.tar: cannot be read (No such file")
+
+
+def test_nothing_that_exists_is_overwritten(workdir, data, tmp_path, capsys):
+    before = (workdir / "config.json").read_text()
+    arguments = (GOLDEN / "cvse.pth.tar", *data.arguments, "--out")
+    code, _, errors = run(import_pytorch, capsys, *arguments, workdir)
+    assert (code, errors) == (2, f"error: --out {workdir} exists; expected a new directory\n")
+    assert (workdir / "config.json").read_text() == before
+    code, _, errors = run(import_pytorch, capsys, *arguments, tmp_path / "no" / "run")
+    assert code == 2
+    assert f"{tmp_path}/no is no directory" in errors
+    code, _, errors = run(export_pytorch, capsys, workdir, "--out", workdir / "config.json")
+    assert code == 2
+    assert "config.json exists; expected a new file" in errors
+
+
+def test_what_the_pytorch_program_lacks_is_not_exported(workdir, tmp_path, capsys):
+    shutil.copytree(workdir, tmp_path / "changed")
+    config = config_lib.load(workdir / "config.json").unlock()
+    config.model.consensus_norm = "layer"
+    config_lib.save(config, tmp_path / "changed" / "config.json")
+    code, _, errors = run(export_pytorch, capsys, tmp_path / "changed", "--out", tmp_path / "new.pth.tar")
+    assert code == 2
+    assert "config.model.consensus_norm is 'layer', which the PyTorch program does not have" in errors
+    assert not (tmp_path / "new.pth.tar").exists()
+
+
+# What follows needs PyTorch.
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def trained(torch, tmp_path_factory):
+    """A stand-in after some training, on a dev split of more than 5,000 captions."""
+    import torch_cvse
+    from golden import make_golden
+
+    torch.manual_seed(1)
+    data = cvse_data.write(tmp_path_factory.mktemp("trained"), train=100, dev=1014, test=53)
+    model = make_golden.cvse_model(data)
+    reader = torch_cvse.Reader(data.directory, "train", cvse_data.CONCEPTS)
+    torch_cvse.fit(model, reader, steps=80, batch_size=32, rate=5e-3)
+    return model, data
+
+
+def test_a_fresh_checkpoint_reproduces_on_the_first_5000_captions(trained, tmp_path, capsys):
+    import torch_cvse
+
+    model, data = trained
+    torch_cvse.save(model, tmp_path / "model_best.pth.tar", vocab_path=pathlib.Path("vocab"))
+    imported(capsys, tmp_path / "model_best.pth.tar", data, tmp_path / "run")
+    expected = torch_cvse.results(model, data.directory, "dev", cvse_data.CONCEPTS)
+    assert len(expected["text/fused"]) == 5000
+    assert_reproduces(tmp_path / "run", data.directory, expected, capsys, "dev")
+
+
+def test_the_layout_before_pytorch_1_6_is_read_too(trained, tmp_path):
+    import torch_cvse
+
+    for is_zip in (True, False):
+        torch_cvse.save(trained[0], tmp_path / f"{is_zip}.pth.tar", zipped=is_zip)
+    assert not zipfile.is_zipfile(tmp_path / "False.pth.tar")
+    new, old = (read_torch_file(tmp_path / f"{is_zip}.pth.tar") for is_zip in (True, False))
+    assert new["opt"] == old["opt"]
+    for state, of_old, of_torch in zip(new["model"], old["model"], trained[0].state_dict(), strict=True):
+        assert list(state) == list(of_old) == list(of_torch)
+        for name, tensor in state.items():
+            np.testing.assert_array_equal(tensor, of_old[name])
+            np.testing.assert_array_equal(tensor, of_torch[name].numpy())
+    whole = (tmp_path / "False.pth.tar").read_bytes()
+    for size in (30, 400, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.pth.tar").write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"not a whole file of torch\.save"):
+            read_torch_file(tmp_path / "cut.pth.tar")
+
+
+def test_pytorch_loads_what_is_exported(torch, trained, tmp_path, capsys):
+    import torch_cvse
+    from golden import make_golden
+
+    model, data = trained
+    torch_cvse.save(model, tmp_path / "model_best.pth.tar")
+    imported(capsys, tmp_path / "model_best.pth.tar", data, tmp_path / "run")
+    code, _, errors = run(export_pytorch, capsys, tmp_path / "run", "--out", tmp_path / "back.pth.tar")
+    assert code == 0, errors
+    loaded = torch.load(tmp_path / "back.pth.tar", weights_only=True)
+    assert (loaded["epoch"], loaded["best_rsum"], loaded["Eiters"]) == (3, 123.4, 41)
+    assert loaded["opt"].data_name == "f30k_precomp"
+    assert loaded["opt"].embed_size == loaded["opt"]["embed_size"] == 26
+    again = make_golden.cvse_model(data)
+    again.load_state_dict(loaded["model"])
+    expected, found = (
+        torch_cvse.encode(side, torch_cvse.Reader(data.directory, "test", cvse_data.CONCEPTS))
+        for side in (model, again)
+    )
+    for of_expected, of_found in zip(expected, found, strict=True):
+        for a, b in zip(of_expected, of_found, strict=True):
+            np.testing.assert_allclose(b, a, rtol=0, atol=1e-6)
+
+
+def test_a_pytorch_mhcvse_is_imported_and_exported(torch, trained, tmp_path, capsys):
+    import torch_cvse
+
+    _, data = trained
+    torch.manual_seed(2)
+    sizes = {"features": cvse_data.FEATURES, "regions": cvse_data.REGIONS, "vocabulary_size": len(data.words)}
+    model = torch_cvse.TorchMHCVSE(
+        word_dim=6, dim=26, alpha=None, num_heads=2, vectors=data.vectors, adjacency=data.adjacency, **sizes
+    )
+    torch_cvse.fit(
+        model, torch_cvse.Reader(data.directory, "train", cvse_data.CONCEPTS), steps=10, batch_size=32, rate=5e-3
+    )
+    states = model.state_dict()
+    states[9] = {f"attention.{name}": tensor for name, tensor in states[9].items()}  # under any prefix
+    options = OpenDict(data_name="f30k_precomp")
+    torch.save(
+        {"epoch": 1, "model": states, "best_rsum": 1.0, "opt": dict(options), "Eiters": 9}, tmp_path / "mh.pth.tar"
+    )
+    imported(capsys, tmp_path / "mh.pth.tar", data, tmp_path / "run", "--num_heads", "2")
+    config = config_lib.load(tmp_path / "run" / "config.json")
+    assert (config.model.name, config.model.num_heads, config.model.fusion) == ("mhcvse", 2, "weight_sum")
+    expected = torch_cvse.results(model, data.directory, "test", cvse_data.CONCEPTS)
+    experiment, split = assert_reproduces(tmp_path / "run", data.directory, expected, capsys)
+    weights = {"loss.weighting": "fixed", "loss.mask_same_image": False}
+    assert {key: config_lib.lookup(experiment.config, key) for key in weights} == weights
+    assert_same_losses_and_gradients(experiment, split, expected)
+    code, _, errors = run(export_pytorch, capsys, tmp_path / "run", "--out", tmp_path / "back.pth.tar")
+    assert code == 0, errors
+    imported(capsys, tmp_path / "back.pth.tar", data, tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "run" / "config.json").read_text()
+    first, second = (load(tmp_path / name).restore_best()[0] for name in ("run", "again"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_committed_results_are_what_torch_computes(torch, data, golden):
+    import torch_cvse
+    from golden import make_golden
+
+    model = make_golden.cvse_model(data, dim=10)
+    checkpoint = torch.load(GOLDEN / "cvse.pth.tar", weights_only=False)
+    model.load_state_dict(checkpoint["model"])
+    found = torch_cvse.results(model, data.directory, "test", cvse_data.CONCEPTS)
+    assert found.keys() == golden.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(array, golden[name], rtol=1e-4, atol=1e-5, err_msg=name)
