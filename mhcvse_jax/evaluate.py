@@ -91,7 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     transductive = " (transductive)" if protocols.is_transductive(tested.protocol) else ""
     print(f"{tested.protocol} protocol{transductive}, {split.num_images:,} pictures, {split.num_captions:,} captions")
     print(protocols.table(tested.rows()))
-    pairs = twins.read(directory, split.name)
+    pairs = twins.read(directory, split)
     more = {} if pairs is None else {"twins": twins.measure(encoded, split, pairs)}
     if more:
         print(twins.describe(more["twins"]))

@@ -127,7 +127,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
     )
     encoded = experiment.encode_with_best(test_split)
     tested = experiment.test(encoded, test_split, config.eval.folds)
-    pairs = twins.read(directory, test_split.name)
+    pairs = twins.read(directory, test_split)
     more = {} if pairs is None else {"twins": twins.measure(encoded, test_split, pairs)}
     if config.log.matches:
         draw_matches(config, workdir, directory, encoded, test_split)

@@ -258,8 +258,53 @@ def test_features_that_are_not_finite_end_the_run(scan_directory, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("module", "word"), [("main", "--workdir"), ("evaluate", "--workdir"), ("compare", "SOURCE")])
-def test_help_helps(module, word):
+CVSE = (
+    *("model.name=cvse", "model.num_heads=0", "model.pooling=attention", "model.fusion=fixed_sum"),
+    *("loss.weighting=fixed", "loss.mask_same_image=False", "optimizer.schedule=step", "optimizer.step_epochs=1"),
+    *("optimizer.warmup_epochs=0", "eval.consensus_weight=0.05", "eval.max_captions=50", "text.bytes_literal=True"),
+)
+
+
+def test_cvse_trains_and_goes_to_pytorch_and_back(tmp_path):
+    workdir, back = tmp_path / "run", tmp_path / "back"
+    done = run("main", *tiny(workdir, *CVSE))
+    assert done.returncode == 0, done.stderr
+    assert "model     cvse, D 16, fixed_sum:" in done.stdout
+    train = [line for line in train_lines(workdir) if line["kind"] == "train"]
+    assert not any("attention_entropy_text" in line for line in train)
+    weights = {name: train[0][f"weight_{name}"] for name in ("fusion", "instance", "consensus", "kl")}
+    assert weights == {"fusion": 3, "instance": 5, "consensus": 1, "kl": 2}
+    assert train[-1]["learning_rate"] == pytest.approx(train[0]["learning_rate"] / 10)
+    content = json.loads((workdir / "results.json").read_text())
+    assert {(row["num_images"], row["num_captions"]) for row in content["results"]} == {(10, 50)}
+    assert "twins" not in content  # they are of the whole split
+
+    files = tmp_path / "files"
+    done = run("export_pytorch", workdir, "--out", tmp_path / "model_best.pth.tar", "--files", files)
+    assert done.returncode == 0, done.stderr
+    arguments = ("--vocab", files / "vocab.json", "--concepts", files / "category_concepts.json", "--out", back)
+    more = ("--concept_embeddings", files / "concept_vectors.npy", "--data_dir", workdir / "scenes")
+    done = run("import_pytorch", tmp_path / "model_best.pth.tar", *arguments, *more)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((back / "config.json").read_text())
+    config["eval"]["max_captions"] = 50
+    (back / "config.json").write_text(json.dumps(config))
+    done = run("evaluate", "--workdir", back, "--output", tmp_path / "again.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "again.json").read_text())["results"] == content["results"]
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        ("main", "--workdir"),
+        ("evaluate", "--workdir"),
+        ("compare", "SOURCE"),
+        ("import_pytorch", "in_proj_weight"),
+        ("export_pytorch", "--out"),
+    ],
+)
+def test_help_helps(module, option):
     done = run(module, "--help")
     assert done.returncode == 0
-    assert word in done.stdout
+    assert option in done.stdout

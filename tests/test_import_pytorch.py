@@ -6,6 +6,8 @@ import os
 import pathlib
 import pickle
 import shutil
+import struct
+import tarfile
 import zipfile
 
 import cvse_data
@@ -16,6 +18,7 @@ import pytest
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import evaluate, export_pytorch, import_pytorch, pytorch_layout
+from mhcvse_jax.data import torch_file
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.torch_file import OpenDict, read_torch_file, write_torch_file
 from mhcvse_jax.errors import InputError
@@ -232,6 +235,37 @@ def test_a_prefix_of_data_parallel_is_taken_off(data, golden_states, tmp_path, c
     imported(capsys, tmp_path / "parallel.pth.tar", data, tmp_path / "parallel")
     first, second = (load(path).restore_best()[0] for path in (workdir, tmp_path / "parallel"))
     jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_tensors_that_lay_on_a_gpu_are_read(golden_states, tmp_path):
+    write_torch_file(tmp_path / "cpu.pth.tar", golden_states["model"])
+    on_cpu, on_gpu = (struct.pack("<I", len(device)) + device for device in (b"cpu", b"cuda:0"))
+    with zipfile.ZipFile(tmp_path / "cpu.pth.tar") as before, zipfile.ZipFile(tmp_path / "gpu.pth.tar", "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(on_cpu, on_gpu))
+        assert on_gpu in after.read("archive/data.pkl")
+    for state, expected in zip(read_torch_file(tmp_path / "gpu.pth.tar"), golden_states["model"], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, state, expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"),
+    [((2, 3), (3, 1), 1), ((7,), (1,), 0), ((7,), (0,), 0), ((6,), (1,), -1), ((-1,), (1,), 0)],
+)
+def test_a_tensor_reaches_no_further_than_its_storage(size, stride, offset):
+    storage = torch_file._Storage(np.dtype("<f4"), 6)
+    storage.fill(np.arange(6, dtype="<f4").tobytes())
+    np.testing.assert_array_equal(torch_file._Tensor(storage, 1, (2, 2), (1, 2)).plain(), [[1, 3], [2, 4]])
+    with pytest.raises(ValueError, match="of a storage of 6 numbers"):
+        torch_file._Tensor(storage, offset, size, stride).plain()
+
+
+def test_the_tar_layout_is_named(data, tmp_path, capsys):
+    with tarfile.open(tmp_path / "old.pth.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("sys_info"))
+    assert_refused(capsys, data, tmp_path, tmp_path / "old.pth.tar", "the tar layout of PyTorch before 0.2")
+    (tmp_path / "text.pth.tar").write_text("no checkpoint")
+    assert_refused(capsys, data, tmp_path, tmp_path / "text.pth.tar", "not a whole file of torch.save")
 
 
 class Runs:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from mhcvse_jax.data.safe_pickle import load_arrays
+from mhcvse_jax.data.safe_pickle import load_arrays, load_object
 from mhcvse_jax.errors import InputError
 
 RNG = np.random.default_rng(5)
@@ -166,3 +166,35 @@ def test_random_damage_gives_arrays_or_an_input_error(tmp_path):
         except InputError:
             refused += 1
     assert refused > 50
+
+
+class Held:
+    """A class that the reader is not to look for."""
+
+    def __init__(self):
+        self.array, self.name = np.arange(3), "dog"
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_object_is_read_by_its_attributes(tmp_path, protocol):
+    path = tmp_path / "held.pkl"
+    content = pickle.dumps(Held(), protocol)
+    name = Held.__module__.encode()
+    if protocol < 4:  # by its length where a newer protocol names a module
+        content = content.replace(b"c" + name + b"\n", b"cno.such.module\n")
+        assert b"no.such.module" in content
+    path.write_bytes(content)
+    assert_same(load_object(path, "Held"), {"array": np.arange(3), "name": "dog"})
+    with pytest.raises(InputError, match=r"held\.pkl: holds .*\.Held, expected only an object of class Other"):
+        load_object(path, "Other")
+
+
+def test_one_object_is_all_that_may_stand_there(tmp_path):
+    path = tmp_path / "held.pkl"
+    path.write_bytes(pickle.dumps([Held()]))
+    with pytest.raises(InputError, match=r"holds an object of type list, expected only an object of class Held"):
+        load_object(path, "Held")
+    path.write_bytes(pickle.dumps(Runs(os.mkdir, str(tmp_path / "trace"))))
+    with pytest.raises(InputError, match=r"holds (posix|nt)\.mkdir"):
+        load_object(path, "Held")
+    assert not (tmp_path / "trace").exists()

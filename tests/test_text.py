@@ -60,6 +60,20 @@ def test_any_unicode_comes_back_from_ids_and_padding(captions, min_count, more):
     assert set(vocabulary.words) == frequent | set(SPECIAL_TOKENS)
 
 
+@pytest.mark.parametrize(
+    ("caption", "literal", "tokens"),
+    [
+        ("A man runs .", "b'A man runs .'", ["b'a", "man", "runs", ".", "'"]),
+        ("A man's hat.", 'b"A man\'s hat."', ["b", "''", "a", "man", "'s", "hat", ".", "''"]),
+        ('The "boy\'s" hat', "b'The \"boy\\'s\" hat'", ["b'the", "``", "boy\\", "'s", "''", "hat", "'"]),
+        ("Café", "b'Caf\\xc3\\xa9'", ["b'caf\\xc3\\xa9", "'"]),
+    ],
+)
+def test_a_caption_as_the_literal_of_its_bytes(caption, literal, tokens):
+    assert text.bytes_literal(caption) == literal == str(caption.encode())
+    assert text.tokenize(literal) == tokens
+
+
 def test_vocabulary_holds_what_is_seen_often_enough_most_frequent_first():
     captions = [["b", "b", "c"], ["b", "a", "c"], ["a", "d"]]
     assert Vocabulary.build(captions, min_count=2).words == (*SPECIAL_TOKENS, "b", "a", "c")

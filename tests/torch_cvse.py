@@ -228,7 +228,8 @@ class Reader:
 
     def __init__(self, directory, split, concepts):
         self.regions = np.load(directory / f"{split}_ims.npy")
-        self.lines = [line.strip() for line in (directory / f"{split}_caps.txt").read_bytes().splitlines()]
+        with open(directory / f"{split}_caps.txt", "rb") as file:
+            self.lines = [line.strip() for line in file]
         self.ids = json.loads((directory / "vocab.json").read_text())["word2idx"]
         self.concepts = list(concepts)
         self.num = min(5000, len(self.lines)) if split in ("dev", "test") else len(self.lines)

@@ -23,14 +23,14 @@ class Twins(NamedTuple):
     tells_apart: np.ndarray  # <bool>[captions] true of its picture and false of the twin
 
 
-def read(directory: pathlib.Path, split: str) -> Twins | None:
-    """Returns the twins of a split; None where the data set has none."""
-    path = directory / f"{split}_twins.npz"
+def read(directory: pathlib.Path, split: Split) -> Twins | None:
+    """Returns the twins of a split; None where the data set has none, or the split is but the first of its pictures."""
+    path = directory / f"{split.name}_twins.npz"
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as arrays:
         pairs = Twins(arrays["twin"], arrays["tells_apart"])
-    return pairs if pairs.tells_apart.any() else None
+    return pairs if pairs.tells_apart.any() and len(pairs.twin) == split.num_images else None
 
 
 def measure(encoded: EncodedSplit, split: Split, pairs: Twins) -> dict[str, Any]:
