@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.regions import MappedRegions
 from mhcvse_jax.errors import InputError
 
 IMAGES, PER_IMAGE, REGIONS, FEATURES, CONCEPTS, LONGEST = 11, 5, 2, 3, 7, 29
@@ -20,10 +21,10 @@ def split():
     lengths = rng.integers(2, LONGEST + 1, captions).astype(np.int32)
     tokens = np.where(np.arange(LONGEST) < lengths[:, None], np.arange(1, captions + 1)[:, None], 0)
     owner = np.repeat(np.arange(IMAGES), PER_IMAGE)
+    rows = np.broadcast_to(np.arange(captions)[:, None, None], (captions, REGIONS, FEATURES)).astype(np.float64)
     return Split(
         name="train",
-        regions=np.broadcast_to(np.arange(captions)[:, None, None], (captions, REGIONS, FEATURES)).astype(np.float64),
-        rows=np.arange(IMAGES) * PER_IMAGE,
+        regions=MappedRegions(rows, np.arange(IMAGES) * PER_IMAGE),
         captions=[""] * captions,
         tokens=tokens.astype(np.int32),
         lengths=lengths,
@@ -136,30 +137,34 @@ def test_batches_of_any_size_are_whole_and_each_caption_stands_once(split, size,
         assert batch.tokens.shape[1] == batches.padded_length(batch.lengths.max(), lengths)
 
 
+def with_features(split, array):
+    return dataclasses.replace(split, regions=split.regions._replace(array=array))
+
+
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4"])
 def test_features_of_any_width_and_byte_order_are_read_as_float32(split, dtype):
-    regions = batches.read_regions(dataclasses.replace(split, regions=split.regions.astype(dtype)), np.array([3, 0]))
+    regions = batches.read_regions(with_features(split, split.regions.array.astype(dtype)), np.array([3, 0]))
     assert regions.dtype == np.dtype("=f4")
     np.testing.assert_array_equal(regions[:, 0, 0], [3 * PER_IMAGE, 0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_a_feature_that_is_not_finite_is_named_where_it_is_read(split, tmp_path, value):
-    regions = np.array(split.regions)
+    regions = np.array(split.regions.array)
     regions[4 * PER_IMAGE, 1, 2] = value
     np.save(tmp_path / "train_ims.npy", regions)
-    damaged = dataclasses.replace(split, regions=np.load(tmp_path / "train_ims.npy", mmap_mode="r"))
+    damaged = with_features(split, np.load(tmp_path / "train_ims.npy", mmap_mode="r"))
     with pytest.raises(
         InputError, match=r"train_ims\.npy: picture id4 \(row 20\), region 1 holds (nan|-?inf) at 2; exp"
     ):
         epoch(damaged)
     # Pictures beside it are read as they are.
     np.testing.assert_array_equal(batches.read_regions(damaged, np.array([3, 5]))[:, 0, 0], [15, 25])
-    damaged = dataclasses.replace(split, regions=regions)  # of no file
+    damaged = with_features(split, regions)  # of no file
     with pytest.raises(InputError, match=r"the features of train: picture id4 \(row 20\), region 1"):
         batches.read_regions(damaged, np.array([0, 4]))
 
 
 def test_large_features_are_no_infinite_ones(split):
-    large = dataclasses.replace(split, regions=np.full_like(split.regions, 3e38))
+    large = with_features(split, np.full_like(split.regions.array, 3e38))
     assert (batches.read_regions(large, np.arange(IMAGES)) == np.float32(3e38)).all()

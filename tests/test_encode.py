@@ -6,6 +6,7 @@ import pytest
 
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.regions import MappedRegions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.mesh import make_mesh
 from mhcvse_jax.retrieval import protocols, twins
@@ -23,8 +24,9 @@ def split():
     tokens = rng.integers(1, VOCABULARY, (captions, WORDS)).astype(np.int32)
     return Split(
         name="test",
-        regions=rng.standard_normal((IMAGES, REGIONS, FEATURES)).astype(np.float32),
-        rows=np.arange(IMAGES),
+        regions=MappedRegions(
+            rng.standard_normal((IMAGES, REGIONS, FEATURES)).astype(np.float32), rows=np.arange(IMAGES)
+        ),
         captions=[""] * captions,
         tokens=np.where(np.arange(WORDS) < lengths[:, None], tokens, 0),
         lengths=lengths,
@@ -62,7 +64,7 @@ def encoded(system, split):
 def test_a_split_is_encoded_as_its_items_are_one_by_one(system, split, encoded):
     model, graph, variables = system
     for i in (0, 4, IMAGES - 1):
-        image = model.apply(variables, split.regions[i : i + 1], graph, method="encode_images")
+        image = model.apply(variables, split.regions.read(np.array([i])), graph, method="encode_images")
         for expected, found in zip(image, encoded[1].image, strict=True):
             np.testing.assert_allclose(found[i], expected[0], atol=2e-6)
     for i in (0, 23, len(split.captions) - 1):

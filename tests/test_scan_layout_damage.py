@@ -134,7 +134,6 @@ def use(directory):
     split = Split(
         name="dev",
         regions=scan.regions,
-        rows=scan.rows,
         captions=scan.captions,
         tokens=encoded.tokens,
         lengths=encoded.lengths,

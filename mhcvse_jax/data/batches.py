@@ -71,13 +71,10 @@ def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int
 def read_regions(split: Split, images: np.ndarray) -> np.ndarray:
     """Returns <float32>[images, regions, features] of the pictures with these indices.
 
-    Costs a read of regions * features * 4 bytes a picture where the file is not in the page cache.
-
     Raises:
-      InputError: a feature is not finite.
+      InputError: a feature is not finite, or the file is damaged there.
     """
-    with np.errstate(over="ignore"):  # of float64: infinite in float32, so found below
-        regions = np.asarray(split.regions[split.rows[images]], np.float32)
+    regions = split.regions.read(images)
     check_finite(regions, images, split)
     return regions
 
@@ -96,11 +93,11 @@ def check_finite(regions: np.ndarray, images: np.ndarray, split: Split) -> None:
     wrong = np.argwhere(~np.isfinite(regions))  # none where squares were too large alone
     if len(wrong):
         place, region, feature = wrong[0]
-        image = images[place]
-        source = getattr(split.regions, "filename", None) or f"the features of {split.name}"
+        image = int(images[place])
+        path, row = split.regions.place(image)
         raise InputError(
-            f"{source}: picture {split.image_ids[image]} (row {split.rows[image]}), region {region} holds "
-            f"{regions[place, region, feature]} at {feature}; expected finite features"
+            f"{path or f'the features of {split.name}'}: picture {split.image_ids[image]} (row {row}), "
+            f"region {region} holds {regions[place, region, feature]} at {feature}; expected finite features"
         )
 
 

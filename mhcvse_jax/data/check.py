@@ -162,7 +162,7 @@ def compare_widths(splits: Sequence[FoundSplit], findings: Findings) -> None:
     train = next((split for split in splits if split.name == "train" and split.regions is not None), None)
     for split in splits:
         if train is not None and train.regions is not None and split.regions is not None:
-            findings.attempt(scan_layout.check_widths, split.path, split.regions, train.regions)
+            findings.attempt(scan_layout.check_widths, split.path, split.regions.shape, train.regions.shape)
 
 
 def compare_ids(splits: Sequence[FoundSplit], findings: Findings) -> None:

@@ -13,6 +13,7 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, text, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data.concepts import Concepts
+from mhcvse_jax.data.regions import RegionFeatures
 from mhcvse_jax.data.scan_layout import ScanSplit, check_widths, read_split
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
@@ -24,8 +25,7 @@ class Split:
     """A split with its captions encoded. N pictures, T captions, C concepts."""
 
     name: str
-    regions: np.ndarray  # <float>[rows, regions, features], memory-mapped
-    rows: np.ndarray  # <int64>[N] the row of each picture
+    regions: RegionFeatures
     captions: list[str]  # [T]
     tokens: np.ndarray  # <int32>[T, longest]
     lengths: np.ndarray  # <int32>[T]
@@ -38,7 +38,7 @@ class Split:
     @property
     def num_images(self) -> int:
         """Pictures."""
-        return len(self.rows)
+        return len(self.image_ids)
 
     @property
     def num_captions(self) -> int:
@@ -113,7 +113,6 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
     return Split(
         name=name,
         regions=scan.regions,
-        rows=scan.rows,
         captions=scan.captions,
         tokens=encoded.tokens,
         lengths=encoded.lengths,
@@ -138,7 +137,6 @@ def first_captions(split: Split, number: int) -> Split:
     captions = slice(num_images * captions_per_image)
     return dataclasses.replace(
         split,
-        rows=split.rows[:num_images],
         captions=split.captions[captions],
         tokens=split.tokens[captions],
         lengths=split.lengths[captions],
@@ -181,7 +179,7 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     """
     per_image = config.data.num_captions_per_image
     train, dev = (read_split(directory, split, per_image) for split in ("train", "dev"))
-    check_widths(directory / "dev_ims.npy", dev.regions, train.regions)
+    check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
     train_tokens, dev_tokens = ([text.tokenize(c) for c in split.captions] for split in (train, dev))
     language, concepts_found = learn_language(config, train_tokens, dev_tokens)
     return TrainingData(

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mhcvse_jax.data.regions import MappedRegions, RegionFeatures
 from mhcvse_jax.errors import InputError
 
 MAX_CAPTION = 4096  # characters: all captions of a split are held as one array, as wide as the longest
@@ -30,8 +31,7 @@ MAX_CAPTION = 4096  # characters: all captions of a split are held as one array,
 class ScanSplit(NamedTuple):
     """One split of a directory; nothing of the features is read before it is asked for."""
 
-    regions: np.ndarray  # <float>[rows, regions, features], memory-mapped
-    rows: np.ndarray  # <int64>[images] the row of each picture
+    regions: RegionFeatures
     captions: list[str]  # [images * captions_per_image]
     image_ids: list[str]  # [images] Karpathy ids
     image_names: list[str] | None  # [images] file names, where known
@@ -39,7 +39,15 @@ class ScanSplit(NamedTuple):
     @property
     def num_images(self) -> int:
         """Pictures, each counted once."""
-        return len(self.rows)
+        return len(self.image_ids)
+
+
+class Texts(NamedTuple):
+    """What is known of a split's pictures beside their features; the fields are those of `ScanSplit`."""
+
+    captions: list[str]
+    image_ids: list[str]
+    image_names: list[str] | None
 
 
 def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> ScanSplit:
@@ -51,14 +59,23 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected SCAN's layout with {split}_ims.npy in it")
     regions_path = directory / f"{split}_ims.npy"
-    captions_path = directory / f"{split}_caps.txt"
     regions = map_features(regions_path)
+    texts = read_texts(directory, split, captions_per_image)
+    rows = image_rows(regions, len(texts.image_ids), captions_per_image, regions_path)
+    return ScanSplit(MappedRegions(regions, rows), *texts)
+
+
+def read_texts(directory: pathlib.Path, split: str, captions_per_image: int) -> Texts:
+    """Returns the captions, ids and file names of a split, their counts checked against each other.
+
+    Raises:
+      InputError: a file is missing or damaged, or two files' counts do not fit.
+    """
+    captions_path = directory / f"{split}_caps.txt"
     captions = read_captions(captions_path)
     num_images = count_images(len(captions), captions_path, captions_per_image)
-    rows = image_rows(regions, num_images, captions_per_image, regions_path)
     image_ids = read_per_image(directory / f"{split}_ids.txt", num_images, captions_per_image)
-    names = read_names(directory, split, image_ids, captions_per_image)
-    return ScanSplit(regions, rows, captions, image_ids, names)
+    return Texts(captions, image_ids, read_names(directory, split, image_ids, captions_per_image))
 
 
 def map_features(path: pathlib.Path) -> np.ndarray:
@@ -91,12 +108,11 @@ def map_features(path: pathlib.Path) -> np.ndarray:
     return features
 
 
-def check_widths(path: pathlib.Path, regions: np.ndarray, train_regions: np.ndarray) -> None:
+def check_widths(path: pathlib.Path, shape: tuple[int, ...], train_shape: tuple[int, ...]) -> None:
     """Raises InputError where the features of a split have another shape than those of train."""
-    if regions.shape[1:] != train_regions.shape[1:]:
+    if shape[1:] != train_shape[1:]:
         raise InputError(
-            f"{path}: regions and features are {regions.shape[1:]}; expected those of train_ims.npy, "
-            f"{train_regions.shape[1:]}"
+            f"{path}: regions and features are {shape[1:]}; expected those of train_ims.npy, {train_shape[1:]}"
         )
 
 
