@@ -21,7 +21,7 @@ Config: TypeAlias = Any
 
 CHOICES = {
     "model.name": ("mhcvse", "cvse"),
-    "data.format": ("scan", "scenes"),
+    "data.format": ("scan", "tfds", "scenes"),
     "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
     "model.pooling": ("mean", "attention"),
@@ -51,7 +51,7 @@ def base() -> Config:
     config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
 
     config.data = data = _section()
-    data.format = "scan"  # "scan": a directory in SCAN's layout; "scenes": made by the program
+    data.format = "scan"  # of `dir`: "scan", SCAN's layout; "tfds", built from it; "scenes", made by the program
     data.dir = ""  # the directory; for "scenes" the workdir's `scenes/` if empty
     data.num_captions_per_image = 5
     data.caption_lengths = (16, 24, 32, 48, 64)  # tokens; a batch is padded to the first that fits

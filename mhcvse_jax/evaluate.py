@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="what a run wrote")
     parser.add_argument("--split", help="dev, train, testall, ... (default: the one that the run was tested on)")
     parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, if it is not where the run had it")
+    parser.add_argument("--data_format", choices=("scan", "tfds"), help="of --data_dir, if it is not the run's")
     parser.add_argument(
         "--protocol",
         choices=config_lib.CHOICES["eval.protocol"],
@@ -74,7 +75,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         path = getattr(arguments, name)
         if path is not None:
             command_line.check_output(f"--{name}", path)
-    experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol)
+    experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol, data_format=arguments.data_format)
     config = experiment.config
     directory = arguments.data_dir or dataset.data_directory(config, workdir)
     name = arguments.split or config.eval.test_split

@@ -74,14 +74,17 @@ class Experiment:
             raise InputError(f"config.batch_size is {size}; expected at most the {captions} captions of train")
 
     @classmethod
-    def of_workdir(cls, workdir: pathlib.Path, *, protocol: str | None = None) -> "Experiment":
-        """Returns the parts that a run's workdir describes; `protocol` stands for the one of its configuration.
+    def of_workdir(
+        cls, workdir: pathlib.Path, *, protocol: str | None = None, data_format: str | None = None
+    ) -> "Experiment":
+        """Returns the parts that a run's workdir describes; what is given stands for its configuration's.
 
         Raises:
           InputError: a file of the workdir is missing or damaged.
         """
         config = config_lib.load(workdir / "config.json").unlock()
         config.eval.protocol = protocol or config.eval.protocol
+        config.data.format = data_format or config.data.format
         return cls.assemble(config.lock(), workdir, Language.load(workdir, config.text))
 
     def train(self, train_split: Split, dev_split: Split) -> Progress:
@@ -152,9 +155,7 @@ class Experiment:
         Raises:
           InputError: a file is missing or damaged, or the pictures cannot be divided into that many folds.
         """
-        split = dataset.load_split(
-            directory, name, self.language, captions_per_image=self.config.data.num_captions_per_image
-        )
+        split = dataset.load_split(directory, name, self.language, self.config.data)
         split = dataset.first_captions(split, self.config.eval.max_captions)
         for number in folds:
             if split.num_images % number:

@@ -27,7 +27,7 @@ from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 
 FREE_TO_CHANGE = (
-    *("data.dir", "data.prefetch_batches", "data.read_threads", "eval.test_split", "eval.folds"),
+    *("data.dir", "data.format", "data.prefetch_batches", "data.read_threads", "eval.test_split", "eval.folds"),
     *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
 )
 """Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
@@ -188,7 +188,7 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
     else:
         vectors = f"{config.concepts.vectors_path} has vectors of {data.concepts_found}"
     print(f"devices   {results.device_name()}, {config.compute_dtype}")
-    print(f"data      {counts}; {regions} regions of {width}")
+    print(f"data      {counts}; {regions} regions of {width}, {train.regions.dtype}")
     print(
         f"text      {len(language.vocabulary):,} tokens, {100 * unknown_share(data.dev.tokens):.2f}% of dev unknown; "
         f"captions of {train.lengths.mean():.1f} tokens, {train.lengths.max()} at most; "

@@ -151,6 +151,24 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(completed, finished, tmp_pa
     assert {row["transductive"] for row in rows.values()} == {"true"}
 
 
+def test_a_built_data_set_trains_and_tests_as_the_directory_that_it_was_built_from(finished, tmp_path):
+    built = ("data.format=tfds", f"data.dir={tmp_path / 'built'}")
+    assert run("data.build_tfds", finished[0] / "scenes", tmp_path / "built").returncode == 0
+    done = run("main", *tiny(tmp_path / "run", *built))
+    assert done.returncode == 0, done.stderr
+    assert train_lines(tmp_path / "run") == train_lines(finished[0])
+    results = [json.loads((workdir / "results.json").read_text()) for workdir in (finished[0], tmp_path / "run")]
+    for key in ("results", "twins"):
+        assert results[0][key] == results[1][key]
+    # A run may go on, and be evaluated, on either.
+    assert "is finished" in run("main", *tiny(finished[0], *built)).stdout
+    output = tmp_path / "again.json"
+    elsewhere = ("--data_dir", tmp_path / "built", "--data_format", "tfds", "--output", output)
+    done = run("evaluate", "--workdir", finished[0], *elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(output.read_text())["results"] == results[0]["results"]
+
+
 def test_eight_devices_train_as_one(finished, tmp_path):
     done = run("main", *tiny(tmp_path), num_devices=8)
     assert done.returncode == 0, done.stderr

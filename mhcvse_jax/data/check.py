@@ -46,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("directory", type=pathlib.Path, metavar="DIR", help="what config.data.dir names")
-    parser.add_argument("--format", default="scan", choices=("scan",), help="as config.data.format (default: scan)")
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="config.data.num_captions_per_image (default 5)"
     )

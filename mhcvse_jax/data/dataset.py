@@ -10,11 +10,11 @@ import numpy as np
 import tqdm
 
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import concept_graph, text, word_vectors
+from mhcvse_jax.data import concept_graph, scan_layout, text, tfds, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data.concepts import Concepts
 from mhcvse_jax.data.regions import RegionFeatures
-from mhcvse_jax.data.scan_layout import ScanSplit, check_widths, read_split
+from mhcvse_jax.data.scan_layout import ScanSplit, check_widths
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.scenes import build as scenes
@@ -159,8 +159,20 @@ def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
             scenes.write_scenes(directory, **config.data.scenes.to_dict(), progress=lambda done, total: bar.update())
         return directory
     if not config.data.dir:
-        raise InputError("config.data.dir is empty; expected a directory in SCAN's layout")
+        raise InputError("config.data.dir is empty; expected the directory of the data")
     return pathlib.Path(config.data.dir)
+
+
+def read_split(values: Config, directory: pathlib.Path, name: str) -> ScanSplit:
+    """Returns a split of a directory of the format in `config.data`.
+
+    Raises:
+      InputError: a file is missing, damaged or of another kind.
+    """
+    if values.format != "tfds" and tfds.is_built(directory):
+        raise InputError(f"{directory} is a tfds data set; expected data.format tfds, found {values.format}")
+    read = {"scan": scan_layout.read_split, "scenes": scan_layout.read_split, "tfds": tfds.read_split}[values.format]
+    return read(directory, name, values.num_captions_per_image)
 
 
 class TrainingData(NamedTuple):
@@ -177,8 +189,7 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
 
     The vocabulary is built from the training and dev captions, concepts and graph from the training captions.
     """
-    per_image = config.data.num_captions_per_image
-    train, dev = (read_split(directory, split, per_image) for split in ("train", "dev"))
+    train, dev = (read_split(config.data, directory, split) for split in ("train", "dev"))
     check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
     train_tokens, dev_tokens = ([text.tokenize(c) for c in split.captions] for split in (train, dev))
     language, concepts_found = learn_language(config, train_tokens, dev_tokens)
@@ -190,9 +201,9 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     )
 
 
-def load_split(directory: pathlib.Path, name: str, language: Language, *, captions_per_image: int) -> Split:
-    """Returns a split encoded with a language that exists."""
-    scan = read_split(directory, name, captions_per_image)
+def load_split(directory: pathlib.Path, name: str, language: Language, values: Config) -> Split:
+    """Returns a split encoded with a language that exists; `values` is `config.data`."""
+    scan = read_split(values, directory, name)
     return encode_split(name, scan, [text.tokenize(caption) for caption in scan.captions], language)
 
 
