@@ -1,5 +1,7 @@
 """A split encoded in padded batches on one device and on eight, against the model applied item by item."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.mesh import make_mesh
 from mhcvse_jax.retrieval import protocols, twins
@@ -74,6 +77,13 @@ def test_a_split_is_encoded_as_its_items_are_one_by_one(system, split, encoded):
         text = model.apply(variables, *arrays, graph, method="encode_texts")
         for expected, found in zip(text, encoded[1].text, strict=True):
             np.testing.assert_allclose(found[i], expected[0], atol=2e-6)
+
+
+def test_features_that_are_not_finite_are_named_not_encoded(system, split):
+    regions = split.regions.array.copy()
+    regions[9, 2, 5] = np.nan
+    with pytest.raises(InputError, match=r"the features of test: picture .* \(row 9\), region 2 holds nan at 5"):
+        encode(system, dataclasses.replace(split, regions=split.regions._replace(array=regions)), 1)
 
 
 def test_eight_devices_find_what_one_finds(split, encoded):
