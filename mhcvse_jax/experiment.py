@@ -111,7 +111,7 @@ class Experiment:
             f"{config.loss.weighting} weights, {config.loss.reduction} over the batch; seed {config.seed}",
             flush=True,
         )
-        settings = _loss_settings(config, steps)
+        settings = loss_settings(config, steps)
         step_fn = make_train_step(self.model, optimizer, schedule, self.graph, settings, self.mesh)
         checkpoints = Checkpoints(
             self.workdir / "checkpoints",
@@ -289,7 +289,8 @@ def _heads(config: Config) -> str:
     return f"{config.model.num_heads} heads, " if config.model.num_heads else ""
 
 
-def _loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
+def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
+    """Returns `config.loss` as the step takes it."""
     loss = config.loss
     return LossSettings(
         margin=loss.margin,
