@@ -13,7 +13,7 @@ from mhcvse_jax.data.scan_layout import read_split
 from mhcvse_jax.data.text import SPECIAL_TOKENS, Vocabulary
 from mhcvse_jax.errors import InputError
 
-CONCEPTS = ("dog", "hat", "red", "man")
+CONCEPTS = ("dog", "hat", "red", "man", "b")
 CAPTIONS = ["Dog runs .", "the man's hat", "Red dogs", "A dog", "man's dog in red", *["Hat"] * 5, *["a dog"] * 5]
 
 
@@ -27,9 +27,9 @@ def directory(tmp_path):
 
 def language(**options):
     words = [*SPECIAL_TOKENS, "dog", "hat", "red", "man", "'s", "a", "the", "runs", "."]
-    concepts = given_concepts(CONCEPTS, np.eye(4, dtype=np.float32))
+    concepts = given_concepts(CONCEPTS, np.eye(5, dtype=np.float32))
     options = {"remove_stop_words": False, "bytes_literal": False} | options
-    return Language(Vocabulary(words), concepts, np.zeros((4, 3), np.float32), **options)
+    return Language(Vocabulary(words), concepts, np.zeros((5, 3), np.float32), **options)
 
 
 def load(directory, **options):
@@ -86,20 +86,20 @@ def test_too_few_captions_are_an_error(directory):
 
 def test_a_given_graph_is_used_as_it_is_and_comes_back(tmp_path):
     rng = np.random.default_rng(0)
-    given = np.eye(4, dtype=np.float32) + 0.1 * (rng.random((4, 4)) < 0.4).astype(np.float32)
+    given = np.eye(5, dtype=np.float32) + 0.1 * (rng.random((5, 5)) < 0.4).astype(np.float32)
     given_concepts(CONCEPTS, given).save(tmp_path / "concepts.npz")
     concepts = Concepts.load(tmp_path / "concepts.npz")
     values = config.base().concepts
     np.testing.assert_array_equal(dataset.adjacency(concepts, values), given)
     edges = dataset.graph_edges(concepts, values)
-    matrix = np.zeros((4, 4))
+    matrix = np.zeros((5, 5))
     matrix[edges.receivers, edges.senders] = edges.weights
     scale = np.diag(given.sum(axis=1) ** -0.5)
     np.testing.assert_allclose(matrix, (given @ scale).T @ scale, atol=1e-6)
 
 
 def test_counted_concepts_have_no_given_graph(tmp_path):
-    concepts = Concepts(CONCEPTS, ("",) * 4, np.full(4, 9), np.ones((4, 4), int) - np.eye(4, dtype=int))
+    concepts = Concepts(CONCEPTS, ("",) * 5, np.full(5, 9), np.ones((5, 5), int) - np.eye(5, dtype=int))
     concepts.save(tmp_path / "concepts.npz")
     assert Concepts.load(tmp_path / "concepts.npz").adjacency is None
     assert dataset.adjacency(concepts, config.base().concepts).dtype == np.float32
@@ -108,10 +108,13 @@ def test_counted_concepts_have_no_given_graph(tmp_path):
 @pytest.mark.parametrize(
     ("adjacency", "message"),
     [
-        (np.eye(3, dtype=np.float32), r"adjacency is float32 \(3, 3\), expected float32 \(4, 4\)"),
-        (np.eye(4), r"adjacency is float64"),
-        (np.diag(np.float32([1, 1, 0, 1])), "row 2 of the adjacency sums to 0"),
-        (np.diag(np.float32([1, np.nan, 1, 1])), "row 0 of the adjacency sums to|row 1 of the adjacency sums to nan"),
+        (np.eye(3, dtype=np.float32), r"adjacency is float32 \(3, 3\), expected float32 \(5, 5\)"),
+        (np.eye(5), r"adjacency is float64"),
+        (np.diag(np.float32([1, 1, 0, 1, 1])), "row 2 of the adjacency sums to 0"),
+        (
+            np.diag(np.float32([1, np.nan, 1, 1, 1])),
+            "row 0 of the adjacency sums to|row 1 of the adjacency sums to nan",
+        ),
     ],
 )
 def test_a_graph_that_cannot_be_is_refused(adjacency, message):

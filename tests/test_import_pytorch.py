@@ -431,6 +431,16 @@ def test_nothing_that_exists_is_overwritten(workdir, data, tmp_path, capsys):
     assert "config.json exists; expected a new file" in errors
 
 
+def test_a_disk_that_fills_leaves_nothing_behind(data, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(config_lib, "save", full)
+    assert_refused(
+        capsys, data, tmp_path, GOLDEN / "cvse.pth.tar", "refused: cannot be written (No space left on device)"
+    )
+
+
 def test_what_the_pytorch_program_lacks_is_not_exported(workdir, tmp_path, capsys):
     shutil.copytree(workdir, tmp_path / "changed")
     config = config_lib.load(workdir / "config.json").unlock()
@@ -493,6 +503,21 @@ def test_the_layout_before_pytorch_1_6_is_read_too(trained, tmp_path):
         (tmp_path / "cut.pth.tar").write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"not a whole file of torch\.save"):
             read_torch_file(tmp_path / "cut.pth.tar")
+
+
+def test_views_of_storages_are_refused(torch, tmp_path):
+    """PyTorch before 0.4 wrote them."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj):
+            return ("storage", torch.FloatStorage, "0", "cpu", 4, ("1", 0, 2)) if isinstance(obj, bytes) else None
+
+    buffer = io.BytesIO()
+    for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"storage": b""}):
+        Pickler(buffer, 2).dump(part)
+    (tmp_path / "views.pth.tar").write_bytes(buffer.getvalue())
+    with pytest.raises(InputError, match=r"holds a view of a storage, as PyTorch before 0\.4 wrote it"):
+        read_torch_file(tmp_path / "views.pth.tar")
 
 
 def test_pytorch_loads_what_is_exported(torch, trained, tmp_path, capsys):

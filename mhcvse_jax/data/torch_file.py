@@ -177,21 +177,15 @@ def _read_legacy(file: IO[bytes]) -> Any:
         return safe_pickle.load_stand_ins(file, admitted, find)
 
     storages: dict[Any, _Storage] = {}
-    views: list[tuple[_Storage, _Storage, int]] = []
     is_little = True
 
     def find(pid: Any) -> _Storage:
         kind, storage_type, key, _, num, *view = pid
         if kind != "storage":
             raise Forbidden(f"a reference to {kind!r}")
-        dtype = _dtype(storage_type, is_little)
-        whole = storages.setdefault(key, _Storage(dtype, num))
-        if not view or view[0] is None:
-            return whole
-        _, offset, num_in_view = view[0]
-        part = _Storage(dtype, num_in_view)
-        views.append((part, whole, offset))
-        return part
+        if any(view):
+            raise Forbidden("a view of a storage, as PyTorch before 0.4 wrote it")
+        return storages.setdefault(key, _Storage(_dtype(storage_type, is_little), num))
 
     if load({}) != _LEGACY_MAGIC or load({}) != _LEGACY_PROTOCOL:
         raise ValueError("it begins otherwise")
@@ -200,12 +194,7 @@ def _read_legacy(file: IO[bytes]) -> Any:
     for key in load({}):
         storage = storages[key]
         (num,) = struct.unpack("<q" if is_little else ">q", _exactly(file, 8))
-        if num != storage.num:
-            raise ValueError(f"a storage has {num} numbers, expected {storage.num}")
         storage.fill(_exactly(file, num * storage.dtype.itemsize))
-    for part, whole, offset in views:
-        if whole.values is not None:
-            part.fill(whole.values[offset : offset + part.num].tobytes())
     return safe_pickle.plain(held)
 
 
