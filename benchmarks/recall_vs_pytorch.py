@@ -144,7 +144,7 @@ class Both:
     def torch_step(self, batch: Batch, step: int) -> list[float]:
         """Takes a step of PyTorch's; returns the four losses before it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = float(self.schedule(step))
+            group["lr"] = float(np.asarray(self.schedule(step)))
         terms = torch_cvse.losses(*self.torch.embed(*to_torch(batch)))
         self.optimizer.zero_grad()
         torch_cvse.total_loss(terms).backward()

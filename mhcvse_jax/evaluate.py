@@ -13,7 +13,6 @@ from mhcvse_jax import command_line, results
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
-from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment
 from mhcvse_jax.retrieval import matches, protocols, similarity, twins
 from mhcvse_jax.retrieval.encode import EncodedSplit
@@ -82,10 +81,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
     folds = config.eval.folds if name == config.eval.test_split else (1,)
     if arguments.folds:
         folds = (arguments.folds,)
-    if arguments.similarity and len(folds) > 1 and protocols.is_transductive(config.eval.protocol):
-        raise InputError(
-            f"--similarity under {config.eval.protocol} is of one number of folds; found {folds}; --folds chooses one"
-        )
     split = experiment.load_split(directory, name, folds)
     encoded = experiment.encode_with_best(split)
     tested = experiment.test(encoded, split, folds)
@@ -103,7 +98,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     else:
         keep_ranks(tested, workdir)
     if arguments.similarity:
-        save_similarity(experiment.final_embeddings(encoded, split, folds[0]), tested, config, arguments.similarity)
+        save_similarity(experiment.final_embeddings(encoded, split), tested, config, arguments.similarity)
     if arguments.matches:
         image_dir = arguments.image_dir or directory / "images"
         number = arguments.num_matches

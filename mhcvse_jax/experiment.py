@@ -189,9 +189,9 @@ class Experiment:
     def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> Evaluation:
         """Returns the ranks of an encoded split under the configuration's protocol, for each number of folds."""
         values = self.config.eval
+        final = self.final_embeddings(encoded, split)
         ranks = {}
         for number in folds:
-            final = self.final_embeddings(encoded, split, number)
             ranks[number] = {
                 kind: protocols.split_ranks(
                     final,
@@ -211,23 +211,17 @@ class Experiment:
             ranks=ranks,
         )
 
-    def final_embeddings(self, encoded: EncodedSplit, split: Split, folds: int) -> EncodedSplit:
+    def final_embeddings(self, encoded: EncodedSplit, split: Split) -> EncodedSplit:
         """Returns the embeddings that the configuration's protocol ranks, from those of a first pass.
 
-        Under `label_completion` captions are encoded again, with labels completed within each fold by itself.
-
-        Deviation: of several folds CVSE's program completes labels over all at once, then ranks each by itself; here
-        a fold is a test set of its own.
+        Under `label_completion` captions are encoded again, with labels completed over the whole split, as CVSE's
+        program does it; folds are ranked each by itself after that.
         """
         values = self.config.eval
         if values.protocol == "standard":
             return encoded
-        labels = split.caption_labels.copy()
-        for _, images, captions in protocols.fold_parts(split.image_of_caption, split.num_images, folds):
-            neighbours = label_completion.neighbours(
-                encoded.image.fused[images], encoded.text.fused[captions], rule=values.label_neighbours
-            )
-            labels[captions] = label_completion.completed_labels(labels[captions], neighbours)
+        neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
+        labels = label_completion.completed_labels(split.caption_labels, neighbours)
         return encoded._replace(text=self.encode.texts(self.restore_best(split.regions.shape[1:])[0], split, labels))
 
 

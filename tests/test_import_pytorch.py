@@ -463,8 +463,9 @@ def torch():
 @pytest.fixture(scope="module")
 def trained(torch, tmp_path_factory):
     """A stand-in after some training, on a dev split of more than 5,000 captions."""
-    import torch_cvse
     from golden import make_golden
+
+    from benchmarks import torch_cvse
 
     torch.manual_seed(1)
     data = cvse_data.write(tmp_path_factory.mktemp("trained"), train=100, dev=1014, test=53)
@@ -475,7 +476,7 @@ def trained(torch, tmp_path_factory):
 
 
 def test_a_fresh_checkpoint_reproduces_on_the_first_5000_captions(trained, tmp_path, capsys):
-    import torch_cvse
+    from benchmarks import torch_cvse
 
     model, data = trained
     torch_cvse.save(model, tmp_path / "model_best.pth.tar", vocab_path=pathlib.Path("vocab"))
@@ -486,7 +487,7 @@ def test_a_fresh_checkpoint_reproduces_on_the_first_5000_captions(trained, tmp_p
 
 
 def test_the_layout_before_pytorch_1_6_is_read_too(trained, tmp_path):
-    import torch_cvse
+    from benchmarks import torch_cvse
 
     for is_zip in (True, False):
         torch_cvse.save(trained[0], tmp_path / f"{is_zip}.pth.tar", zipped=is_zip)
@@ -521,8 +522,9 @@ def test_views_of_storages_are_refused(torch, tmp_path):
 
 
 def test_pytorch_loads_what_is_exported(torch, trained, tmp_path, capsys):
-    import torch_cvse
     from golden import make_golden
+
+    from benchmarks import torch_cvse
 
     model, data = trained
     torch_cvse.save(model, tmp_path / "model_best.pth.tar")
@@ -545,7 +547,7 @@ def test_pytorch_loads_what_is_exported(torch, trained, tmp_path, capsys):
 
 
 def test_a_pytorch_mhcvse_is_imported_and_exported(torch, trained, tmp_path, capsys):
-    import torch_cvse
+    from benchmarks import torch_cvse
 
     _, data = trained
     torch.manual_seed(2)
@@ -579,8 +581,9 @@ def test_a_pytorch_mhcvse_is_imported_and_exported(torch, trained, tmp_path, cap
 
 
 def test_committed_results_are_what_torch_computes(torch, data, golden):
-    import torch_cvse
     from golden import make_golden
+
+    from benchmarks import torch_cvse
 
     model = make_golden.cvse_model(data, dim=10)
     checkpoint = torch.load(GOLDEN / "cvse.pth.tar", weights_only=False)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+sys.path[:0] = map(str, pathlib.Path(__file__).parents[1:3])  # tests, and what holds benchmarks
 import cvse_data
-import torch_cvse
+
+from benchmarks import torch_cvse
 
 PATH = pathlib.Path(__file__).with_name("torch_layers.npz")
 CVSE_PATH = PATH.with_name("cvse.pth.tar")
