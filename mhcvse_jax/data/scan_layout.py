@@ -228,7 +228,7 @@ def read_names(directory: pathlib.Path, split: str, image_ids: list[str], captio
     path = directory / f"{split}_image_names.txt"
     if path.exists():
         return read_per_image(path, len(image_ids), captions_per_image)
-    for path in sorted(directory.glob("dataset_*.json")):
+    for path in sorted(set(directory.glob("dataset_*.json")) - {directory / "dataset_info.json"}):  # not tfds' own
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         stat = path.stat()
