@@ -342,6 +342,13 @@ def test_a_source_that_cannot_be_built_is_named_and_leaves_nothing(scan_copy, tm
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(("number", "message"), [(0, "is 0; expected 1 or more"), (4, "expected a multiple of 4")])
+def test_another_number_of_captions_is_named(source, tmp_path, capsys, number, message):
+    arguments = [str(source), str(tmp_path / "output"), "--captions_per_image", str(number)]
+    assert build_tfds.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten(source, built, tmp_path, capsys):
     sound = {path.name: path.read_bytes() for path in built["float16"].iterdir()}
     assert build_tfds.main([str(source), str(built["float16"])]) == 2

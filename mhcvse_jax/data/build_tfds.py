@@ -58,6 +58,8 @@ def build(source: pathlib.Path, output: pathlib.Path, dtype: str, captions_per_i
       RunFailedError: a file cannot be written.
     """
     stored = np.dtype(dtype)
+    if captions_per_image < 1:
+        raise InputError(f"--captions_per_image is {captions_per_image}; expected 1 or more")
     check_output(output)
     print(f"reading   {source}", flush=True)
     splits = read_splits(source, captions_per_image)
