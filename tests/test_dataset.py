@@ -33,7 +33,7 @@ def language(**options):
 
 
 def load(directory, **options):
-    return dataset.load_split(directory, "test", language(**options), captions_per_image=5)
+    return dataset.load_split(directory, "test", language(**options), config.base().data)
 
 
 def named(labels):
