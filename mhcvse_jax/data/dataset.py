@@ -83,9 +83,9 @@ class Language:
         return cls(vocabulary, concepts, vectors, values.remove_stop_words, values.bytes_literal)
 
 
-def without_stop_words(tokens: Sequence[str]) -> list[str]:
+def without_stop_words(tokens: Sequence[str]) -> tuple[str, ...]:
     """Returns the tokens that are not function words."""
-    return list(itertools.filterfalse(text.stop_words().__contains__, tokens))
+    return tuple(itertools.filterfalse(text.stop_words().__contains__, tokens))
 
 
 def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]], language: Language) -> Split:
@@ -191,7 +191,8 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     """
     train, dev = (read_split(config.data, directory, split) for split in ("train", "dev"))
     check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
-    train_tokens, dev_tokens = ([text.tokenize(c) for c in split.captions] for split in (train, dev))
+    # Tuples of strings, unlike lists, are nothing that the garbage collector goes through again and again.
+    train_tokens, dev_tokens = ([tuple(text.tokenize(c)) for c in split.captions] for split in (train, dev))
     language, concepts_found = learn_language(config, train_tokens, dev_tokens)
     return TrainingData(
         encode_split("train", train, train_tokens, language),
