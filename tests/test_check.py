@@ -152,10 +152,12 @@ def test_a_picture_in_two_splits_is_a_leak(capsys, directory):
 def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
     features = np.load(directory / "train_ims.npy")
     change(directory / "train_ims.npy", row5=features[9], row6=0, row7=0)
-    change(directory / "dev_ims.npy", row7=3.5)
+    change(directory / "dev_ims.npy", row7=np.nan)  # the third of five rows of a picture: not read
+    change(directory / "test_ims.npy", row2=[0, 1, 1, 1, 1, 1, 1])  # the first feature alone is 0
     (directory / "test_ids.txt").write_text("200\n200\n202\n203\n")
     code, printed = run(capsys, directory)
     assert code == 0
+    assert printed.count("all zero: 0") == 2  # in dev and test
     for line in (
         "1 pictures have the very features of another one (9 as 5)",
         "train_ims.npy: 2 pictures are all zero: 6, 7",
@@ -165,6 +167,14 @@ def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
         "warnings: 4",
     ):
         assert line in printed
+
+
+def test_pictures_whose_rows_are_not_known_are_called_by_their_row(capsys, directory):
+    np.save(directory / "test_ims.npy", np.ones((9, REGIONS, FEATURES), np.float32))
+    code, printed = run(capsys, directory)
+    assert code == 2
+    assert "test_ims.npy has 9 rows and test_caps.txt 20 captions" in printed
+    assert "8 pictures have the very features of another one (row 1 as row 0, row 2 as row 0" in printed
 
 
 def test_blocks_change_nothing(capsys, directory, monkeypatch):

@@ -159,6 +159,12 @@ DAMAGE = {
         lambda d: np.save(d / "dev_ims.npy", np.asfortranarray(np.load(d / "dev_ims.npy"))),
         r"holds float32 \(7, 3, 11\) in Fortran order.*expected C order",
     ),
+    "an endless header": (
+        lambda d: (d / "dev_ims.npy").write_bytes(
+            b"\x93NUMPY\x02\x00" + (20_000).to_bytes(4, "little") + b" " * 20_000
+        ),
+        "not a whole .npy array of numbers",
+    ),
     "an archive": (an_archive, "holds an archive"),
     "a directory": (lambda d: ((d / "dev_ims.npy").unlink(), (d / "dev_ims.npy").mkdir()), "dev_ims.npy: no such file"),
     "an empty caption": (append("dev_caps.txt", b"  \n"), "line 36: an empty caption"),
@@ -171,6 +177,10 @@ DAMAGE = {
     ),
     "UTF-16": (lambda d: (d / "dev_caps.txt").write_text("a dog\n", encoding="utf-16"), "line 1: not UTF-8"),
     "an empty id": (lambda d: (d / "dev_ids.txt").write_text("1\n2\n\n4\n5\n6\n7\n"), "dev_ids.txt line 3 is empty"),
+    "an endless id": (
+        lambda d: (d / "dev_ids.txt").write_text("".join(f"{'1' * (9999 + i)}\n" for i in range(IMAGES * PER_IMAGE))),
+        "dev_ids.txt line 2: '11",
+    ),
     "ids that are not UTF-8": (lambda d: (d / "dev_ids.txt").write_bytes(b"\xe9\n" * 7), "dev_ids.txt: not UTF-8"),
     "ids that differ in a picture": (
         lambda d: (d / "dev_ids.txt").write_text("".join(f"{i // 4}\n" for i in range(IMAGES * PER_IMAGE))),
@@ -186,6 +196,8 @@ def test_damage_is_named(directory, name):
     with pytest.raises(InputError, match=message) as error:
         read(directory)
     assert str(directory) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500 + len(str(directory))
 
 
 def test_a_missing_directory_is_named(tmp_path):
