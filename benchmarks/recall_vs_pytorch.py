@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=50, help="compared without dropout (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=4, help="trained with dropout (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other overrides, for both sides")
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: run(arguments))
 
@@ -79,7 +80,9 @@ def overrides(arguments: argparse.Namespace, **more: Any) -> list[str]:
         "batch_size": arguments.batch_size,
         **more,
     }
-    return [f"--config.{key}={value}" for key, value in values.items()]
+    return [
+        f"--config.{override}" for override in (*(f"{key}={value}" for key, value in values.items()), *arguments.set)
+    ]
 
 
 class Both:

@@ -30,7 +30,7 @@ def command(module, *arguments, num_devices=1):
 
 def run(module, *arguments, num_devices=1):
     whole = command(module, *arguments, num_devices=num_devices)
-    return subprocess.run(**whole, capture_output=True, timeout=180)
+    return subprocess.run(**whole, capture_output=True, timeout=600)
 
 
 def tiny(workdir, *more):

@@ -1,10 +1,11 @@
 """The values of each step, written as JSON lines and TensorBoard events."""
 
+import contextlib
 import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -28,6 +29,7 @@ class MetricsLog:
             if kept != lines:
                 with whole_file(path) as partial:
                     partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._workdir = workdir
         self._file = path.open("a", encoding="utf-8")
         directory = workdir / "tensorboard"
         directory.mkdir(exist_ok=True)
@@ -42,24 +44,35 @@ class MetricsLog:
         JSON knows no NaN nor infinity: they are written as text.
         """
         line = {name: value if _is_json(value) else str(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **line}, allow_nan=False) + "\n")
         numbers = [
             Summary.Value(tag=f"{kind}/{name}", simple_value=value)
             for name, value in values.items()
             if isinstance(value, int | float)
         ]
-        self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
+        with self._named():
+            self._file.write(json.dumps({"step": step, "kind": kind, **line}, allow_nan=False) + "\n")
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
 
     def flush(self) -> None:
         """Hands what was written to the operating system."""
-        self._file.flush()
-        self._events.flush()
+        with self._named():
+            self._file.flush()
+            self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes both."""
-        self.flush()
-        self._file.close()
-        self._events.close()
+        with self._named():
+            self._file.close()
+            self._events.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Context in which an error of the disk says where it is."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or f"{self._workdir}: metrics not written"
+            raise
 
 
 def _step(line: str) -> float:
