@@ -236,3 +236,11 @@ def test_ctrl_c_is_one_line(directory):
         process.kill()
     assert process.returncode == 75
     assert errors == "stopped; start the same command again\n"
+
+
+def test_help_names_the_files_and_where_they_come_from(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        check.main(["--help"])
+    printed = capsys.readouterr().out
+    for part in ("{split}_ims.npy", "{split}_caps.txt", "{split}_ids.txt", "kuanghuei/SCAN", "--quick"):
+        assert part in printed
