@@ -2,13 +2,16 @@
 
 import argparse
 import errno
+import logging
 import os
 import pathlib
 import signal
 import sys
+import warnings
 from collections.abc import Callable
+from typing import Any
 
-from absl import logging
+from absl import logging as absl_logging
 
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.training.interrupt import Interrupted
@@ -20,7 +23,7 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 def run(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
-    logging.set_verbosity(logging.FATAL)  # orbax logs what it then raises, with a traceback
+    _quiet_failed_writes()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
     try:
         command()
@@ -45,6 +48,23 @@ def run(command: Callable[[], None]) -> int:
         print(f"failed: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def _quiet_failed_writes() -> None:
+    """Leaves it to the error that orbax raises to say that a checkpoint could not be written.
+
+    orbax logs it as well, and the writes that it gives up after the first that failed report, each with a
+    traceback, to an event loop that has been closed.
+    """
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    sys.unraisablehook = _report_unraisable
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def check_output(option: str, path: pathlib.Path) -> None:

@@ -87,8 +87,30 @@ class Experiment:
         config.data.format = data_format or config.data.format
         return cls.assemble(config.lock(), workdir, Language.load(workdir, config.text))
 
-    def train(self, train_split: Split, dev_split: Split) -> Progress:
-        """Returns the progress of the finished training; goes on from the workdir's latest checkpoint."""
+    def initial_word_vectors(self) -> word_vectors.WordVectors | None:
+        """Returns the vectors that the user brought, and prints how many words they cover; None for random ones.
+
+        Raises:
+          InputError: the file cannot be read, or has vectors of another width.
+        """
+        path, words = self.config.text.word_vectors_path, self.language.vocabulary.words
+        if not path:
+            return None
+        vectors = word_vectors.read_word_vectors(path, words, self.config.model.word_dim)
+        covered = f"{vectors.found.sum():,} of {len(words):,} tokens ({100 * vectors.found.mean():.1f}%)"
+        print(f"words     {path} has {covered}")
+        return vectors
+
+    def train(
+        self, train_split: Split, dev_split: Split, initial_word_vectors: word_vectors.WordVectors | None = None
+    ) -> Progress:
+        """Returns the progress of the finished training; goes on from the workdir's latest checkpoint.
+
+        Args:
+          train_split: what is learnt.
+          dev_split: what every epoch is validated on.
+          initial_word_vectors: those to begin with, a row a word of the vocabulary; None for random ones.
+        """
         config = self.config
         steps = batches.steps_per_epoch(train_split, config.batch_size)
         schedule, optimizer = schedule_and_optimizer(config, steps)
@@ -99,7 +121,7 @@ class Experiment:
             regions_shape=train_split.regions.shape[1:],
             seed=config.seed,
             mesh=self.mesh,
-            word_vectors=_initial_word_vectors(config, self.language),
+            word_vectors=initial_word_vectors,
         )
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         print(
@@ -294,16 +316,3 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         mask_same_image=loss.mask_same_image,
         all_negatives_steps=round(loss.all_negatives_epochs * steps_per_epoch),
     )
-
-
-def _initial_word_vectors(config: Config, language: Language) -> word_vectors.WordVectors | None:
-    """Returns the vectors that the user brought, and says how many words they cover; None for random ones."""
-    if not config.text.word_vectors_path:
-        return None
-    words = language.vocabulary.words
-    vectors = word_vectors.read_word_vectors(config.text.word_vectors_path, words, config.model.word_dim)
-    print(
-        f"words     {config.text.word_vectors_path} has {vectors.found.sum():,} of {len(words):,} tokens "
-        f"({100 * vectors.found.mean():.1f}%)"
-    )
-    return vectors

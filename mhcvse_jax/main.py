@@ -113,11 +113,12 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
             f"expected those of train, {data.train.regions.shape[1:]}"
         )
     experiment.check_batch_size(data.train)
+    vectors = experiment.initial_word_vectors()
     lock.acquire()
     keep_language(config, data.language, workdir)
     config_lib.save(config, workdir / "config.json")
     describe_data(config, data, test_split)
-    progress = experiment.train(data.train, data.dev)
+    progress = experiment.train(data.train, data.dev, vectors)
     stopped_early = progress.epochs_done < config.num_epochs
     why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
     print(

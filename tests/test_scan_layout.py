@@ -68,7 +68,7 @@ def test_a_byte_order_mark_is_no_part_of_a_line(directory):
 def test_other_floating_point_numbers_are_read(directory, dtype):
     features = np.load(directory / "dev_ims.npy").astype(dtype)
     np.save(directory / "dev_ims.npy", features)
-    np.testing.assert_array_equal(read(directory).regions, features)
+    np.testing.assert_array_equal(read(directory).regions.array, features)
 
 
 def test_a_header_of_python_2_is_read_without_a_warning(directory):
