@@ -24,6 +24,7 @@ class MHCVSE(nn.Module):
     embedding_dim: int
     word_dim: int
     dropout_rate: float
+    gru: str
     num_heads: int
     attention_input: str
     attention_residual: bool
@@ -42,7 +43,9 @@ class MHCVSE(nn.Module):
 
     def setup(self):
         self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)
-        self.text_gru = TextGRU(self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.dtype)
+        self.text_gru = TextGRU(
+            self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.gru, self.dtype
+        )
         self.concept_gcn = ConceptGCN(
             self.embedding_dim, self.graph_slope, self.graph_product, self.train_concept_vectors
         )
