@@ -119,12 +119,7 @@ class MHCVSE(nn.Module):
 
     def _encode_images(self, regions: jax.Array, concepts: jax.Array, train: bool) -> Embeddings:
         regions = l2_normalize(self.region_projection(regions))
-        if self.num_heads:
-            regions = self.image_attention(regions, None, train=train)
-        if self.pooling == "attention":
-            instance = self.image_pooling(regions, None, train=train)
-        else:
-            instance = l2_normalize(mean_pool(regions, None))
+        instance = self._instance(regions, None, "image", train)
         consensus, distribution = self.image_consensus(instance, concepts, None, 0.0, train=train)
         return Embeddings(instance, consensus, self.image_fusion(instance, consensus), distribution)
 
@@ -133,12 +128,17 @@ class MHCVSE(nn.Module):
     ) -> Embeddings:
         mask = word_mask(lengths, tokens.shape[1])
         words = self.text_gru(tokens, lengths, train=train)
-        if self.num_heads:
-            words = self.text_attention(words, mask, train=train)
-        if self.pooling == "attention":
-            instance = self.text_pooling(words, mask, train=train)
-        else:
-            instance = l2_normalize(mean_pool(words, mask))
+        instance = self._instance(words, mask, "text", train)
         label = label_distribution(labels, self.label_temperature)
         consensus, distribution = self.text_consensus(instance, concepts, label, self.label_share, train=train)
         return Embeddings(instance, consensus, self.text_fusion(instance, consensus), distribution)
+
+    def _instance(self, elements: jax.Array, mask: jax.Array | None, modality: str, train: bool) -> jax.Array:
+        """Returns the instance embeddings from unit vectors of regions or words."""
+        attention = getattr(self, f"{modality}_attention") if self.num_heads else None
+        if self.pooling == "attention":
+            elements = attention(elements, mask, train=train) if attention else elements
+            return getattr(self, f"{modality}_pooling")(elements, mask, train=train)
+        if attention:
+            return l2_normalize(attention(elements, mask, train=train, pooled=True))
+        return l2_normalize(mean_pool(elements, mask))
