@@ -1,0 +1,1 @@
+"""How fast the program is: against the machine's floor, and against PyTorch. README.md has the commands."""
