@@ -127,7 +127,7 @@ def torch_programs(
     words: np.ndarray, lengths: np.ndarray, cotangent: np.ndarray, dim: int, precision: str
 ) -> dict[str, Callable[[], Any]]:
     """Returns PyTorch's GRU on a packed and on a padded batch; its own random parameters."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32

@@ -6,7 +6,9 @@ First both compute the loss of the same batch from the same parameters, and its 
 nothing is timed. On a GPU set XLA_PYTHON_CLIENT_PREALLOCATE=false, so that both find memory.
 """
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +18,8 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.workload import PRECISIONS, SIZES, Sizes, Trainer, make_batches, make_config, set_precision
+from benchmarks.workload import PRECISIONS, SIZES, Sizes, Trainer, make_batches, make_config, make_graph, set_precision
+from mhcvse_jax import command_line
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.errors import InputError
 
@@ -39,7 +42,7 @@ def check_same(sizes: Sizes, batch: Batch, precision: str, device: str) -> dict[
     Raises:
       AssertionError: farther than the tolerance.
     """
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks.torch_twin import Twin, TwinTrainer, copy_parameters
 
@@ -50,7 +53,7 @@ def check_same(sizes: Sizes, batch: Batch, precision: str, device: str) -> dict[
     expected = our_loss_and_gradient(trainer, batch)
     differences = {}
     for name in TWINS:
-        twin = make_twin(Twin, config, trainer, sizes, name)
+        twin = make_twin(Twin, config, sizes, name)
         copy_parameters(params, twin)
         theirs = TwinTrainer(
             config, twin, [batch], device=device, precision=precision, on_device=False, compile_model=False
@@ -81,11 +84,11 @@ def gradient_norm(twin: Any) -> float:
     return squares**0.5
 
 
-def make_twin(twin_class: Any, config: Any, trainer: Trainer, sizes: Sizes, name: str) -> Any:
+def make_twin(twin_class: Any, config: Any, sizes: Sizes, name: str) -> Any:
     """Returns the twin of that name."""
     return twin_class(
         config,
-        trainer.graph,
+        make_graph(sizes),
         features=sizes.features,
         vocabulary=sizes.vocabulary,
         fast=name != "plain",
@@ -106,9 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the fast twins")
     parser.add_argument("--only_check", action="store_true", help="compare the losses, time nothing")
     options = parser.parse_args(arguments)
+    if importlib.util.find_spec("torch") is None:
+        raise InputError('PyTorch is not installed; expected it, by pip install ".[torch]"')
     if (options.device == "cuda") != (jax.default_backend() == "gpu"):
         raise InputError(f"--device {options.device}, but JAX runs on {jax.default_backend()}; expected the same")
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks.torch_twin import Twin, TwinTrainer
 
@@ -132,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.twins:
         theirs = TwinTrainer(
             config,
-            make_twin(Twin, config, trainer, sizes, name),
+            make_twin(Twin, config, sizes, name),
             batches,
             device=options.device,
             precision=options.precision,
@@ -154,17 +159,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threads = f"{torch.get_num_threads()} threads, " if options.device == "cpu" else ""
     print(f"device    {timing.device_name()}; {setting}; torch {torch.__version__}, {threads}{options.rounds} rounds")
     our_names = [name for name in times if name.startswith("ours")]
-    print(f"\n{'a step':<32}{'median ms':>11}" + "".join(f"{name + ' is':>20}" for name in our_names) + "  spread")
+    print(
+        f"\n{'a step':<32}{'median ms':>11}{'CPU ms':>9}"
+        + "".join(f"{name + ' is':>20}" for name in our_names)
+        + "  spread"
+    )
     rows = []
     for name, time in times.items():
-        scaled = timing.Timing(time.seconds / options.batches)
+        scaled = timing.Timing(time.seconds / options.batches, time.cpu_seconds / options.batches)
         ratios = [timing.ratio(time, times[ours]) for ours in our_names]
         speeds = "".join(f"{speed:>13.2f} x fast" for speed in ratios)
-        print(f"{name:<32}{1e3 * scaled.median:>11.1f}{speeds}  {scaled.spread}")
+        cpu = 1e3 * float(np.median(scaled.cpu_seconds))
+        print(f"{name:<32}{1e3 * scaled.median:>11.1f}{cpu:>9.1f}{speeds}  {scaled.spread}")
         if name in our_names:
             continue
         for ours, speed in zip(our_names, ratios, strict=True):
-            our_time = timing.Timing(times[ours].seconds / options.batches)
+            our_time = timing.Timing(times[ours].seconds / options.batches, times[ours].cpu_seconds / options.batches)
             rows.append(
                 timing.row(
                     f"training step, {setting}: {ours}, against {name}",
@@ -173,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     ratio=speed,
                     unit="ms",
                     spread=f"{our_time.spread} against {scaled.spread}",
+                    cpu_ratio=round(timing.cpu_ratio(time, times[ours]), 2),
                     torch=torch.__version__,
                 )
             )
@@ -187,4 +198,4 @@ def make_step_config(config: Any, gru: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(main))

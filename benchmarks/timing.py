@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import tqdm
 
 from mhcvse_jax.results import device_name, git_revision, versions
 
@@ -18,6 +19,7 @@ class Timing(NamedTuple):
     """Seconds of the runs of one program."""
 
     seconds: np.ndarray  # <float64>[rounds]
+    cpu_seconds: np.ndarray  # <float64>[rounds] of all threads; on a CPU that others use too, what a run itself took
 
     @property
     def median(self) -> float:
@@ -37,20 +39,26 @@ def interleave(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
       programs: each waits until its work is done. All run once before anything is timed, so all is compiled.
       rounds: timed runs of each.
     """
-    for program in programs.values():
-        jax.block_until_ready(program())
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, program in programs.items():
-            started = time.perf_counter()
-            jax.block_until_ready(program())
-            seconds[name].append(time.perf_counter() - started)
-    return {name: Timing(np.array(values)) for name, values in seconds.items()}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+    with tqdm.tqdm(total=(rounds + 1) * len(programs), unit="run", disable=None, leave=False) as bar:
+        for number in range(rounds + 1):
+            for name, program in programs.items():
+                started = time.perf_counter(), time.process_time()
+                jax.block_until_ready(program())
+                if number:
+                    seconds[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+                bar.update()
+    return {name: Timing(*np.array(values).reshape(-1, 2).T) for name, values in seconds.items()}
 
 
 def ratio(theirs: Timing, ours: Timing) -> float:
     """Returns how many times faster ours is: the median of the rounds' ratios."""
     return float(np.median(theirs.seconds / ours.seconds))
+
+
+def cpu_ratio(theirs: Timing, ours: Timing) -> float:
+    """Returns how many times less CPU time ours takes: the median of the rounds' ratios."""
+    return float(np.median(theirs.cpu_seconds / ours.cpu_seconds))
 
 
 def row(measure: str, *, ours: float, theirs: float, ratio: float, unit: str, **more: Any) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+import torch  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # pyright: ignore[reportMissingImports]
 
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.losses import LossTerms
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
@@ -140,8 +139,9 @@ class Twin(nn.Module):
         tiny = torch.finfo(torch.float32).tiny
         logs = [torch.log(p.clamp_min(tiny)) for p in (text_concepts, image_concepts)]
         terms.append(reduce((text_concepts * (logs[0] - logs[1])).sum(dim=-1)))
-        base = LossTerms(loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight)
-        return sum(weight / (1 + torch.exp(-term.detach())) * term for weight, term in zip(base, terms, strict=True))
+        base = (loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight)
+        weighted = [w / (1 + torch.exp(-term.detach())) * term for w, term in zip(base, terms, strict=True)]
+        return torch.stack(weighted).sum()
 
     def forward(self, regions, tokens, lengths, labels, image_index) -> torch.Tensor:
         words = self.words(tokens, lengths)

@@ -71,7 +71,7 @@ def _forward(directions, words, lengths):
 def _backward(saved, gradient):
     directions, packed, packing, all_states, all_gates = saved
     max_length, batch, dim = all_states[0].shape
-    of_directions, of_packed = [], 0.0
+    of_directions, of_packed = [], jnp.zeros_like(packed)
     for weights, states, gates, of_states, backwards in zip(
         directions, all_states, all_gates, gradient, (False, True), strict=True
     ):
