@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 import tqdm
 
 from benchmarks import torch_cvse

@@ -24,6 +24,7 @@ CHOICES = {
     "data.format": ("scan", "tfds", "scenes"),
     "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
+    "model.gru": ("auto", "plain", "scan", "packed"),
     "model.pooling": ("mean", "attention"),
     "model.graph_product": ("sparse", "dense"),
     "model.consensus_norm": ("batch", "layer"),
@@ -93,6 +94,7 @@ def base() -> Config:
     model.embedding_dim = 1024  # D
     model.word_dim = 300  # E
     model.dropout_rate = 0.4  # of word vectors and of attention pooling
+    model.gru = "auto"  # how the GRU is computed: "plain", "scan", "packed", or the best for the device; all equal
     model.num_heads = 8  # 0 leaves self-attention out
     model.attention_input = "scaled"  # "unit", "scaled" by sqrt(D), or "layer_norm"
     model.attention_residual = False  # adds the input to what was attended

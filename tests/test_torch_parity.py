@@ -36,10 +36,11 @@ def gru_cell(weights, suffix):
     return cell
 
 
-def test_text_gru(golden):
+@pytest.mark.parametrize("kind", ["plain", "scan", "packed"])
+def test_text_gru(golden, kind):
     gru = part(golden, "gru/")
     batch, words, width = gru["inputs"].shape
-    layer = TextGRU(batch * words, width, gru["weight_hh_l0"].shape[1], dropout_rate=0.0, dtype=jnp.float32)
+    layer = TextGRU(batch * words, width, gru["weight_hh_l0"].shape[1], 0.0, kind, jnp.float32)
     cells = {oracle.FORWARD: gru_cell(gru, ""), oracle.BACKWARD: gru_cell(gru, "_reverse")}
     tokens = np.arange(batch * words).reshape(batch, words)  # each word of the inputs has its own vector
 

@@ -78,7 +78,7 @@ def parts_of_speech(captions: Iterable[Sequence[str]], words: Iterable[str]) -> 
     boundary = len(vocabulary)
     ends = np.cumsum(np.fromiter(map(len, captions), np.int64, len(captions)))
     tokens = np.fromiter(map(index.__getitem__, chain.from_iterable(captions)), np.int64)
-    tokens = np.insert(tokens, [0, *ends], boundary)
+    tokens = np.insert(tokens, np.append(0, ends), boundary)
     # Words with the same possibilities read the same table of votes.
     groups: dict[tuple[tuple[str, ...], bool], list[int]] = {}
     for i, known in enumerate(zip(possible, participle, strict=True)):

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.layers.pooling import mean_pool
+
 ENTROPY_SAMPLE = 16  # the first pairs of a batch, from which the entropy is read: all would cost time
 
 
@@ -34,13 +36,15 @@ class SelfAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-        """Returns <dtype>[batch, elements, D].
+    def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool, pooled: bool = False) -> jax.Array:
+        """Returns <dtype>[batch, elements, D], or <float32>[batch, D], their mean over what `mask` keeps.
 
         Args:
           elements: <float32>[batch, elements, D] unit vectors.
           mask: <bool>[batch, elements], false at padding, which nothing attends to; or None.
           train: whether dropout is on.
+          pooled: whether the mean is asked for. It costs half of the products: the mean over the queries is taken
+            of the weights, so that V and the output are computed once for a head, not for each element.
         """
         if self.input_form == "scaled":
             elements = elements * math.sqrt(elements.shape[-1])
@@ -48,7 +52,7 @@ class SelfAttention(nn.Module):
             elements = nn.LayerNorm(dtype=self.dtype, name="norm")(elements)
         if mask is not None:
             self.sow("intermediates", "num_elements", jnp.sum(mask, axis=1))
-        attended = nn.MultiHeadDotProductAttention(
+        attention = nn.MultiHeadDotProductAttention(
             self.num_heads,
             dropout_rate=self.dropout_rate,
             broadcast_dropout=False,
@@ -56,8 +60,77 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
             force_fp32_for_softmax=True,
             name="attention",
-        )(elements, mask=None if mask is None else mask[:, None, None, :], sow_weights=True)
-        return elements.astype(self.dtype) + attended if self.residual else attended
+        )
+        if pooled and not self.is_initializing():
+            attended = self._mean_attended(attention, elements, mask, train)
+            return mean_pool(elements, mask) + attended if self.residual else attended
+        if self._by_cudnn(elements, train) and not self.is_initializing():
+            attended = self._attended_by_cudnn(attention, elements, mask)
+        else:
+            attended = attention(elements, mask=None if mask is None else mask[:, None, None, :], sow_weights=True)
+        attended = elements.astype(self.dtype) + attended if self.residual else attended
+        return mean_pool(attended, mask) if pooled else attended
+
+    def _mean_attended(
+        self, attention: nn.Module, elements: jax.Array, mask: jax.Array | None, train: bool
+    ) -> jax.Array:
+        """Returns <float32>[batch, D], the mean of what the queries attend to, which is linear in their weights."""
+        params = attention.variables["params"]
+        elements = elements.astype(self.dtype)
+        weights = nn.dot_product_attention_weights(
+            _project(elements, params["query"]),
+            _project(elements, params["key"]),
+            mask=None if mask is None else mask[:, None, None, :],
+            dropout_rng=self.make_rng("dropout") if train and self.dropout_rate else None,
+            dropout_rate=self.dropout_rate,
+            broadcast_dropout=False,
+            deterministic=not train,
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+        )
+        attention.sow("intermediates", "attention_weights", weights)
+        # [batch, heads, keys]: how much of each element is in the mean; a sum other than 1 is dropout's.
+        shares = mean_pool(jnp.swapaxes(weights, 1, 2).reshape(*elements.shape[:2], -1), mask)
+        shares = shares.reshape(len(elements), self.num_heads, -1).astype(self.dtype)
+        seen = jnp.einsum("bhn,bnd->bhd", shares, elements)
+        value, out = params["value"], params["out"]
+        values = jnp.einsum("bhd,dhk->bhk", seen, value["kernel"].astype(self.dtype))
+        values += jnp.sum(shares, axis=-1, keepdims=True) * value["bias"].astype(self.dtype)
+        attended = jnp.einsum("bhk,hkd->bd", values, out["kernel"].astype(self.dtype))
+        return attended.astype(jnp.float32) + out["bias"]
+
+    def _by_cudnn(self, elements: jax.Array, train: bool) -> bool:
+        """Returns whether cuDNN has this attention: on GPUs, in bfloat16, without dropout."""
+        head_dim = elements.shape[-1] // self.num_heads
+        fits = self.dtype == jnp.bfloat16 and head_dim <= 128 and head_dim % 8 == 0
+        return fits and jax.default_backend() == "gpu" and not (train and self.dropout_rate)
+
+    def _attended_by_cudnn(self, attention: nn.Module, elements: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Returns what Flax's attention does, without ever holding its weights but those that the entropy is of."""
+        params = attention.variables["params"]
+        elements = elements.astype(self.dtype)
+        query, key, value = (_project(elements, params[name]) for name in ("query", "key", "value"))
+        few = slice(ENTROPY_SAMPLE)
+        sample = nn.dot_product_attention_weights(
+            query[few],
+            key[few],
+            mask=None if mask is None else mask[few, None, None, :],
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+        )
+        attention.sow("intermediates", "attention_weights", sample)
+        lengths = None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32)
+        attended = jax.nn.dot_product_attention(
+            query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
+        )
+        kernel, bias = params["out"]["kernel"].astype(self.dtype), params["out"]["bias"].astype(self.dtype)
+        return jnp.einsum("bnhk,hkd->bnd", attended, kernel) + bias
+
+
+def _project(elements: jax.Array, dense: Any) -> jax.Array:
+    """Returns [batch, elements, heads, d_k] of a projection's {kernel, bias}."""
+    kernel, bias = dense["kernel"].astype(elements.dtype), dense["bias"].astype(elements.dtype)
+    return jnp.einsum("bnd,dhk->bnhk", elements, kernel) + bias
 
 
 def attention_entropy(intermediates: Any) -> dict[str, jax.Array]:

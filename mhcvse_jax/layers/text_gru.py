@@ -4,12 +4,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.layers.gru_cell import fuse_gates
+from mhcvse_jax.layers.gru_packed import bi_gru_packed
+from mhcvse_jax.layers.gru_scan import bi_gru_scan
 from mhcvse_jax.layers.normalize import l2_normalize
 
 
 def word_mask(lengths: jax.Array, max_length: int) -> jax.Array:
     """Returns <bool>[batch, words], true at a caption's own tokens, false at padding."""
     return jnp.arange(max_length) < lengths[:, None]
+
+
+def choose_gru(gru: str) -> str:
+    """Returns the way to compute the GRU: the given one, or for "auto" the best for the devices.
+
+    On a CPU "packed" is the fastest of those measured (`python -m benchmarks.gru`). On a GPU "scan" has the fewest
+    and largest operations; it is not measured there. Where one CPU stands for several devices, "plain".
+    """
+    if gru != "auto":
+        return gru
+    if jax.default_backend() != "cpu":
+        return "scan"
+    return "packed" if jax.device_count() == 1 else "plain"
 
 
 class TextGRU(nn.Module):
@@ -20,6 +36,8 @@ class TextGRU(nn.Module):
       word_dim: width of the word vectors.
       embedding_dim: width of a direction of the GRU, and of the output.
       dropout_rate: of the word vectors.
+      gru: "plain" (`flax.linen.RNN`), "scan" (`gru_scan`), "packed" (`gru_packed`) or "auto" (`choose_gru`): equal
+        but for rounding, with the same parameters.
       dtype: of the arithmetic; parameters are float32.
     """
 
@@ -27,6 +45,7 @@ class TextGRU(nn.Module):
     word_dim: int
     embedding_dim: int
     dropout_rate: float
+    gru: str
     dtype: jnp.dtype
 
     @nn.compact
@@ -40,11 +59,17 @@ class TextGRU(nn.Module):
         """
         words = nn.Embed(self.vocabulary_size, self.word_dim, dtype=self.dtype, name="embed")(tokens)
         words = nn.Dropout(self.dropout_rate, deterministic=not train)(words)
-        # The lengths make the backward direction start at the last word, not at the padding.
-        gru = nn.Bidirectional(
-            nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype, name="forward")),
-            nn.RNN(nn.GRUCell(self.embedding_dim, dtype=self.dtype, name="backward")),
-            merge_fn=lambda forward, backward: (forward + backward) / 2,
-        )
-        states = l2_normalize(jnp.asarray(gru(words, seq_lengths=lengths)))
-        return jnp.where(word_mask(lengths, tokens.shape[1])[..., None], states, 0.0)
+        mask = word_mask(lengths, tokens.shape[1])
+        cells = [nn.GRUCell(self.embedding_dim, dtype=self.dtype, name=name) for name in ("forward", "backward")]
+        gru = "plain" if self.is_initializing() else choose_gru(self.gru)
+        if gru == "plain":
+            # The lengths make the backward direction start at the last word, not at the padding.
+            rnn = nn.Bidirectional(*map(nn.RNN, cells), merge_fn=lambda *states: jnp.stack(states))
+            states = jnp.where(mask[..., None], jnp.asarray(rnn(words, seq_lengths=lengths)), 0.0)
+        else:
+            directions = [fuse_gates(cell.variables["params"], self.dtype) for cell in cells]
+            if gru == "scan":
+                states = bi_gru_scan(directions, words, mask)
+            else:
+                states = bi_gru_packed(directions, words, lengths)
+        return l2_normalize(jnp.mean(states, axis=0))

@@ -16,14 +16,15 @@ from mhcvse_jax.models.embeddings import Embeddings
 class CVSE(nn.Module):
     """The model. `config.base()` documents each attribute under the same name.
 
-    A picture and a caption are encoded apart, so that retrieval is one dot product. A model that changes regions and
-    words before they are pooled overrides `relate_regions` and `relate_words`.
+    A picture and a caption are encoded apart, so that retrieval is one dot product. A model that makes instance
+    embeddings from regions and words in another way overrides `pool_regions` and `pool_words`.
     """
 
     vocabulary_size: int
     embedding_dim: int
     word_dim: int
     dropout_rate: float
+    gru: str
     pooling: str
     train_concept_vectors: bool
     graph_product: str
@@ -38,7 +39,9 @@ class CVSE(nn.Module):
 
     def setup(self):
         self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)
-        self.text_gru = TextGRU(self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.dtype)
+        self.text_gru = TextGRU(
+            self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.gru, self.dtype
+        )
         self.concept_gcn = ConceptGCN(
             self.embedding_dim, self.graph_slope, self.graph_product, self.train_concept_vectors
         )
@@ -99,21 +102,21 @@ class CVSE(nn.Module):
         """
         return self._encode_texts(tokens, lengths, labels, self.concept_gcn(graph), train)
 
-    def relate_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
-        """Returns the regions [batch, regions, D] as they are pooled: here as they come."""
-        return regions
+    def pool_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the instance embeddings [batch, D] of pictures, from unit vectors [batch, regions, D]."""
+        if self.pooling == "attention":
+            return self.image_pooling(regions, None, train=train)
+        return l2_normalize(mean_pool(regions, None))
 
-    def relate_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
-        """Returns the words [batch, words, D] as they are pooled: here as they come."""
-        return words
+    def pool_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the instance embeddings [batch, D] of captions, from unit vectors [batch, words, D]."""
+        if self.pooling == "attention":
+            return self.text_pooling(words, mask, train=train)
+        return l2_normalize(mean_pool(words, mask))
 
     def _encode_images(self, regions: jax.Array, concepts: jax.Array, train: bool) -> Embeddings:
         regions = l2_normalize(self.region_projection(regions))
-        regions = self.relate_regions(regions, train=train)
-        if self.pooling == "attention":
-            instance = self.image_pooling(regions, None, train=train)
-        else:
-            instance = l2_normalize(mean_pool(regions, None))
+        instance = self.pool_regions(regions, train=train)
         consensus, distribution = self.image_consensus(instance, concepts, None, 0.0, train=train)
         return Embeddings(instance, consensus, self.image_fusion(instance, consensus), distribution)
 
@@ -121,11 +124,7 @@ class CVSE(nn.Module):
         self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, concepts: jax.Array, train: bool
     ) -> Embeddings:
         mask = word_mask(lengths, tokens.shape[1])
-        words = self.relate_words(self.text_gru(tokens, lengths, train=train), mask, train=train)
-        if self.pooling == "attention":
-            instance = self.text_pooling(words, mask, train=train)
-        else:
-            instance = l2_normalize(mean_pool(words, mask))
+        instance = self.pool_words(self.text_gru(tokens, lengths, train=train), mask, train=train)
         label = label_distribution(labels, self.label_temperature)
         consensus, distribution = self.text_consensus(instance, concepts, label, self.label_share, train=train)
         return Embeddings(instance, consensus, self.text_fusion(instance, consensus), distribution)

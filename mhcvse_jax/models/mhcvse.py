@@ -2,6 +2,7 @@
 
 import jax
 
+from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.self_attention import SelfAttention
 from mhcvse_jax.models.cvse import CVSE
 
@@ -31,10 +32,18 @@ class MHCVSE(CVSE):
                 for _ in range(2)
             )
 
-    def relate_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
-        """Returns the regions [batch, regions, D] after self-attention, as they come without heads."""
-        return self.image_attention(regions, None, train=train) if self.num_heads else regions
+    def pool_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the instance embeddings [batch, D] of pictures, from regions after self-attention."""
+        if not self.num_heads:
+            return super().pool_regions(regions, train=train)
+        if self.pooling == "mean":
+            return l2_normalize(self.image_attention(regions, None, train=train, pooled=True))
+        return super().pool_regions(self.image_attention(regions, None, train=train), train=train)
 
-    def relate_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
-        """Returns the words [batch, words, D] after self-attention, as they come without heads."""
-        return self.text_attention(words, mask, train=train) if self.num_heads else words
+    def pool_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the instance embeddings [batch, D] of captions, from words after self-attention."""
+        if not self.num_heads:
+            return super().pool_words(words, mask, train=train)
+        if self.pooling == "mean":
+            return l2_normalize(self.text_attention(words, mask, train=train, pooled=True))
+        return super().pool_words(self.text_attention(words, mask, train=train), mask, train=train)

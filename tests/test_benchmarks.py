@@ -1,0 +1,138 @@
+"""Each benchmark through its command at a tiny size; the model of costs against XLA's own count."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import floor, gru, recall, step_vs_pytorch, synthetic, table
+from benchmarks.workload import SIZES, Sizes, make_config
+from mhcvse_jax import config as config_lib
+from mhcvse_jax.data import dataset, text
+
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
+@pytest.fixture(autouse=True)
+def compile_fast():
+    """Leaves the precision as it was, too: the commands set it."""
+    before = {
+        name: jax.config.values[name] for name in ("jax_default_matmul_precision", "jax_disable_most_optimizations")
+    }
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def read(path):
+    rows = json.loads(path.read_text())
+    assert all(set(table.FIGURES) <= set(row) and row["ours"] > 0 and row["theirs"] >= 0 for row in rows)
+    return rows
+
+
+def test_floor(tmp_path, capsys):
+    floor.main(["--size", "tiny", "--rounds", "1", "--width", "32", "--output", str(tmp_path / "floor.json")])
+    assert any("whole step" in row["measure"] for row in read(tmp_path / "floor.json"))
+    assert "farthest from its floor" in capsys.readouterr().out
+
+
+def xla_flops(function, *args):
+    return jax.jit(function).lower(*args).compile(FAST_COMPILE).cost_analysis()["flops"]
+
+
+def test_costs_are_what_xla_counts():
+    """At sizes where products outweigh the rest. Captions fill their places, since XLA counts these."""
+    sizes = Sizes(16, 24, 96, 128, 64, 4, concepts=48, concept_dim=20, edges=60, vocabulary=50)
+    config = make_config(sizes, gru="plain")
+    trainer = floor.Trainer(sizes, config)
+    (batch,) = floor.make_batches(sizes, config, 1)
+    batch = batch._replace(lengths=np.full(sizes.batch, batch.tokens.shape[1], np.int32))
+    parts = floor.part_programs(sizes, trainer, batch, "plain", jnp.dtype("float32"))
+    costs = floor.costs(sizes, batch.lengths)
+    for name in ("region projection", "attention, regions", "attention, words", "consensus", "concept GCN", "fusion"):
+        function, arguments = parts[name]
+        assert xla_flops(function, *arguments) == pytest.approx(costs[name].flops, rel=0.1), name
+
+
+def test_cost_of_the_gru_is_what_xla_counts():
+    """XLA counts the body of a scan once, however often it runs: two of the recurrence's three products stand there."""
+    sizes = Sizes(16, 3, 10, 128, 64, 2, concepts=20, concept_dim=5, edges=30, vocabulary=50)
+    num_words = 3
+    cells = {name: gru_cell(sizes) for name in ("forward", "backward")}
+    words, lengths = jnp.ones((sizes.batch, num_words, sizes.word_dim)), jnp.full(sizes.batch, num_words)
+
+    def gradients(cells, words, lengths, cotangent):
+        return jax.vjp(lambda *x: gru.CANDIDATES["scan"](*x, lengths), cells, words)[1](cotangent)
+
+    of_all, of_one = (floor.costs(sizes, np.full(sizes.batch, n)) for n in (num_words, 1))
+    recurrence = of_all["GRU, recurrence"].flops / 3 + of_one["GRU, recurrence"].flops * 2 / 3
+    cotangent = jnp.ones((2, sizes.batch, num_words, sizes.embedding_dim))
+    found = xla_flops(gradients, cells, words, lengths, cotangent)
+    assert found == pytest.approx(of_all["GRU, input"].flops + recurrence, rel=0.1)
+
+
+def gru_cell(sizes):
+    inputs = {f"i{gate}": (sizes.word_dim, True) for gate in "rzn"}
+    hidden = {f"h{gate}": (sizes.embedding_dim, gate == "n") for gate in "rzn"}
+    return {
+        name: {"kernel": jnp.ones((width, sizes.embedding_dim))}
+        | ({"bias": jnp.ones(sizes.embedding_dim)} if bias else {})
+        for name, (width, bias) in (inputs | hidden).items()
+    }
+
+
+def test_gru(tmp_path, capsys):
+    sizes = ["--batch", "8", "--words", "5", "--word_dim", "3", "--dim", "4", "--rounds", "1"]
+    gru.main([*sizes, "--output", str(tmp_path / "gru.json")])
+    assert {row["measure"].split(" against")[0] for row in read(tmp_path / "gru.json")} >= {"GRU: scan", "GRU: packed"}
+    assert "values    equal within" in capsys.readouterr().out
+
+
+def test_recall(tmp_path):
+    arguments = ["--images", "20", "--dim", "8", "--rounds", "1", "--output", str(tmp_path / "recall.json")]
+    recall.main(arguments)
+    assert len(read(tmp_path / "recall.json")) == 1
+
+
+def test_step_vs_pytorch(tmp_path, capsys):
+    pytest.importorskip("torch")
+    arguments = ["--size", "tiny", "--rounds", "1", "--batches", "1", "--output", str(tmp_path / "step.json")]
+    step_vs_pytorch.main(arguments)
+    assert len(read(tmp_path / "step.json")) == 3
+    assert capsys.readouterr().out.count("the same loss and gradient norm") == 3
+
+
+def test_synthetic_directory_reads_as_flickr30k_would(tmp_path):
+    arguments = ["--train", "600", "--dev", "4", "--test", "4", "--regions", "2", "--features", "3"]
+    synthetic.main([str(tmp_path), *arguments])
+    config = config_lib.base()
+    config.concepts.num = 100
+    data = dataset.load_training(config, tmp_path)
+    assert data.train.regions.shape == (600, 2, 3)
+    assert len(data.language.concepts.words) == 100
+    assert data.train.lengths.mean() == pytest.approx(10.36, abs=0.3)  # of Flickr30k, stop words removed
+    kept = [len(text.tokenize(caption)) + 2 for caption in data.train.captions]
+    assert np.mean(kept) == pytest.approx(15.41, abs=0.5)
+
+
+def test_batches_have_real_lengths():
+    lengths = synthetic.caption_lengths(np.linspace(0, 1, 145_000, endpoint=False), remove_stop_words=True)
+    assert (lengths.min(), lengths.max(), np.median(lengths)) == (3, 54, 10)
+    sizes = SIZES["full"]
+    (batch,) = floor.make_batches(Sizes(batch=sizes.batch, regions=2, features=3), make_config(sizes), 1)
+    assert batch.tokens.shape[1] in config_lib.base().data.caption_lengths
+    assert not np.any(batch.tokens[np.arange(batch.tokens.shape[1]) >= batch.lengths[:, None]])
+
+
+def test_table(tmp_path):
+    recall.main(["--images", "20", "--dim", "8", "--rounds", "1", "--output", str(tmp_path / "results" / "a.json")])
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    table.main(["--results", str(tmp_path / "results"), "--readme", str(readme)])
+    assert "| recall of 20 x 100, D 8, against NumPy loops |" in readme.read_text()
+    assert "old" not in readme.read_text()
+    assert readme.read_text().startswith("before\n")
+    assert readme.read_text().endswith("\nafter\n")
