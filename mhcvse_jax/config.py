@@ -22,6 +22,7 @@ Config: TypeAlias = Any
 CHOICES = {
     "model.name": ("mhcvse", "cvse"),
     "data.format": ("scan", "tfds", "scenes"),
+    "data.placement": ("auto", "device", "host"),
     "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
     "model.gru": ("auto", "plain", "scan", "packed"),
@@ -48,6 +49,7 @@ def base() -> Config:
     config.batch_size = 128  # pairs in a step, over all devices
     config.num_epochs = 30  # at most; an epoch shows each training caption once, but for less than a batch
     config.patience_epochs = 5  # epochs without a better dev rsum before training stops
+    config.steps_per_dispatch = 8  # that the host hands over at once, where the features are on the devices
     config.compute_dtype = "float32"  # of the layers' arithmetic; parameters and losses are float32
     config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
 
@@ -56,6 +58,7 @@ def base() -> Config:
     data.dir = ""  # the directory; for "scenes" the workdir's `scenes/` if empty
     data.num_captions_per_image = 5
     data.caption_lengths = (16, 24, 32, 48, 64)  # tokens; a batch is padded to the first that fits
+    data.placement = "auto"  # of training features: "device", in its memory; "host", read by batch; or where they fit
     data.prefetch_batches = 8  # read ahead of the device
     data.read_threads = 4
 
@@ -186,8 +189,9 @@ def check(config: Config) -> None:
         value = lookup(config, key)
         if value not in choices:
             raise InputError(f"config.{key} is {value!r}; expected one of {', '.join(map(repr, choices))}")
-    positive = """batch_size num_epochs patience_epochs data.num_captions_per_image data.prefetch_batches
-        data.read_threads text.min_count concepts.num concepts.vector_dim model.embedding_dim model.word_dim
+    positive = """batch_size steps_per_dispatch num_epochs patience_epochs data.num_captions_per_image
+        data.prefetch_batches data.read_threads text.min_count concepts.num concepts.vector_dim
+        model.embedding_dim model.word_dim
         optimizer.learning_rate optimizer.cosine_cycles optimizer.step_epochs optimizer.step_factor
         optimizer.gcn_rate_factor optimizer.clip_norm eval.batch_size checkpoint.keep_best checkpoint.keep_latest
         checkpoint.every_minutes log.every_steps log.collapse_steps"""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from mhcvse_jax import command_line, results
 from mhcvse_jax import config as config_lib
+from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.experiment import Experiment
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Prints the recall table of a split, and writes what the arguments ask for."""
     started = time.monotonic()
+    keep_compiled()
     workdir = arguments.workdir
     for name in ("output", "similarity", "matches"):
         path = getattr(arguments, name)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
+from mhcvse_jax.compilation import Compilations
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches, dataset, word_vectors
 from mhcvse_jax.data.dataset import Language, Split
@@ -24,9 +25,10 @@ from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
+from mhcvse_jax.training.feed import make_feed
 from mhcvse_jax.training.metrics_log import MetricsLog
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer, step_schedule
-from mhcvse_jax.training.step import LossSettings, init_variables, initialize, make_train_step
+from mhcvse_jax.training.step import LossSettings, init_variables, initialize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Experiment:
           dev_split: what every epoch is validated on.
           initial_word_vectors: those to begin with, a row a word of the vocabulary; None for random ones.
         """
-        config = self.config
+        config, compilations = self.config, Compilations()
         steps = batches.steps_per_epoch(train_split, config.batch_size)
         schedule, optimizer = schedule_and_optimizer(config, steps)
         state = initialize(
@@ -134,7 +136,6 @@ class Experiment:
             flush=True,
         )
         settings = loss_settings(config, steps)
-        step_fn = make_train_step(self.model, optimizer, schedule, self.graph, settings, self.mesh)
         checkpoints = Checkpoints(
             self.workdir / "checkpoints",
             keep_best=config.checkpoint.keep_best,
@@ -153,23 +154,35 @@ class Experiment:
                     f"data has {steps} steps; expected the data that it began with, or another --workdir"
                 )
             print(f"resuming  at step {latest:,}, epoch {progress.epochs_done + 1}", flush=True)
+        feed = make_feed(
+            config,
+            train_split,
+            state,
+            self.mesh,
+            model=self.model,
+            optimizer=optimizer,
+            schedule=schedule,
+            graph=self.graph,
+            settings=settings,
+        )
         log = MetricsLog(self.workdir, resume_step=latest or 0)
         try:
             return loop.train(
                 config,
                 state,
                 progress,
-                step_fn=step_fn,
+                feed=feed,
                 encode=self.encode,
                 train_split=train_split,
                 dev_split=dev_split,
-                mesh=self.mesh,
                 checkpoints=checkpoints,
                 log=log,
+                compilations=compilations,
             )
         finally:
             log.close()
             checkpoints.close()
+            compilations.close()
 
     def load_split(self, directory: pathlib.Path, name: str, folds: Sequence[int]) -> Split:
         """Returns a split of a directory, encoded with this experiment's vocabulary and concepts.

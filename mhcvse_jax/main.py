@@ -16,6 +16,7 @@ import numpy as np
 
 from mhcvse_jax import __version__, command_line, results
 from mhcvse_jax import config as config_lib
+from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language, Split, TrainingData
@@ -27,7 +28,8 @@ from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 
 FREE_TO_CHANGE = (
-    *("data.dir", "data.format", "data.prefetch_batches", "data.read_threads", "eval.test_split", "eval.folds"),
+    *("data.dir", "data.format", "data.placement", "data.prefetch_batches", "data.read_threads"),
+    *("steps_per_dispatch", "eval.test_split", "eval.folds"),
     *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
 )
 """Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Trains where that is not finished, tests once, and prints the results."""
+    keep_compiled()
     check_workdir(workdir, config)
     results_path = workdir / "results.json"
     if results_path.exists():

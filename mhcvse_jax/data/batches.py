@@ -9,6 +9,8 @@ import numpy as np
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.errors import InputError
 
+RARE_LENGTH = 0.01  # of the batches of an epoch
+
 
 class Batch(NamedTuple):
     """Pairs of a picture and one of its captions."""
@@ -46,6 +48,30 @@ def captions_of_step(num_captions: int, step: int, *, batch_size: int, seed: int
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Returns the full batches of an epoch; the captions left over, less than a batch, are not shown in it."""
     return len(split.lengths) // batch_size
+
+
+def training_lengths(split: Split, caption_lengths: Sequence[int], *, batch_size: int, seed: int) -> tuple[int, ...]:
+    """Returns those of `caption_lengths` that batches are padded to in training.
+
+    A length that less than `RARE_LENGTH` of the first epoch's batches have is not worth its compilation: these are
+    padded to the next. The longest that the captions need is always there.
+    """
+    _, lengths = epoch_plan(split, caption_lengths, batch_size=batch_size, seed=seed, epoch=0)
+    found, counts = np.unique(lengths, return_counts=True)
+    most = padded_length(split.lengths.max(), caption_lengths)
+    kept = [int(length) for length, count in zip(found, counts, strict=True) if count >= RARE_LENGTH * len(lengths)]
+    return tuple(sorted({*kept, most}))
+
+
+def epoch_plan(
+    split: Split, caption_lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns <int64>[steps, batch], the captions of an epoch's steps, and <int64>[steps], what each is padded to."""
+    steps = steps_per_epoch(split, batch_size)
+    order = epoch_order(split.num_captions, seed=seed, epoch=epoch)
+    captions = order[: steps * batch_size].reshape(steps, batch_size)
+    longest = split.lengths[captions].max(axis=1)
+    return captions, np.array([padded_length(length, caption_lengths) for length in longest])
 
 
 def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int], *, training_label: str) -> Batch:

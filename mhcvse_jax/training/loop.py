@@ -2,27 +2,27 @@
 
 import collections
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
+from mhcvse_jax.compilation import Compilations
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.losses import collapse_value
-from mhcvse_jax.mesh import by_batch
 from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
+from mhcvse_jax.training.feed import Feed
 from mhcvse_jax.training.interrupt import Interrupted, InterruptRequest
 from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
 from mhcvse_jax.training.progress_bar import ProgressBar
 from mhcvse_jax.training.step import Metrics, TrainState
 
 FETCH_SECONDS = 5.0  # after which logged values are fetched, however few
-STEPS_IN_FLIGHT = 3  # dispatched and not finished: enough to keep a device busy, few enough for its memory
+DISPATCHES_IN_FLIGHT = 3  # begun and not finished: enough to keep a device busy, few enough for its memory
 
 
 def train(
@@ -30,13 +30,13 @@ def train(
     state: TrainState,
     progress: Progress,
     *,
-    step_fn: Callable[[TrainState, batches.Batch], tuple[TrainState, Metrics]],
+    feed: Feed,
     encode: Callable[[Any, Split], EncodedSplit],
     train_split: Split,
     dev_split: Split,
-    mesh: Mesh,
     checkpoints: Checkpoints,
     log: MetricsLog,
+    compilations: Compilations,
 ) -> Progress:
     """Returns the progress of a finished training; its best step is in `checkpoints`.
 
@@ -93,10 +93,10 @@ def train(
                 epoch = progress.epochs_done
                 epoch_name = f"{epoch + 1}/{config.num_epochs}"
                 values.restart_clock()
-                for batch in device_batches(config, train_split, mesh, epoch, step - epoch * steps):
-                    state, metrics = step_fn(state, batch)
-                    step += 1
-                    values.add(step, metrics, epoch_name)
+                for next_state, num_steps, metrics in feed.epoch(state, epoch, step - epoch * steps):
+                    state = next_state
+                    step += num_steps
+                    values.add(step, num_steps, metrics, epoch_name)
                     if step < (epoch + 1) * steps:
                         if interrupt.requested:
                             stop()
@@ -110,6 +110,9 @@ def train(
                         f"{progress.epochs_without_better} of {config.patience_epochs} epochs without a better one"
                     )
                 save(rsum)
+                compiled = compilations.describe_new()
+                if compiled:
+                    bar.say(compiled)
                 if interrupt.requested:
                     checkpoints.wait()
                     raise Interrupted
@@ -123,24 +126,6 @@ def train(
 def is_over(config: Config, progress: Progress) -> bool:
     """Returns whether all epochs are done, or enough of them without a better one."""
     return progress.epochs_done >= config.num_epochs or progress.epochs_without_better >= config.patience_epochs
-
-
-def device_batches(config: Config, split: Split, mesh: Mesh, epoch: int, first_step: int) -> Iterator[batches.Batch]:
-    """Yields the batches of an epoch from a step on, split over the devices."""
-    host_batches = batches.training_batches(
-        split,
-        batch_size=config.batch_size,
-        caption_lengths=config.data.caption_lengths,
-        training_label=config.concepts.training_label,
-        seed=config.seed,
-        epoch=epoch,
-        first_step=first_step,
-        threads=config.data.read_threads,
-        prefetch=config.data.prefetch_batches,
-    )
-    sharding = by_batch(mesh)
-    for batch in host_batches:
-        yield jax.device_put(batch, sharding)
 
 
 def validate(
@@ -190,33 +175,40 @@ class StepValues:
         self._log, self._bar, self._progress = log, bar, progress
         self._collapse_watch, self._nonfinite_watch = collapse_watch, nonfinite_watch
         self._batch_size, self._every = batch_size, every_steps
-        self._waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self._waiting: collections.deque[tuple[range, Metrics]] = collections.deque()
+        self._num_waiting = 0
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Begins to measure the rate; what happened before, a validation say, does not count."""
         self._since = time.monotonic()
 
-    def add(self, step: int, metrics: Metrics, epoch_name: str) -> None:
-        """Takes the metrics of a step that is under way; waits for the one STEPS_IN_FLIGHT before it."""
-        self._waiting.append((step, metrics))
-        if len(self._waiting) > STEPS_IN_FLIGHT:
-            jax.block_until_ready(self._waiting[-1 - STEPS_IN_FLIGHT][1]["loss"])
-        if len(self._waiting) >= self._every or time.monotonic() - self._since > FETCH_SECONDS:
+    def add(self, last_step: int, num_steps: int, metrics: Metrics, epoch_name: str) -> None:
+        """Takes the metrics of steps that are under way; waits for those DISPATCHES_IN_FLIGHT before them."""
+        self._waiting.append((range(last_step - num_steps + 1, last_step + 1), metrics))
+        self._num_waiting += num_steps
+        if len(self._waiting) > DISPATCHES_IN_FLIGHT:
+            jax.block_until_ready(self._waiting[-1 - DISPATCHES_IN_FLIGHT][1]["loss"])
+        if self._num_waiting >= self._every or time.monotonic() - self._since > FETCH_SECONDS:
             self.flush(epoch_name)
 
     def flush(self, epoch_name: str) -> None:
         """Fetches and writes all that waits."""
         if not self._waiting:
             return
-        fetched = jax.device_get(list(self._waiting))
+        steps = [step for steps, _ in self._waiting for step in steps]
+        fetched = [
+            {name: float(value.flat[i]) for name, value in metrics.items()}
+            for steps, metrics in jax.device_get(list(self._waiting))
+            for i in range(len(steps))
+        ]
         self._waiting.clear()
+        self._num_waiting = 0
         now = time.monotonic()
-        rate = len(fetched) * self._batch_size / (now - self._since)
+        rate = len(steps) * self._batch_size / (now - self._since)
         self._since = now
         values: dict[str, float] = {}
-        for step, metrics in fetched:
-            values = {name: float(value) for name, value in metrics.items()}
+        for step, values in zip(steps, fetched, strict=True):
             self._log.write(step, values | {"examples_per_second": rate}, kind="train")
             skipped = self._nonfinite_watch.update(step, values, self._progress.skipped_steps)
             if skipped:
@@ -227,4 +219,4 @@ class StepValues:
             if warning:
                 self._bar.say(f"warning: step {step}: {warning}")
         self._log.flush()
-        self._bar.update(fetched[-1][0], epoch_name, values)
+        self._bar.update(steps[-1], epoch_name, values)

@@ -1,6 +1,6 @@
-"""One training step over all devices: embeddings, four losses, their weights, gradients, update."""
+"""One training step over all devices, or several at once: embeddings, four losses, their weights, gradients, update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from mhcvse_jax.data.batches import Batch
+from mhcvse_jax.data.resident import ResidentSplit, gather_captions, gather_regions
 from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
@@ -115,8 +116,87 @@ def make_train_step(
     Metrics are <float32> scalars on the device: `loss` (weighted total), `loss_*` and `weight_*` for each term,
     `learning_rate`, `gradient_norm` (before clipping), `attention_entropy_*` where there is attention.
     """
+    gradient, update = _gradient(model, graph, settings), _update(optimizer, schedule)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return update(state, gradient(state, batch))
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, by_batch(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def make_resident_steps(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    graph: ConceptGraph,
+    settings: LossSettings,
+    mesh: Mesh,
+    *,
+    placement: str,
+    caption_lengths: Sequence[int],
+) -> Any:
+    """Returns the jitted function that takes several steps on a split that lies on the devices.
+
+    (state, split, captions, length_index, num_steps) -> (state after them, metrics), where captions <int32>[most,
+    batch] are those of each step and length_index <int32>[most] says which of `caption_lengths` each step is padded
+    to; num_steps <= most of them are taken. A step is that of `make_train_step`, whatever the others beside it are.
+    One compilation holds all lengths. Metrics are as there, each <float32>[most]. The state is donated.
+
+    Args:
+      model: the model.
+      optimizer: what `make_optimizer` returned.
+      schedule: the rate by step.
+      graph: the concept graph.
+      settings: of the loss.
+      mesh: the devices.
+      placement: "replicated" or "sharded", as the split was placed.
+      caption_lengths: the lengths that occur.
+    """
+    gradient, update = _gradient(model, graph, settings), _update(optimizer, schedule)
+
+    def steps(
+        state: TrainState, split: ResidentSplit, captions: jax.Array, length_index: jax.Array, num_steps: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, captions: jax.Array, length_index: jax.Array) -> tuple[TrainState, Metrics]:
+            regions = gather_regions(split, split.image_of_caption[captions], mesh, placement)
+            branches = [
+                lambda length=length: gradient(state, gather_captions(split, captions, regions, length, mesh))
+                for length in caption_lengths
+            ]
+            # The update stays outside of the branches, so that the state is written where it stands.
+            return update(state, jax.lax.switch(length_index, branches))
+
+        def numbered(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, metrics = carry
+            state, values = step(state, captions[i], length_index[i])
+            return state, {name: metrics[name].at[i].set(value) for name, value in values.items()}
+
+        _, shapes = jax.eval_shape(step, state, captions[0], length_index[0])
+        metrics = jax.tree.map(lambda value: jnp.zeros((len(captions), *value.shape), value.dtype), shapes)
+        return jax.lax.fori_loop(0, num_steps, numbered, (state, metrics))
+
+    everywhere = replicated(mesh)
+    return jax.jit(steps, out_shardings=(everywhere, everywhere), donate_argnums=0)
+
+
+class _Gradient(NamedTuple):
+    """Of one batch."""
+
+    gradients: Any
+    metrics: Metrics
+    batch_stats: Any
+
+
+def _gradient(
+    model: nn.Module, graph: ConceptGraph, settings: LossSettings
+) -> Callable[[TrainState, Batch], _Gradient]:
+    def gradient(state: TrainState, batch: Batch) -> _Gradient:
         def objective(params):
             (image, text), updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
@@ -143,26 +223,28 @@ def make_train_step(
             return total, (losses, weights, updated)
 
         (total, (losses, weights, updated)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics = {"loss": total, "learning_rate": schedule(state.step)}
+        metrics = {"loss": total}
         metrics |= {f"loss_{name}": value for name, value in losses._asdict().items()}
         metrics |= {f"weight_{name}": value for name, value in weights._asdict().items()}
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
         entropies = attention_entropy(updated.get("intermediates", {}))
         metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
+        return _Gradient(gradients, metrics, updated.get("batch_stats", {}))
+
+    return gradient
+
+
+def _update(
+    optimizer: optax.GradientTransformation, schedule: optax.Schedule
+) -> Callable[[TrainState, _Gradient], tuple[TrainState, Metrics]]:
+    def update(state: TrainState, found: _Gradient) -> tuple[TrainState, Metrics]:
+        updates, opt_state = optimizer.update(found.gradients, state.opt_state, state.params)
+        norm = optax.tree.norm(found.gradients)
+        metrics = found.metrics | {"learning_rate": schedule(state.step), "gradient_norm": norm}
         next_state = state.replace(
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=updated.get("batch_stats", {}),
-            opt_state=opt_state,
+            params=optax.apply_updates(state.params, updates), batch_stats=found.batch_stats, opt_state=opt_state
         )
-        finite = jnp.isfinite(total) & jnp.isfinite(metrics["gradient_norm"])
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         next_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), next_state, state)
         return next_state.replace(step=state.step + 1), metrics
 
-    everywhere = replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(everywhere, by_batch(mesh)),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
+    return update

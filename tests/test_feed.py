@@ -1,0 +1,244 @@
+"""Steps fed by the host one by one, and several at a time from features on the devices, are the same steps."""
+
+import os
+import subprocess
+import sys
+
+import flax.linen as nn
+import front_door
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import experiment
+from mhcvse_jax.compilation import Compilations
+from mhcvse_jax.data import batches, resident
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.layers.normalize import l2_normalize
+from mhcvse_jax.mesh import make_mesh
+from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.training.feed import HostFeed, ResidentFeed, make_resident_feed
+from mhcvse_jax.training.step import initialize, make_train_step
+
+IMAGES, PER_IMAGE, REGIONS, FEATURES, CONCEPTS, BATCH = 21, 2, 3, 5, 4, 8
+STEPS = IMAGES * PER_IMAGE // BATCH
+
+
+def make_split(num_images=IMAGES):
+    rng = np.random.default_rng(0)
+    captions = num_images * PER_IMAGE
+    lengths = rng.integers(2, 8, captions).astype(np.int32)
+    lengths[::9] = 9  # so that some batches are padded further than others
+    tokens = np.where(np.arange(9) < lengths[:, None], rng.integers(1, 10, (captions, 9)), 0).astype(np.int32)
+    features = rng.standard_normal((num_images, REGIONS, FEATURES)).astype(np.float32)
+    return Split(
+        name="train",
+        regions=MappedRegions(features, np.arange(num_images)),
+        captions=[""] * captions,
+        tokens=tokens,
+        lengths=lengths,
+        image_of_caption=np.repeat(np.arange(num_images, dtype=np.int32), PER_IMAGE),
+        image_labels=rng.random((num_images, CONCEPTS)) < 0.4,
+        caption_labels=rng.random((captions, CONCEPTS)) < 0.4,
+        image_ids=[f"id{i}" for i in range(num_images)],
+        image_names=None,
+    )
+
+
+def make_config(**values):
+    config = config_lib.base()
+    config.batch_size, config.num_epochs, config.steps_per_dispatch = BATCH, 2, 3
+    config.data.caption_lengths, config.concepts.training_label = (7, 9), "caption"
+    for key, value in values.items():
+        config[key] = value
+    return config
+
+
+class Stub(nn.Module):
+    """The least that tells batches apart, with dropout that depends on their width: it compiles in no time."""
+
+    @nn.compact
+    def __call__(self, regions, tokens, lengths, labels, graph, *, train):
+        words = nn.Dropout(0.3, deterministic=not train)(nn.Embed(10, 6)(tokens))
+        words = jnp.where(jnp.arange(tokens.shape[1])[:, None] < lengths[:, None, None], words, 0).sum(axis=1)
+        x, y = l2_normalize(nn.Dense(6)(regions.mean(axis=1))), l2_normalize(words + nn.Dense(6)(labels))
+        return Embeddings(x, x, x, nn.softmax(x)), Embeddings(y, y, y, nn.softmax(y))
+
+
+class Training:
+    """The parts of a training, and the states and metrics that a feed leads to."""
+
+    def __init__(self, config, num_devices):
+        self.config, self.mesh, self.split = config, make_mesh(jax.devices()[:num_devices]), make_split()
+        edges = np.arange(CONCEPTS)
+        graph = concept_graph(np.eye(CONCEPTS, 3, dtype=np.float32), edges, edges, np.ones(CONCEPTS, np.float32))
+        schedule, optimizer = experiment.schedule_and_optimizer(config, STEPS)
+        settings = experiment.loss_settings(config, STEPS)
+        self.parts = {
+            "model": Stub(),
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "graph": graph,
+            "settings": settings,
+        }
+
+    def start(self):
+        parts = self.parts
+        shape = (REGIONS, FEATURES)
+        return initialize(
+            parts["model"], parts["optimizer"], parts["graph"], regions_shape=shape, seed=1, mesh=self.mesh
+        )
+
+    def feed(self, placement):
+        if placement == "host":
+            return HostFeed(self.config, self.split, self.mesh, make_train_step(**self.parts, mesh=self.mesh))
+        return make_resident_feed(self.config, self.split, self.start(), self.mesh, placement, **self.parts)
+
+    def run(self, feed, first_step=0):
+        state, taken, metrics = self.start(), [], []
+        for next_state, num_steps, values in feed.epoch(state, 1, first_step):
+            state = next_state
+            taken.append(num_steps)
+            metrics += [{k: float(np.ravel(v)[i]) for k, v in values.items()} for i in range(num_steps)]
+        return jax.device_get(state.params), metrics, taken
+
+
+def assert_same(found, expected):
+    """Up to the order of float32 sums."""
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found[0], expected[0])
+
+
+@pytest.fixture(scope="module")
+def training():
+    return Training(make_config(), 4)
+
+
+@pytest.fixture(scope="module")
+def by_host(training):
+    return training.feed("host")
+
+
+@pytest.mark.parametrize("placement", ["replicated", "sharded"])
+def test_features_on_the_devices_train_alike(training, by_host, placement):
+    feed = training.feed(placement)
+    expected, found = training.run(by_host), training.run(feed)
+    assert expected[2] == [1] * STEPS
+    assert found[2] == [3, 2]
+    assert_same(found, expected)
+    assert_same(training.run(feed, first_step=2), training.run(by_host, first_step=2))  # as an epoch is gone on with
+
+
+def test_batches_have_several_lengths(training):
+    """Else the test above would say nothing of them."""
+    _, lengths = batches.epoch_plan(training.split, (7, 9), batch_size=BATCH, seed=0, epoch=1)
+    assert set(lengths) == {7, 9}
+
+
+@pytest.mark.parametrize(("placement", "num_devices"), [("replicated", 1), ("replicated", 4), ("sharded", 4)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_features_are_placed_whole(monkeypatch, placement, num_devices, dtype):
+    monkeypatch.setattr(resident, "CHUNK_BYTES", 4 * 4 * REGIONS * FEATURES)  # four pictures at once
+    config, split = make_config(compute_dtype=dtype), make_split()
+    mesh = make_mesh(jax.devices()[:num_devices])
+    placed = resident.place(config, split, mesh, placement)
+    shapes = resident.shapes(config, split, mesh, placement)
+    assert [(x.shape, x.dtype, x.sharding) for x in placed] == [(x.shape, x.dtype, x.sharding) for x in shapes]
+    expected = split.regions.array.astype(placed.regions.dtype)
+    np.testing.assert_array_equal(np.asarray(placed.regions)[:IMAGES], expected)
+    if placement == "sharded":
+        assert {shard.data.shape[0] for shard in placed.regions.addressable_shards} == {6}  # 21 pictures, 4 devices
+    np.testing.assert_array_equal(placed.labels, split.caption_labels)
+    config.concepts.training_label = "image"
+    of_pictures = resident.place(config, split, mesh, placement).labels
+    np.testing.assert_array_equal(of_pictures, np.repeat(split.image_labels, PER_IMAGE, axis=0))
+
+
+def test_a_feature_that_is_not_finite_is_named_before_the_first_step():
+    split = make_split()
+    split.regions.array[13, 1, 2] = np.nan
+    with pytest.raises(InputError, match=r"picture id13 \(row 13\), region 1 holds nan at 2"):
+        resident.place(make_config(), split, make_mesh(jax.devices()[:1]), "replicated")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "memory", "num_devices", "expected"),
+    [
+        ("auto", None, 1, "host"),  # a CPU
+        ("device", None, 1, "replicated"),
+        ("host", 1e9, 1, "host"),
+        ("auto", 2 * 1260, 4, "replicated"),  # 21 x 3 x 5 x 4 bytes are a half of it
+        ("auto", 2 * 1260 - 2, 4, "sharded"),
+        ("auto", 2 * 1260 // 4, 4, "sharded"),
+        ("auto", 2 * 1260 // 4 - 2, 4, "host"),
+    ],
+)
+def test_where_features_go(monkeypatch, wanted, memory, num_devices, expected):
+    monkeypatch.setattr(resident, "device_memory", lambda mesh: memory)
+    config = make_config()
+    config.data.placement = wanted
+    assert resident.choose_placement(config, make_split(), make_mesh(jax.devices()[:num_devices])) == expected
+
+
+def test_features_that_fit_no_device_are_refused(monkeypatch):
+    monkeypatch.setattr(resident, "device_memory", lambda mesh: 100)
+    config = make_config()
+    config.data.placement = "device"
+    with pytest.raises(InputError, match=r"config.data.placement is 'device', and the features take .* GB; expected"):
+        resident.choose_placement(config, make_split(), make_mesh(jax.devices()[:2]))
+
+
+def test_a_rare_length_is_not_compiled_for():
+    split = make_split(900)
+    split.lengths[:] = 5
+    split.lengths[7] = 9
+    split.lengths[11] = 12
+    lengths = batches.training_lengths(split, (5, 9, 12, 99), batch_size=4, seed=0)
+    assert lengths == (5, 12)  # 12 is what the longest needs, however rare
+
+
+def test_nothing_is_compiled_after_the_first_epoch(training):
+    feed = training.feed("replicated")
+    assert isinstance(feed, ResidentFeed)
+    training.run(feed)
+    counter = Compilations()
+    state = training.start()
+    counter.describe_new()
+    for epoch in range(3):
+        for next_state, _, _ in feed.epoch(state, epoch, 0):
+            state = next_state
+    jax.block_until_ready(state)
+    assert counter.number == 0
+    jax.jit(lambda x: x * 3.25 + epoch)(np.ones(7))
+    assert counter.number == 1
+    assert counter.describe_new().startswith("compiled  1 programs, 0 more were in the cache; ")
+    assert counter.describe_new() is None
+    counter.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [({}, "{}/mhcvse_jax/compiled-"), ({"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, "/elsewhere\n")],
+)
+def test_where_compiled_programs_are_kept(tmp_path, more, expected):
+    keep = "import jax; from mhcvse_jax.compilation import keep_compiled; keep_compiled(); "
+    script = keep + "print(jax.config.jax_compilation_cache_dir)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment | {"XDG_CACHE_HOME": str(tmp_path)} | more,
+        cwd=front_door.ROOT,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.startswith(expected.format(tmp_path))
