@@ -18,7 +18,17 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.workload import PRECISIONS, SIZES, Sizes, Trainer, make_batches, make_config, make_graph, set_precision
+from benchmarks.workload import (
+    PRECISIONS,
+    SIZES,
+    ResidentTrainer,
+    Sizes,
+    Trainer,
+    make_batches,
+    make_config,
+    make_graph,
+    set_precision,
+)
 from mhcvse_jax import command_line
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.errors import InputError
@@ -134,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         programs[f"ours, GRU {gru}"] = lambda trainer=trainer, ready=ready: [
             trainer.step(trainer.place(batch)) for batch in ready
         ]
+    if options.data == "device":
+        resident = ResidentTrainer(sizes, config, batches)
+        programs[f"ours, {len(batches)} steps a dispatch"] = resident.run
     for name in options.twins:
         theirs = TwinTrainer(
             config,

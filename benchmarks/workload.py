@@ -1,20 +1,23 @@
 """The training step that is measured: sizes, model, state, batches."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
 from benchmarks.synthetic import VOCABULARY_SIZE, make_batch
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import experiment, models
-from mhcvse_jax.data.batches import Batch
+from mhcvse_jax.data import resident
+from mhcvse_jax.data.batches import Batch, pad_tokens
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.regions import MappedRegions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
-from mhcvse_jax.mesh import by_batch, make_mesh
-from mhcvse_jax.training.step import TrainState, initialize, make_train_step
+from mhcvse_jax.mesh import by_batch, make_mesh, replicated
+from mhcvse_jax.training.step import TrainState, initialize, make_resident_steps, make_train_step
 
 STEPS_PER_EPOCH = 1132  # of Flickr30k in batches of 128; only the rate depends on it
 
@@ -97,8 +100,7 @@ class Trainer:
         self.mesh = make_mesh(jax.devices()[:1])
         self.graph = make_graph(sizes)
         self.model: nn.Module = models.build(config.model, vocabulary_size=sizes.vocabulary, dtype=config.compute_dtype)
-        schedule, optimizer = experiment.schedule_and_optimizer(config, STEPS_PER_EPOCH)
-        self.optimizer: optax.GradientTransformation = optimizer
+        self.schedule, self.optimizer = experiment.schedule_and_optimizer(config, STEPS_PER_EPOCH)
         self.state: TrainState = initialize(
             self.model,
             self.optimizer,
@@ -108,7 +110,7 @@ class Trainer:
             mesh=self.mesh,
         )
         self.settings = experiment.loss_settings(config, STEPS_PER_EPOCH)
-        self._step = make_train_step(self.model, self.optimizer, schedule, self.graph, self.settings, self.mesh)
+        self._step = make_train_step(self.model, self.optimizer, self.schedule, self.graph, self.settings, self.mesh)
 
     def place(self, batch: Batch) -> Batch:
         """Returns the batch on the device."""
@@ -118,6 +120,54 @@ class Trainer:
         """Takes a step; returns its loss, which may not be computed yet."""
         self.state, metrics = self._step(self.state, batch)
         return metrics["loss"]
+
+
+class ResidentTrainer(Trainer):
+    """Our training steps on batches that are gathered on the first device, all in one dispatch."""
+
+    def __init__(self, sizes: Sizes, config: config_lib.Config, batches: Sequence[Batch]):
+        super().__init__(sizes, config)
+        split = as_split(batches)
+        lengths = sorted({batch.tokens.shape[1] for batch in batches})
+        self._steps = make_resident_steps(
+            self.model,
+            self.optimizer,
+            self.schedule,
+            self.graph,
+            self.settings,
+            self.mesh,
+            placement="replicated",
+            caption_lengths=lengths,
+        )
+        self._data = resident.place(config, split, self.mesh, "replicated")
+        captions = np.arange(split.num_captions, dtype=np.int32).reshape(len(batches), sizes.batch)
+        index = np.array([lengths.index(batch.tokens.shape[1]) for batch in batches], np.int32)
+        self._sent = jax.device_put((captions, index, np.int32(len(batches))), replicated(self.mesh))
+
+    def run(self) -> jax.Array:
+        """Takes a step on each batch; returns their losses, which may not be computed yet."""
+        self.state, metrics = self._steps(self.state, self._data, *self._sent)
+        return metrics["loss"]
+
+
+def as_split(batches: Sequence[Batch]) -> Split:
+    """Returns a split whose captions are those of the batches, in their order, each with a picture of its own."""
+    longest = max(batch.tokens.shape[1] for batch in batches)
+    labels = np.concatenate([batch.labels for batch in batches])
+    features = np.concatenate([batch.regions for batch in batches])
+    everything = np.arange(len(labels))
+    return Split(
+        name="train",
+        regions=MappedRegions(features, everything),
+        captions=[""] * len(labels),
+        tokens=np.concatenate([pad_tokens(batch.tokens, longest) for batch in batches]),
+        lengths=np.concatenate([batch.lengths for batch in batches]),
+        image_of_caption=everything.astype(np.int32),
+        image_labels=labels,
+        caption_labels=labels,
+        image_ids=[str(i) for i in everything],
+        image_names=None,
+    )
 
 
 def set_precision(precision: str) -> str:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import floor, gru, recall, step_vs_pytorch, synthetic, table
+from benchmarks import floor, gru, recall, step_vs_pytorch, synthetic, table, whole_run
 from benchmarks.workload import SIZES, Sizes, make_config
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
@@ -101,7 +101,7 @@ def test_step_vs_pytorch(tmp_path, capsys):
     pytest.importorskip("torch")
     arguments = ["--size", "tiny", "--rounds", "1", "--batches", "1", "--output", str(tmp_path / "step.json")]
     step_vs_pytorch.main(arguments)
-    assert len(read(tmp_path / "step.json")) == 3
+    assert len(read(tmp_path / "step.json")) == 6  # two ways of ours, three of theirs
     assert capsys.readouterr().out.count("the same loss and gradient norm") == 3
 
 
@@ -136,3 +136,20 @@ def test_table(tmp_path):
     assert "old" not in readme.read_text()
     assert readme.read_text().startswith("before\n")
     assert readme.read_text().endswith("\nafter\n")
+
+
+def test_whole_run(tmp_path, capfd):
+    sizes = ["--train", "20", "--dev", "8", "--test", "8", "--features", "5", "--regions", "2"]
+    synthetic.main([str(tmp_path / "data"), *sizes])
+    values = [
+        *("batch_size=16", "eval.batch_size=16", "concepts.num=4", "concepts.shares=(1,1,0)", "text.min_count=1"),
+        *("model.num_heads=2", "model.embedding_dim=8", "model.word_dim=4", "model.gru=plain"),
+        "data.caption_lengths=(64,)",
+    ]
+    output = tmp_path / "whole_run.json"
+    arguments = ["--data", str(tmp_path / "data"), "--epochs", "1", "--placements", "device", "--output", str(output)]
+    whole_run.main([*arguments, "--set", *values])
+    seconds, memory = read(output)
+    assert (seconds["unit"], memory["unit"], seconds["ratio"]) == ("s", "GB", 1)
+    assert 0.05 < memory["ours"] < 4
+    assert "features on the device" in capfd.readouterr().out
