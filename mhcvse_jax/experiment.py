@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import models
+from mhcvse_jax import distributed, models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches, dataset, word_vectors
 from mhcvse_jax.data.dataset import Language, Split
@@ -24,7 +24,7 @@ from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
-from mhcvse_jax.training.metrics_log import MetricsLog
+from mhcvse_jax.training.metrics_log import MetricsLog, NoLog
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer, step_schedule
 from mhcvse_jax.training.step import LossSettings, init_variables, initialize, make_train_step
 
@@ -153,7 +153,7 @@ class Experiment:
                     f"data has {steps} steps; expected the data that it began with, or another --workdir"
                 )
             print(f"resuming  at step {latest:,}, epoch {progress.epochs_done + 1}", flush=True)
-        log = MetricsLog(self.workdir, resume_step=latest or 0)
+        log = MetricsLog(self.workdir, resume_step=latest or 0) if distributed.is_first() else NoLog()
         try:
             return loop.train(
                 config,

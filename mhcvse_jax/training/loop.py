@@ -8,11 +8,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from mhcvse_jax import distributed
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.losses import collapse_value
-from mhcvse_jax.mesh import by_batch
+from mhcvse_jax.mesh import own_rows, put_batch
 from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
@@ -86,6 +87,10 @@ def train(
         checkpoints.wait()
         raise Interrupted
 
+    def is_due() -> bool:
+        return distributed.is_first() and time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
+
+    agreement = distributed.Agreement(mesh)
     step = first_step
     try:
         with InterruptRequest() as interrupt:
@@ -98,9 +103,10 @@ def train(
                     step += 1
                     values.add(step, metrics, epoch_name)
                     if step < (epoch + 1) * steps:
-                        if interrupt.requested:
+                        stop_now, save_now = agreement.at(step, interrupt.requested, is_due())
+                        if stop_now:
                             stop()
-                        if time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes:
+                        if save_now:
                             save()
                 values.flush(epoch_name)
                 rsum = validate(config, state, encode, dev_split, epoch_name, step, bar, log)
@@ -110,7 +116,7 @@ def train(
                         f"{progress.epochs_without_better} of {config.patience_epochs} epochs without a better one"
                     )
                 save(rsum)
-                if interrupt.requested:
+                if any(agreement.now(interrupt.requested)):
                     checkpoints.wait()
                     raise Interrupted
     finally:
@@ -137,10 +143,10 @@ def device_batches(config: Config, split: Split, mesh: Mesh, epoch: int, first_s
         first_step=first_step,
         threads=config.data.read_threads,
         prefetch=config.data.prefetch_batches,
+        rows=own_rows(mesh, config.batch_size),
     )
-    sharding = by_batch(mesh)
     for batch in host_batches:
-        yield jax.device_put(batch, sharding)
+        yield put_batch(batch, mesh, config.batch_size)
 
 
 def validate(
