@@ -28,6 +28,7 @@ fi
 port=${MHCVSE_PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')} || exit 2
 
 pids=()
+# shellcheck disable=SC2329 # the traps call it
 signal_all() {
   local pid
   for pid in "${pids[@]}"; do kill -s "$1" -- "-$pid" 2>/dev/null; done
@@ -49,7 +50,7 @@ done
 code=0
 left=$num_processes
 while [ "$left" -gt 0 ]; do
-  wait -n -p ended "${pids[@]}"
+  wait -n -p ended "${pids[@]}" 2>/dev/null # without the shell's own words on a killed process
   status=$?
   [ -n "${ended:-}" ] || continue # a signal came in between
   left=$((left - 1))
@@ -68,6 +69,7 @@ while [ "$left" -gt 0 ]; do
         for pid in "${pids[@]}"; do kill -s KILL -- "-$pid" 2>/dev/null; done
       ) &
       reaper=$!
+      disown "$reaper"
     fi
   fi
 done

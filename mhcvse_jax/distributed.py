@@ -21,6 +21,7 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,7 +37,8 @@ VARIABLES = ("MHCVSE_COORDINATOR", "MHCVSE_NUM_PROCESSES", "MHCVSE_PROCESS_ID")
 SCHEDULERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
 """By what a process knows that it is one of several: their number, and its own."""
 
-SHUTDOWN_SECONDS = 30  # that a process which ends waits for the others, which may be gone
+SHUTDOWN_SECONDS = 30  # that processes which have finished wait for each other
+LEAVE_SECONDS = 3  # that a process which has failed waits for the others
 WAIT_MILLISECONDS = 24 * 60 * 60 * 1000  # for process 0, whose work may be long; its end is noticed at once
 PEER_LOST = re.compile(
     r"gloo.*(closed by peer|reset by peer|timed out|refused)|coordination service|heartbeat|"
@@ -75,7 +77,7 @@ def initialize() -> None:
         where = cluster.get("coordinator_address", "the coordinator")
         raise InputError(f"the processes of the run did not meet at {where}: {_first_line(error)}") from error
     if not is_first():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the descriptor: libraries print, too
 
 
 def _cluster() -> dict[str, Any] | None:
@@ -184,21 +186,30 @@ def raise_peer_lost(error: Exception) -> None:
         raise PeerLostError("another process of the run has ended") from error
 
 
-def leave(code: int) -> int:
+def leave(code: int, *, together: bool) -> int:
     """Returns the exit code; with several processes it ends this one with it.
 
-    They wait for each other, but not long: after an error some may never come.
+    Args:
+      code: of this process.
+      together: whether all processes leave with it. They wait for each other then; else for a moment only, in
+        which the others may come to the same error, since some may never come.
     """
     if not is_several():
         return code
-    try:
-        jax.distributed.shutdown()
-    except Exception as error:  # whatever it is, there is nothing left but to go
-        if code == 0:
-            print(f"warning: leaving without the other processes: {_first_line(error)}", file=sys.stderr)
+    farewell = threading.Thread(target=_shutdown, args=(together,), daemon=True)
+    farewell.start()
+    farewell.join(None if together else LEAVE_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # past the runtime's own farewell, which would wait once more
+
+
+def _shutdown(together: bool) -> None:
+    try:
+        jax.distributed.shutdown()
+    except Exception as error:  # whatever it is, there is nothing left but to go
+        if together:
+            print(f"warning: leaving without the other processes: {_first_line(error)}", file=sys.stderr)
 
 
 class Agreement:

@@ -254,7 +254,8 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
       InputError: they do not divide a batch.
     """
     mesh = make_mesh(devices)
-    for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+    for key in ("batch_size", "eval.batch_size", "loss.similarity_block"):
+        size = config_lib.lookup(config, key)
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
     return mesh
@@ -315,4 +316,5 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         base_weights=LossTerms(loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight),
         mask_same_image=loss.mask_same_image,
         all_negatives_steps=round(loss.all_negatives_epochs * steps_per_epoch),
+        similarity_block=loss.similarity_block,
     )

@@ -27,6 +27,7 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment, check_devices
 from mhcvse_jax.retrieval import matches, protocols, twins
 from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.training.interrupt import Interrupted
 from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 
 FREE_TO_CHANGE = (
@@ -58,15 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = parser.parse_known_args(argv)
     workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
 
+    together = False  # whether all processes leave, and none because of an error of its own
+
     def command() -> None:
+        nonlocal together
         distributed.initialize()
         config = config_lib.read(arguments.config, overrides)
-        if arguments.dry_run:
-            describe_run(config, workdir, sys.argv[1:] if argv is None else argv)
-        else:
-            run(config, workdir)
+        try:
+            if arguments.dry_run:
+                describe_run(config, workdir, sys.argv[1:] if argv is None else argv)
+            else:
+                run(config, workdir)
+            together = True
+        except Interrupted:
+            together = True
+            raise
 
-    return distributed.leave(command_line.run(command))
+    code = command_line.run(command)
+    return distributed.leave(code, together=together)
 
 
 def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]) -> None:
