@@ -81,9 +81,7 @@ def contrastive_loss_in_blocks(
             return jnp.where(hardest, jnp.max(violation, axis=1), jnp.sum(violation, axis=1))
 
         # Each block takes a share of every device's queries, which lie side by side in the batch.
-        blocks = jax.tree.map(
-            lambda x: x.reshape(block, -1, *x.shape[1:]).swapaxes(0, 1), (queries, owner, positive)
-        )
+        blocks = jax.tree.map(lambda x: x.reshape(block, -1, *x.shape[1:]).swapaxes(0, 1), (queries, owner, positive))
         return jax.lax.map(of_block, blocks).swapaxes(0, 1).reshape(-1)
 
     return against(images, texts) + against(texts, images)
@@ -139,9 +137,7 @@ def loss_terms(
     def contrast(images, texts):
         if similarity_block:
             return reduce(
-                contrastive_loss_in_blocks(
-                    images, texts, owner, margin=margin, hardest=hardest, block=similarity_block
-                )
+                contrastive_loss_in_blocks(images, texts, owner, margin=margin, hardest=hardest, block=similarity_block)
             )
         similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
         return reduce(contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest))

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +31,7 @@ STABLE = (
     *(f"batch_size={BATCH}", f"num_epochs={EPOCHS}", "log.matches=0", "log.every_steps=1", "optimizer.adam_eps=1e-3"),
     *("model.consensus_norm=layer", "model.fusion=concat"),
 )
-SECONDS = 300  # that a job may take on a busy machine
+SECONDS = 400  # that a job may take on a busy machine
 
 
 class Job:
@@ -80,25 +82,70 @@ class Job:
             self.process.communicate()
 
 
-def scenes(finished, workdir, *more, form="scan", directory="scenes"):
-    return tiny(workdir, *STABLE, f"data.format={form}", f"data.dir={finished[0] / directory}", *more)
+def scenes(directory, workdir, *, form="scan"):
+    return tiny(workdir, *STABLE, f"data.format={form}", f"data.dir={directory}")
+
+
+class Outcome(NamedTuple):
+    """What a job left."""
+
+    code: int
+    output: str
+    errors: str
+    reads: list  # of each process
+
+
+def steps_done(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b'"train"') if path.exists() else 0
+
+
+def outcome(job, number=None, *, when=lambda: True):
+    """What a job leaves, after a signal to process 1 where there is one."""
+    if number is not None:
+        job.wait_until(when)
+        os.kill(job.pid(1), number)
+    return Outcome(*job.wait(), [job.reads(process) for process in (0, 1)])
+
+
+class Jobs(NamedTuple):
+    """One run in three starts of two processes."""
+
+    workdir: pathlib.Path
+    stopped: Outcome
+    stopped_at: int
+    killed: Outcome
+    seconds_to_end: float  # after the kill
+    finished: Outcome
 
 
 @pytest.fixture(scope="module")
-def two(finished, tmp_path_factory):
-    """A run of two processes, what it printed, and what each of them read."""
+def jobs(finished, tmp_path_factory):
+    """SIGUSR1 to process 1, then SIGKILL to it, each in the middle of an epoch; the rest is read from tfds."""
     directory = tmp_path_factory.mktemp("two")
-    with Job(directory / "record", *scenes(finished, directory / "run")) as job:
-        code, output, errors = job.wait()
-    assert code == 0, errors
-    return directory / "run", output, [job.reads(number) for number in (0, 1)]
+    assert build_tfds.main([str(finished[0] / "scenes"), str(directory / "tfds")]) == 0
+    workdir = directory / "run"
+    arguments = scenes(finished[0] / "scenes", workdir)
+    with Job(directory / "stopped", *arguments) as job:
+        stopped = outcome(job, signal.SIGUSR1, when=lambda: steps_done(workdir) >= 2)
+    stopped_at = train_lines(workdir)[-1]["step"]
+    with Job(directory / "killed", *arguments, MHCVSE_GRACE_SECONDS="2") as job:
+        job.wait_until(lambda: steps_done(workdir) > stopped_at)
+        started = time.monotonic()
+        killed = outcome(job, signal.SIGKILL)
+        seconds = time.monotonic() - started
+        with pytest.raises(ProcessLookupError):
+            os.kill(job.pid(0), 0)
+    with Job(directory / "finished", *scenes(directory / "tfds", workdir, form="tfds")) as job:
+        last = outcome(job)
+    return Jobs(workdir, stopped, stopped_at, killed, seconds, last)
 
 
 @pytest.fixture(scope="module")
 def one(finished, tmp_path_factory):
     """A run of one process with as many devices."""
     workdir = tmp_path_factory.mktemp("one") / "run"
-    done = run("main", *scenes(finished, workdir), num_devices=4)
+    done = run("main", *scenes(finished[0] / "scenes", workdir), num_devices=4)
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -119,94 +166,68 @@ def assert_same_run(found, expected):
         np.testing.assert_array_equal(of_kind.t2i, ranks[1][kind].t2i)
 
 
-def test_two_processes_do_as_one(two, one):
+def test_two_processes_do_as_one_however_often_they_are_ended(jobs, one):
     """Negatives and batch are global, the splits of 20 pictures and 100 captions uneven over 4 devices and batches."""
-    assert_same_run(two[0], one)
+    assert jobs.finished.code == 0, jobs.finished.errors
+    assert_same_run(jobs.workdir, one)
 
 
-def test_each_process_reads_its_share(two):
+def test_a_signal_to_one_process_stops_all_at_the_same_step(jobs):
+    assert jobs.stopped.code == 75, jobs.stopped.errors
+    assert jobs.stopped.errors.count("stopped and saved; the same command goes on from here") == 1
+    assert 2 <= jobs.stopped_at <= STEPS
+    assert f"resuming  at step {jobs.stopped_at}," in jobs.killed.output
+
+
+def test_a_killed_process_ends_the_job(jobs):
+    assert jobs.killed.code == 128 + signal.SIGKILL
+    assert "process 1 of 2 was killed (SIGKILL)" in jobs.killed.errors
+    assert "Traceback" not in jobs.killed.errors
+    assert jobs.seconds_to_end < 60  # far less than the 100 after which a silent process is missed
+    assert f"resuming  at step {jobs.stopped_at}," in jobs.finished.output
+
+
+def test_each_process_reads_its_share(jobs):
     """Of each batch the half that its devices hold; of a split that is encoded, its own pictures."""
-    for number, read in enumerate(two[2]):
-        rows = slice(number * BATCH // 2, (number + 1) * BATCH // 2)
+    for process in (0, 1):
+        rows = slice(process * BATCH // 2, (process + 1) * BATCH // 2)
         wanted = [
             batches.captions_of_step(5 * TRAIN, step, batch_size=BATCH, seed=0, epoch=epoch)[rows] // 5
             for epoch in range(EPOCHS)
             for step in range(STEPS)
         ]
-        assert sorted(read[f"MappedRegions {TRAIN}"]) == sorted(np.concatenate(wanted).tolist())
-    first, second = (set(read[f"MappedRegions {DEV}"]) for read in two[2])
-    assert (first, second) == (set(range(16)), set(range(16, DEV)))
+        first_epoch = Counter(np.concatenate(wanted[:STEPS]).tolist())
+        rest = Counter(np.concatenate(wanted[jobs.stopped_at :]).tolist())
+        assert Counter(jobs.stopped.reads[process][f"MappedRegions {TRAIN}"]) == first_epoch
+        read = Counter(jobs.finished.reads[process][f"RecordRegions {TRAIN}"])
+        assert read - Counter([0]) == rest - Counter([0])  # picture 0 is looked at when the data are opened
+    first, second = (set(read[f"RecordRegions {DEV}"]) for read in jobs.finished.reads)
+    assert (first, second) == (set(range(16)), {0, *range(16, DEV)})
 
 
-def test_one_process_speaks_and_writes(two, one):
-    workdir, output, _ = two
-    assert output.count("reading ") == output.count("results in") == 1
-    assert "devices   4 x cpu" in output
-    names = [{str(file.relative_to(path)) for file in path.iterdir()} for path in (workdir, one)]
+def test_one_process_speaks_and_writes(jobs, one):
+    assert jobs.finished.output.count("reading ") == jobs.finished.output.count("results in") == 1
+    assert "devices   4 x cpu" in jobs.finished.output
+    names = [{str(file.relative_to(path)) for file in path.iterdir()} for path in (jobs.workdir, one)]
     assert names[0] == names[1]
-    assert len(list((workdir / "tensorboard").iterdir())) == 1
-    assert not list(workdir.rglob("*.partial"))
+    assert len(list((jobs.workdir / "tensorboard").iterdir())) == 3  # one a start
+    assert not list(jobs.workdir.rglob("*.partial"))
 
 
-def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(two):
-    workdir = two[0]
-    saved = workdir / "checkpoints" / str(EPOCHS * STEPS) / "model"
+def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(jobs):
+    saved = jobs.workdir / "checkpoints" / str(EPOCHS * STEPS) / "model"
     assert {path.name for path in saved.glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
-    config = config_lib.load(workdir / "config.json")
-    language = Language.load(workdir, config.text)
+    config = config_lib.load(jobs.workdir / "config.json")
+    language = Language.load(jobs.workdir, config.text)
     found = []
     for number in (1, 2, 4):
-        experiment = Experiment.assemble(config, workdir, language, devices=jax.devices()[:number])
+        experiment = Experiment.assemble(config, jobs.workdir, language, devices=jax.devices()[:number])
         variables, progress = experiment.restore_best()
         assert all(len(leaf.sharding.device_set) == number for leaf in jax.tree.leaves(variables))
         assert progress.epochs_done in (1, EPOCHS)
         found.append(jax.device_get(variables))
     for other in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
-
-
-def steps_done(workdir):
-    path = workdir / "metrics.jsonl"
-    return path.read_bytes().count(b'"train"') if path.exists() else 0
-
-
-def test_a_job_that_is_stopped_and_killed_ends_as_one_that_was_not(finished, one, tmp_path):
-    """SIGUSR1 to process 1, then SIGKILL to it, each in the middle of an epoch; from tfds, which each reads in part."""
-    assert build_tfds.main([str(finished[0] / "scenes"), str(tmp_path / "tfds")]) == 0
-    workdir = tmp_path / "run"
-    arguments = scenes(finished, workdir, "checkpoint.every_minutes=0.001", form="tfds", directory=tmp_path / "tfds")
-
-    with Job(tmp_path / "stopped", *arguments) as job:
-        job.wait_until(lambda: steps_done(workdir) >= 2)
-        os.kill(job.pid(1), signal.SIGUSR1)
-        code, _, errors = job.wait()
-    assert code == 75, errors
-    assert errors.count("stopped and saved; the same command goes on from here") == 1
-    stopped_at = train_lines(workdir)[-1]["step"]
-    assert 2 <= stopped_at <= STEPS
-    assert (workdir / "checkpoints" / str(stopped_at)).is_dir()
-
-    with Job(tmp_path / "killed", *arguments, MHCVSE_GRACE_SECONDS="2") as job:
-        job.wait_until(lambda: steps_done(workdir) > stopped_at)
-        killed = time.monotonic()
-        os.kill(job.pid(1), signal.SIGKILL)
-        code, output, errors = job.wait()
-    assert f"resuming  at step {stopped_at}," in output
-    assert code == 128 + signal.SIGKILL
-    assert "process 1 of 2 was killed (SIGKILL)" in errors
-    assert "Traceback" not in errors
-    assert time.monotonic() - killed < 60  # far less than the 100 s after which a silent process is missed
-    with pytest.raises(ProcessLookupError):
-        os.kill(job.pid(0), 0)
-
-    with Job(tmp_path / "finished", *arguments) as job:
-        code, output, errors = job.wait()
-    assert code == 0, errors
-    assert "resuming  at step" in output
-    assert_same_run(workdir, one)
-    for number in (0, 1):
-        read = job.reads(number)[f"RecordRegions {DEV}"]
-        assert set(read) <= {0} | set(range(16) if number == 0 else range(16, DEV))  # 0: it is looked at when opened
 
 
 def test_what_all_processes_find_wrong_is_said_once(tmp_path):
