@@ -39,6 +39,7 @@ SMALL = (
 )
 MOMENTS = {"in a save": 2, "at the start": 1, "between saves": 3}
 """When a kill falls, and how often of six."""
+START_SECONDS = 5.0  # that a start takes, about
 RUN_SECONDS = 900  # after which a run hangs
 
 
@@ -73,7 +74,6 @@ class Job:
         """
         code = self._process.poll()
         if code is None and time.monotonic() - self._started > RUN_SECONDS:
-            self.kill()
             raise RunFailedError(f"{self._log}: the run hangs, after {RUN_SECONDS} seconds")
         if code:
             raise RunFailedError(f"{self._log}: the run left with exit code {code}, and nobody had killed it")
@@ -91,6 +91,14 @@ class Job:
         except ProcessLookupError:
             return
         self._process.wait(RUN_SECONDS)
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(RUN_SECONDS)
 
     def wait(self) -> float:
         """Returns the seconds to its end."""
@@ -136,10 +144,10 @@ def compare(workdir: pathlib.Path, undisturbed: pathlib.Path) -> int:
     return sum(array.size for array in found.values())
 
 
-def moment(kind: str, workdir: pathlib.Path, start_seconds: float) -> Callable[[], bool]:
+def moment(kind: str, workdir: pathlib.Path) -> Callable[[], bool]:
     """Returns what tells when the kill is due."""
     started, before = time.monotonic(), _steps(workdir)
-    delay = random.uniform(0, start_seconds if kind == "at the start" else 0.1)
+    delay = random.uniform(0, START_SECONDS if kind == "at the start" else 0.1)
     more = random.randint(1, 4)
     due: list[float] = []
 
@@ -181,34 +189,35 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     undisturbed, killed, data = out / "undisturbed", out / "killed", out / "scenes"
-    seconds = Job(undisturbed, data, processes).wait()
+    with Job(undisturbed, data, processes) as job:
+        seconds = job.wait()
     print(f"undisturbed: {_steps(undisturbed)} steps, {processes} process(es), {seconds:.1f} seconds", flush=True)
     shutil.rmtree(killed, ignore_errors=True)
     kinds = [kind for kind, often in MOMENTS.items() for _ in range(often)]
     counts = dict.fromkeys(MOMENTS, 0)
     ends = 0
-    start_seconds = 5.0
     while sum(counts.values()) < arguments.kills:
         kind = random.choice(kinds)
-        job = Job(killed, data, processes)
-        is_due = moment(kind, killed, start_seconds)
-        while job.is_running() and not is_due():
-            time.sleep(0.001)
-        if job.is_running():
-            at_step = _steps(killed)
-            job.kill()
-            counts[kind] += 1
-            print(f"kill {sum(counts.values())}: {kind}, {at_step} steps logged", flush=True)
-        else:
-            ends += 1
-            print(f"end {ends}: {compare(killed, undisturbed):,} numbers equal bit for bit", flush=True)
-            shutil.rmtree(killed)
-    Job(killed, data, processes).wait()
+        with Job(killed, data, processes) as job:
+            is_due = moment(kind, killed)
+            while job.is_running() and not is_due():
+                time.sleep(0.001)
+            if job.is_running():
+                steps = _steps(killed)
+                job.kill()
+                counts[kind] += 1
+                print(f"kill {sum(counts.values())}: {kind}, {steps} steps logged", flush=True)
+                continue
+        ends += 1
+        print(f"end {ends}: {compare(killed, undisturbed):,} numbers equal bit for bit", flush=True)
+        shutil.rmtree(killed)
+    with Job(killed, data, processes) as job:
+        job.wait()
     number = compare(killed, undisturbed)
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(
-        f"{sum(counts.values())} kills ({told}), {ends + 1} ends: {number:,} numbers of the last checkpoint, metrics and "
-        "recalls equal those of the undisturbed run, bit for bit"
+        f"{sum(counts.values())} kills ({told}), {ends + 1} ends: {number:,} numbers of the last checkpoint, "
+        "metrics and recalls equal those of the undisturbed run, bit for bit"
     )
 
 

@@ -130,8 +130,8 @@ def dominates(found: Step) -> str:
 def table(steps: Sequence[Step]) -> list[str]:
     """Returns Markdown; efficiency is the pairs a second and GPU, relative to the first row."""
     found = [
-        "| GPUs | batch | a GPU | layers ms | losses ms | all-gather ms | all-reduce ms | step ms | pairs/s | efficiency "
-        "| similarity a term | longest |",
+        "| GPUs | batch | a GPU | layers ms | losses ms | all-gather ms | all-reduce ms | step ms | pairs/s "
+        "| efficiency | similarity a term | longest |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     first = steps[0].batch / steps[0].seconds / steps[0].gpus
@@ -150,7 +150,7 @@ def _size(num_bytes: float) -> str:
 
 
 def crossing(rates: Rates, part: str) -> str:
-    """Returns from how many GPUs on, a power of two, a collective takes longer than the layers at a fixed batch each."""
+    """Returns from how many GPUs on, a power of two, a part takes longer than the layers; at a fixed batch a GPU."""
     for power in range(1, 21):
         found = step(2**power, BATCH_OF_GPU * 2**power, rates)
         if getattr(found, part) > found.compute:
@@ -160,15 +160,15 @@ def crossing(rates: Rates, part: str) -> str:
 
 def report(rates: Rates, command: str) -> str:
     """Returns the whole of `scaling.md`."""
-    fixed = [step(gpus, GLOBAL_BATCH, rates) for gpus in GPUS if GLOBAL_BATCH >= gpus]
+    fixed = [step(gpus, GLOBAL_BATCH, rates) for gpus in GPUS if gpus <= GLOBAL_BATCH]
     growing = [step(gpus, BATCH_OF_GPU * gpus, rates) for gpus in GPUS]
     pairs = [
         (step(gpus, batch, rates), step(gpus, batch, rates, in_blocks=True))
         for gpus, batch in ((8, 8_192), (8, 32_768), (64, 32_768), (64, 131_072), (512, 524_288))
     ]
     blocks = [
-        f"| {whole.gpus:,} | {whole.batch:,} | {_size(3 * whole.similarity_bytes)} | {_size(3 * one.similarity_bytes)} | "
-        f"{1e3 * whole.seconds:.1f} | {1e3 * one.seconds:.1f} |"
+        f"| {whole.gpus:,} | {whole.batch:,} | {_size(3 * whole.similarity_bytes)} | "
+        f"{_size(3 * one.similarity_bytes)} | {1e3 * whole.seconds:.1f} | {1e3 * one.seconds:.1f} |"
         for whole, one in pairs
     ]
     sizes = Sizes()
@@ -192,17 +192,17 @@ def report(rates: Rates, command: str) -> str:
             "",
             *table(growing),
             "",
-            f"At {BATCH_OF_GPU} a GPU the all-gather of the embeddings, which grows with the global batch, takes longer "
-            f"than the layers {crossing(rates, 'gather')}; the similarities and losses, in float32, do "
-            f"{crossing(rates, 'losses')}; the all-reduce of the gradients, which hardly grows with the number of GPUs, "
-            f"{crossing(rates, 'reduce')}. The layers are taken at a rate that no recurrence reaches: where they are "
+            f"At {BATCH_OF_GPU} a GPU the all-gather of the embeddings, which grows with the global batch, takes "
+            f"longer than the layers {crossing(rates, 'gather')}; the similarities and losses, in float32, do "
+            f"{crossing(rates, 'losses')}; the all-reduce of the gradients, which hardly grows with the number of "
+            f"GPUs, {crossing(rates, 'reduce')}. The layers are taken at a rate that no recurrence reaches: where they are "
             "slower all else weighs less, and the efficiencies are higher.",
             "",
             "## The similarity in blocks",
             "",
             "`config.loss.similarity_block` never holds the whole similarity: what a GPU holds of it for the three "
-            f"terms, in blocks of {BLOCK_OF_GPU} queries a GPU, and the time of a step. It computes eight products where "
-            "the whole one needs three, so it pays where the memory is short and not before.",
+            f"terms, in blocks of {BLOCK_OF_GPU} queries a GPU, and the time of a step. It computes eight products "
+            "where the whole one needs three, so it pays where the memory is short and not before.",
             "",
             "| GPUs | batch | whole | in blocks | step whole ms | step in blocks ms |",
             "|---|---|---|---|---|---|",

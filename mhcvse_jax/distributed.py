@@ -66,7 +66,7 @@ def initialize() -> None:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # signals are answered by the training loop
-    seconds = {
+    seconds: dict[str, Any] = {
         "initialization_timeout": _seconds("MHCVSE_START_SECONDS", 300),
         "heartbeat_timeout_seconds": _seconds("MHCVSE_HEARTBEAT_SECONDS", 100),
         "shutdown_timeout_seconds": SHUTDOWN_SECONDS,

@@ -191,7 +191,7 @@ def data_digest(data: TrainingData) -> str:
     digest = hashlib.sha256(repr((data.language.vocabulary.words, data.language.concepts.words)).encode())
     for split in (data.train, data.dev):
         for array in (split.tokens, split.image_labels, np.array(split.regions.shape)):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
     return digest.hexdigest()
 
 

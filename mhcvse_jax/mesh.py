@@ -27,7 +27,8 @@ def own_rows(mesh: Mesh, size: int) -> slice:
     """Returns the rows of a batch of `size` that lie on devices of this process: all, where it is the only one."""
     if jax.process_count() == 1:
         return slice(0, size)
-    rows = [index[0].indices(size) for index in by_batch(mesh).addressable_devices_indices_map((size,)).values()]
+    shares = by_batch(mesh).addressable_devices_indices_map((size,)).values()
+    rows = [share[0].indices(size) for share in shares if share is not None]
     return slice(min(start for start, _, _ in rows), max(stop for _, stop, _ in rows))
 
 

@@ -1,6 +1,6 @@
-"""Trains one configuration with several seeds, or a small grid of values, and compares the runs.
+r"""Trains one configuration with several seeds, or a small grid of values, and compares the runs.
 
-    python -m mhcvse_jax.sweep --config configs/f30k_small.py --out runs/fusion --seeds 0 1 2 \\
+    python -m mhcvse_jax.sweep --config configs/f30k_small.py --out runs/fusion --seeds 0 1 2 \
         --grid model.fusion concat weight_sum --grid loss.margin 0.1 0.2 --set data.dir=data/f30k_small
 
 Each run has a workdir in --out. They are trained one after another on all devices, or --jobs at a time, the GPUs shared
@@ -9,7 +9,6 @@ killed and started again at will. It ends in the table of `mhcvse_jax.compare`, 
 """
 
 import argparse
-import contextlib
 import itertools
 import os
 import pathlib
@@ -18,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 from mhcvse_jax import command_line, compare
 from mhcvse_jax import config as config_lib
@@ -139,46 +138,44 @@ def train(runs: Sequence[Run], *, jobs: int) -> None:
         print(f"{num_before} of {len(runs)} runs are finished already", flush=True)
     shares = gpu_shares(jobs)
     running: dict[int, tuple[Run, subprocess.Popen]] = {}
-    with contextlib.ExitStack() as logs:
-        try:
-            while waiting or running:
-                for place in range(jobs):
-                    if waiting and place not in running:
-                        run = waiting.pop(0)
-                        number = len(runs) - len(waiting)
-                        print(f"\nrun {number} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
-                        running[place] = run, start(run, shares[place], logs if jobs > 1 else None)
-                for place, (run, process) in list(running.items()):
-                    code = process.poll()
-                    if code is None:
-                        continue
-                    del running[place]
-                    if code == command_line.EXIT_STOPPED:
-                        raise KeyboardInterrupt
-                    if code:
-                        log = f"; see {run.workdir}.log" if jobs > 1 else ""
-                        raise RunFailedError(
-                            f"{run.name}, seed {run.seed}: mhcvse_jax.main left with exit code {code}{log}"
-                        )
-                time.sleep(POLL_SECONDS)
-        finally:
-            for _, process in running.values():
-                process.send_signal(signal.SIGTERM)
-            for _, process in running.values():
-                process.wait()
+    try:
+        while waiting or running:
+            for place in range(jobs):
+                if waiting and place not in running:
+                    run = waiting.pop(0)
+                    number = len(runs) - len(waiting)
+                    print(f"\nrun {number} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
+                    running[place] = run, start(run, shares[place], logged=jobs > 1)
+            for place, (run, process) in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[place]
+                if code == command_line.EXIT_STOPPED:
+                    raise KeyboardInterrupt
+                if code:
+                    log = f"; see {run.workdir}.log" if jobs > 1 else ""
+                    raise RunFailedError(
+                        f"{run.name}, seed {run.seed}: mhcvse_jax.main left with exit code {code}{log}"
+                    )
+            time.sleep(POLL_SECONDS)
+    finally:
+        for _, process in running.values():
+            process.send_signal(signal.SIGTERM)
+        for _, process in running.values():
+            process.wait()
 
 
-def start(run: Run, gpus: str | None, logs: contextlib.ExitStack | None) -> subprocess.Popen:
+def start(run: Run, gpus: str | None, *, logged: bool) -> subprocess.Popen:
     """Returns the process of a run, which Ctrl-C at the terminal does not reach: it is told once, by this one."""
-    output: IO[str] | None = None
-    if logs is not None:
-        run.directory.mkdir(parents=True, exist_ok=True)
-        output = logs.enter_context(pathlib.Path(f"{run.workdir}.log").open("a", encoding="utf-8"))
     environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
     command = [sys.executable, "-m", "mhcvse_jax.main", *run.arguments]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
-    )
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment, "start_new_session": True}
+    if not logged:
+        return subprocess.Popen(command, **options)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    with pathlib.Path(f"{run.workdir}.log").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, **options)
 
 
 def gpu_shares(jobs: int) -> list[str | None]:
