@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -115,7 +116,7 @@ def parameters(workdir: pathlib.Path) -> dict[str, np.ndarray]:
         with ocp.StandardCheckpointer() as reader:
             tree = reader.restore((workdir / "checkpoints" / str(max(steps)) / item).absolute())
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             found[item + jax.tree_util.keystr(path)] = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
     return found
 
