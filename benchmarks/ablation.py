@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablation --data data/f30k_small --out runs/ablation --seeds 0 1 2
 
-Trains every variant below with every seed, one after another, by `configs/f30k_small.py`, and ends in the table of
+Trains every variant below with every seed by `configs/f30k_small.py`, and ends in the table of
 `mhcvse_jax.compare`: mean and standard deviation over seeds, and the difference to the whole model with its paired
 bootstrap interval. A run that is finished is not done again, one that was stopped goes on; so the command may be
 stopped and started at will, and the table holds what there is.
@@ -10,12 +10,10 @@ stopped and started at will, and the table holds what there is.
 
 import argparse
 import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 
-from mhcvse_jax import command_line, compare
-from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax import command_line, sweep
 
 VARIANTS = {
     "whole": {},
@@ -46,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default all)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
+    parser.add_argument("--jobs", type=command_line.positive, default=1, metavar="N", help="runs at a time (default 1)")
     parser.add_argument("--table_only", action="store_true", help="train nothing, tabulate what is finished")
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: run(arguments))
@@ -53,29 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains what is not finished, a seed of every variant before the next seed, and prints the table."""
-    names = [(name, seed) for seed in arguments.seeds for name in arguments.variants]
-    for number, (name, seed) in enumerate(names, start=1):
-        workdir = arguments.out / f"{name}_seed{seed}"
-        if arguments.table_only or (workdir / "results.json").exists():
-            continue
-        print(f"\nrun {number} of {len(names)}: {name}, seed {seed}", flush=True)
-        values = {"data.dir": arguments.data, "seed": seed, **VARIANTS[name]}
-        overrides = [f"--config.{key}={value}" for key, value in values.items()]
-        overrides += [f"--config.{override}" for override in arguments.set]
-        command = [sys.executable, "-m", "mhcvse_jax.main", "--config", arguments.config, "--workdir", str(workdir)]
-        code = subprocess.run([*command, *overrides], check=False).returncode
-        if code == command_line.EXIT_STOPPED:
-            raise KeyboardInterrupt
-        if code:
-            raise RunFailedError(f"{name}, seed {seed}: mhcvse_jax.main left with exit code {code}")
-    sources = [
-        f"{name}={arguments.out / f'{name}_seed{seed}'}"
-        for name, seed in names
-        if (arguments.out / f"{name}_seed{seed}" / "results.json").exists()
+    runs = [
+        sweep.Run(
+            name,
+            seed,
+            arguments.out,
+            arguments.config,
+            [
+                f"data.dir={arguments.data}",
+                *(f"{key}={value}" for key, value in VARIANTS[name].items()),
+                *arguments.set,
+            ],
+        )
+        for seed in arguments.seeds
+        for name in arguments.variants
     ]
-    baseline = ["--baseline", "whole"] if any(source.startswith("whole=") for source in sources) else []
-    compare.main([*sources, *baseline, "--output", str(arguments.out / "ablation.md"), "--format", "markdown"])
-    compare.main([*sources, *baseline])
+    if not arguments.table_only:
+        sweep.train(runs, jobs=arguments.jobs)
+    sweep.tabulate(runs, baseline="whole", output=arguments.out / "ablation.md")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from absl import logging as absl_logging
 
-from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax import distributed
+from mhcvse_jax.errors import InputError, PeerLostError, RunFailedError
 from mhcvse_jax.training.interrupt import Interrupted
 
 EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
@@ -24,20 +26,28 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 def run(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
     _quiet_failed_writes()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
     try:
-        command()
+        try:
+            command()
+        except jax.errors.JaxRuntimeError as error:
+            distributed.raise_peer_lost(error)
+            raise
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return EXIT_INPUT
+    except PeerLostError as error:
+        _say(f"stopped: {error}; the same command goes on from the last checkpoint")
+        return EXIT_STOPPED
     except RunFailedError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        _say(f"failed: {error}")
         return EXIT_FAILED
     except Interrupted:
-        print("stopped and saved; the same command goes on from here", file=sys.stderr)
+        _say("stopped and saved; the same command goes on from here")
         return EXIT_STOPPED
     except KeyboardInterrupt:
-        print("stopped; start the same command again", file=sys.stderr)
+        _say("stopped; start the same command again")
         return EXIT_STOPPED
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,9 +55,15 @@ def run(command: Callable[[], None]) -> int:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        print(f"failed: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        _say(f"failed: {error.filename or 'writing'}: {error.strerror}")
         return EXIT_FAILED
     return 0
+
+
+def _say(last_words: str) -> None:
+    """Prints a line on stderr; of several processes, which mostly have the same to say, the first alone does."""
+    if distributed.claim("last words"):
+        print(last_words, file=sys.stderr, flush=True)
 
 
 def _quiet_failed_writes() -> None:

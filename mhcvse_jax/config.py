@@ -122,6 +122,7 @@ def base() -> Config:
     loss.consensus_weight = 1.0
     loss.kl_weight = 2.0
     loss.mask_same_image = True  # captions of one picture are not each other's negatives
+    loss.similarity_block = 0  # queries whose similarities are held at once, for huge batches; 0: all, faster
     loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count, not the hardest alone
 
     config.optimizer = optimizer = _section()
@@ -199,7 +200,7 @@ def check(config: Config) -> None:
         if not lookup(config, key) > 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected more than 0")
     not_negative = """model.num_heads loss.margin loss.fusion_weight loss.instance_weight
-        loss.consensus_weight loss.kl_weight loss.all_negatives_epochs optimizer.warmup_epochs
+        loss.consensus_weight loss.kl_weight loss.similarity_block loss.all_negatives_epochs optimizer.warmup_epochs
         optimizer.nonfinite_limit eval.max_captions log.matches seed"""
     for key in not_negative.split():
         if not lookup(config, key) >= 0:
@@ -209,6 +210,11 @@ def check(config: Config) -> None:
     for key in parts.split():
         if not 0 <= lookup(config, key) <= 1:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected a share between 0 and 1")
+    if config.loss.similarity_block and config.batch_size % config.loss.similarity_block:
+        raise InputError(
+            f"config.loss.similarity_block is {config.loss.similarity_block}, which does not divide batch_size "
+            f"{config.batch_size}"
+        )
     heads, dim = config.model.num_heads, config.model.embedding_dim
     if heads and dim % heads:
         raise InputError(f"config.model.num_heads is {heads}, which does not divide model.embedding_dim {dim}")

@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class RunFailedError(RuntimeError):
     """The run itself went wrong, a loss that is not finite for example. Exit code 3."""
+
+
+class PeerLostError(RunFailedError):
+    """Another process of the run has ended, so this one cannot go on. Exit code 75: the same command goes on."""

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import models
+from mhcvse_jax import distributed, models
 from mhcvse_jax.compilation import Compilations
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches, dataset, word_vectors
@@ -26,7 +26,7 @@ from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.feed import make_feed
-from mhcvse_jax.training.metrics_log import MetricsLog
+from mhcvse_jax.training.metrics_log import MetricsLog, NoLog
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer, step_schedule
 from mhcvse_jax.training.step import LossSettings, init_variables, initialize
 
@@ -165,7 +165,7 @@ class Experiment:
             graph=self.graph,
             settings=settings,
         )
-        log = MetricsLog(self.workdir, resume_step=latest or 0)
+        log = MetricsLog(self.workdir, resume_step=latest or 0) if distributed.is_first() else NoLog()
         try:
             return loop.train(
                 config,
@@ -175,6 +175,7 @@ class Experiment:
                 encode=self.encode,
                 train_split=train_split,
                 dev_split=dev_split,
+                mesh=self.mesh,
                 checkpoints=checkpoints,
                 log=log,
                 compilations=compilations,
@@ -267,7 +268,8 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
       InputError: they do not divide a batch.
     """
     mesh = make_mesh(devices)
-    for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+    for key in ("batch_size", "eval.batch_size", "loss.similarity_block"):
+        size = config_lib.lookup(config, key)
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
     return mesh
@@ -328,4 +330,5 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         base_weights=LossTerms(loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight),
         mask_same_image=loss.mask_same_image,
         all_negatives_steps=round(loss.all_negatives_epochs * steps_per_epoch),
+        similarity_block=loss.similarity_block,
     )

@@ -44,6 +44,49 @@ def contrastive_loss(
     return jnp.where(hardest, of_hardest, of_all)
 
 
+def contrastive_loss_in_blocks(
+    images: jax.Array,
+    texts: jax.Array,
+    owner: jax.Array,
+    *,
+    margin: float,
+    hardest: jax.Array | bool,
+    block: int,
+) -> jax.Array:
+    """`contrastive_loss` that never holds the whole similarity: [block, batch] of it at a time, over all devices.
+
+    Each direction goes through the queries by itself and computes its similarities again in the backward pass, so a
+    block is done when it is left: eight products [batch, D] x [D, batch] instead of three.
+
+    Args:
+      images: <float32>[batch, D] unit vectors.
+      texts: <float32>[batch, D] likewise, pair by pair.
+      owner: <int32>[batch] two pairs are each other's negatives where these differ.
+      margin: see `contrastive_loss`.
+      hardest: see `contrastive_loss`.
+      block: queries at a time; it divides the batch, and the devices divide it.
+
+    Returns:
+      <float32>[batch].
+    """
+    positive = jnp.sum(images * texts, axis=1)
+
+    def against(queries: jax.Array, candidates: jax.Array) -> jax.Array:
+        @jax.checkpoint
+        def of_block(block_of: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            queries, own, positive = block_of
+            similarity = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)
+            violation = jnp.maximum(margin + similarity - positive[:, None], 0.0)
+            violation = jnp.where(own[:, None] != owner[None, :], violation, 0.0)
+            return jnp.where(hardest, jnp.max(violation, axis=1), jnp.sum(violation, axis=1))
+
+        # Each block takes a share of every device's queries, which lie side by side in the batch.
+        blocks = jax.tree.map(lambda x: x.reshape(block, -1, *x.shape[1:]).swapaxes(0, 1), (queries, owner, positive))
+        return jax.lax.map(of_block, blocks).swapaxes(0, 1).reshape(-1)
+
+    return against(images, texts) + against(texts, images)
+
+
 def kl_divergence(text: jax.Array, image: jax.Array) -> jax.Array:
     """KL(text || image) of each pair's distributions <float32>[batch, concepts]; <float32>[batch], 0 or more."""
     tiny = jnp.finfo(jnp.float32).tiny
@@ -73,6 +116,7 @@ def loss_terms(
     mask_same_image: bool,
     hardest: jax.Array | bool,
     reduction: str,
+    similarity_block: int = 0,
 ) -> LossTerms:
     """Returns the four losses of a batch, each a <float32> scalar.
 
@@ -84,11 +128,17 @@ def loss_terms(
       mask_same_image: see `negatives`.
       hardest: see `contrastive_loss`.
       reduction: "sum" over the batch, or "mean".
+      similarity_block: see `contrastive_loss_in_blocks`; 0: the similarity is held whole.
     """
     is_negative = negatives(image_index, mask_same_image=mask_same_image)
+    owner = jnp.asarray(image_index) if mask_same_image else jnp.arange(len(image_index))
     reduce = {"sum": jnp.sum, "mean": jnp.mean}[reduction]
 
     def contrast(images, texts):
+        if similarity_block:
+            return reduce(
+                contrastive_loss_in_blocks(images, texts, owner, margin=margin, hardest=hardest, block=similarity_block)
+            )
         similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
         return reduce(contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest))
 

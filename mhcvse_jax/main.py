@@ -4,17 +4,20 @@
 
 Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat. All keys
 stand, with their meaning, in mhcvse_jax/config.py. Started again with the same workdir it resumes; a finished
-run prints its results.
+run prints its results. Several processes are one run: see launch/ and mhcvse_jax/distributed.py.
 """
 
 import argparse
+import hashlib
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
-from mhcvse_jax import __version__, command_line, results
+from mhcvse_jax import __version__, command_line, distributed, results
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
@@ -25,6 +28,7 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment, check_devices
 from mhcvse_jax.retrieval import matches, protocols, twins
 from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.training.interrupt import Interrupted
 from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 
 FREE_TO_CHANGE = (
@@ -51,22 +55,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what the run writes (default: runs/NAME of the config)",
     )
     parser.add_argument("--config.KEY", metavar="VALUE", help="overrides a key of the configuration")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print command, processes, devices and the batch of each; do nothing"
+    )
     arguments, overrides = parser.parse_known_args(argv)
     workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
-    return command_line.run(lambda: run(config_lib.read(arguments.config, overrides), workdir))
+
+    together = False  # whether all processes leave, and none because of an error of its own
+
+    def command() -> None:
+        nonlocal together
+        distributed.initialize()
+        config = config_lib.read(arguments.config, overrides)
+        try:
+            if arguments.dry_run:
+                describe_run(config, workdir, sys.argv[1:] if argv is None else argv)
+            else:
+                run(config, workdir)
+            together = True
+        except Interrupted:
+            together = True
+            raise
+
+    code = command_line.run(command)
+    return distributed.leave(code, together=together)
+
+
+def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]) -> None:
+    """Prints what would run where; makes nothing and reads no data."""
+    mesh = check_devices(config)
+    processes, local = jax.process_count(), jax.local_device_count()
+    print(f"command   {shlex.join(['python', '-m', 'mhcvse_jax.main', *arguments])}")
+    print(f"workdir   {workdir}")
+    print(f"processes {processes}, {local} devices each")
+    print(f"devices   {results.device_name()}")
+    print(f"mesh      {dict(mesh.shape)}")
+    for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+        print(f"{key:<16} {size}: {size // processes} a process, {size // mesh.size} a device")
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Trains where that is not finished, tests once, and prints the results."""
     keep_compiled()
     check_workdir(workdir, config)
+    distributed.check_same("configuration", config.to_json())
     results_path = workdir / "results.json"
-    if results_path.exists():
+    if distributed.from_first(results_path.exists):
         print(f"{workdir} is finished; its results:")
     else:
         lock = WorkdirLock(workdir)
-        if workdir.exists():
-            lock.acquire()
+        if distributed.from_first(workdir.exists):
+            distributed.from_first(lock.acquire)
         train_and_test(config, workdir, lock, results_path)
     finished = results.load_results(results_path)
     print(protocols.table(finished["results"]))
@@ -103,8 +142,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     check_devices(config)
     if config.data.format == "scenes":
-        lock.acquire()
-    directory = dataset.data_directory(config, workdir)
+        distributed.from_first(lock.acquire)
+    directory = pathlib.Path(distributed.from_first(lambda: str(dataset.data_directory(config, workdir))))
     print(f"reading   {directory}", flush=True)
     data = dataset.load_training(config, directory)
     experiment = Experiment.assemble(config, workdir, data.language)
@@ -117,9 +156,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         )
     experiment.check_batch_size(data.train)
     vectors = experiment.initial_word_vectors()
-    lock.acquire()
-    keep_language(config, data.language, workdir)
-    config_lib.save(config, workdir / "config.json")
+    distributed.check_same("data", data_digest(data))
+    distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
     describe_data(config, data, test_split)
     progress = experiment.train(data.train, data.dev, vectors)
     stopped_early = progress.epochs_done < config.num_epochs
@@ -133,10 +171,31 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
     tested = experiment.test(encoded, test_split, config.eval.folds)
     pairs = twins.read(directory, test_split)
     more = {} if pairs is None else {"twins": twins.measure(encoded, test_split, pairs)}
-    if config.log.matches:
-        draw_matches(config, workdir, directory, encoded, test_split)
-    tested.save(workdir / "ranks.npz")  # before the results: where these are, the run is finished
-    results.save_results(results_path, tested.rows(), seed=config.seed, seconds=progress.train_seconds, **more)
+    encoded = distributed.local(encoded)
+
+    def keep() -> None:
+        if config.log.matches:
+            draw_matches(config, workdir, directory, encoded, test_split)
+        tested.save(workdir / "ranks.npz")  # before the results: where these are, the run is finished
+        results.save_results(results_path, tested.rows(), seed=config.seed, seconds=progress.train_seconds, **more)
+
+    distributed.from_first(keep)
+
+
+def prepare_workdir(config: Config, language: Language, workdir: pathlib.Path, lock: WorkdirLock) -> None:
+    """Makes the workdir, and keeps in it what the run is made from."""
+    lock.acquire()
+    keep_language(config, language, workdir)
+    config_lib.save(config, workdir / "config.json")
+
+
+def data_digest(data: TrainingData) -> str:
+    """Returns what tells data apart by which a process would train another model: captions, words, concepts."""
+    digest = hashlib.sha256(repr((data.language.vocabulary.words, data.language.concepts.words)).encode())
+    for split in (data.train, data.dev):
+        for array in (split.tokens, split.image_labels, np.array(split.regions.shape)):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def draw_matches(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mhcvse_jax.loss_weighting import loss_weights
 from mhcvse_jax.losses import LossTerms, collapse_value, contrastive_loss, kl_divergence, loss_terms, negatives
+from mhcvse_jax.mesh import by_batch, make_mesh
 from mhcvse_jax.models.embeddings import Embeddings
 
 BASE_WEIGHTS = LossTerms(fusion=3.0, instance=5.0, consensus=1.0, kl=2.0)
@@ -162,3 +163,58 @@ def test_a_sum_over_128_pairs_leaves_nothing_for_the_weights_to_do():
     }
     np.testing.assert_allclose(weights["sum"], BASE_WEIGHTS, rtol=1e-6)
     assert (np.array(weights["mean"]) < 0.95 * np.array(BASE_WEIGHTS)).all()
+
+
+@pytest.mark.parametrize("mask_same_image", [True, False])
+@pytest.mark.parametrize("hardest", [True, False])
+@pytest.mark.parametrize(("num_devices", "block"), [(1, 3), (4, 12)])
+def test_blocks_equal_the_whole_similarity_in_value_and_gradient(num_devices, block, hardest, mask_same_image):
+    """Repeated pictures make ties, whose gradient is shared out alike."""
+    batch = 60
+    rng = np.random.default_rng(3)
+    sides = [random_embeddings(rng, batch) for _ in range(2)]
+    index = rng.integers(0, 40, batch).astype(np.int32)
+    sides[0] = jax.tree.map(lambda x: x[index], sides[0])
+    split = by_batch(make_mesh(jax.devices()[:num_devices]))
+    arguments = jax.device_put((*sides, index), split)
+
+    def total(image, text, index, block):
+        options = {"margin": 0.3, "mask_same_image": mask_same_image, "hardest": hardest, "reduction": "sum"}
+        return loss_terms(image, text, index, **options, similarity_block=block)
+
+    def of(block):
+        def value(image, text, index):
+            terms = total(image, text, index, block)
+            return sum(terms), terms
+
+        return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True), in_shardings=split)(*arguments)
+
+    ((_, terms), gradients), ((_, wanted), wanted_gradients) = of(block), of(0)
+    np.testing.assert_allclose(terms, wanted, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), gradients, wanted_gradients)
+    assert all(np.any(np.asarray(gradient.fused)) for gradient in gradients)
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_blocks_never_hold_the_whole_similarity(num_devices):
+    """As the compiler counts the bytes of a device, forward and backward."""
+    batch, dim, block = 4096, 16, 128
+    mesh = make_mesh(jax.devices()[:num_devices])
+
+    def temporary(block):
+        def value(image, text, index):
+            return sum(
+                loss_terms(
+                    *(Embeddings(x, x, x, x) for x in (image, text)),
+                    index,
+                    **{"margin": 0.2, "mask_same_image": True, "hardest": True, "reduction": "sum"},
+                    similarity_block=block,
+                )
+            )
+
+        shapes = [jax.ShapeDtypeStruct((batch, dim), np.float32)] * 2 + [jax.ShapeDtypeStruct((batch,), np.int32)]
+        compiled = jax.jit(jax.grad(value, argnums=(0, 1)), in_shardings=by_batch(mesh)).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    whole = 4 * batch * batch // num_devices
+    assert temporary(block) < whole / 4 < whole < temporary(0)

@@ -74,7 +74,14 @@ def epoch_plan(
     return captions, np.array([padded_length(length, caption_lengths) for length in longest])
 
 
-def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int], *, training_label: str) -> Batch:
+def read_batch(
+    split: Split,
+    captions: np.ndarray,
+    caption_lengths: Sequence[int],
+    *,
+    training_label: str,
+    rows: slice = slice(None),
+) -> Batch:
     """Returns the pairs of the captions with these indices; reads their pictures' features from the file.
 
     Args:
@@ -82,12 +89,15 @@ def read_batch(split: Split, captions: np.ndarray, caption_lengths: Sequence[int
       captions: <int>[batch] indices of captions.
       caption_lengths: see `padded_length`.
       training_label: "image", a caption's label is its picture's; "caption", its own words'.
+      rows: those of the batch that are read, this process's share; all are padded to one length.
     """
+    longest = split.lengths[captions].max()
+    captions = captions[rows]
     lengths = split.lengths[captions]
     image_index = split.image_of_caption[captions]
     return Batch(
         regions=read_regions(split, image_index),
-        tokens=pad_tokens(split.tokens[captions], padded_length(lengths.max(), caption_lengths)),
+        tokens=pad_tokens(split.tokens[captions], padded_length(longest, caption_lengths)),
         lengths=lengths,
         labels=split.image_labels[image_index] if training_label == "image" else split.caption_labels[captions],
         image_index=image_index,
@@ -144,16 +154,18 @@ def training_batches(
     first_step: int,
     threads: int,
     prefetch: int,
+    rows: slice = slice(None),
 ) -> Iterator[Batch]:
     """Yields the batches of an epoch from `first_step` (within the epoch) on, read ahead by threads.
 
-    Each batch is a function of (seed, epoch, step), so a resumed epoch goes on exactly where it was.
+    Each batch is a function of (seed, epoch, step), so a resumed epoch goes on exactly where it was. Of each,
+    the `rows` alone are read.
     """
     order = epoch_order(len(split.lengths), seed=seed, epoch=epoch)
 
     def read(step: int) -> Batch:
         captions = order[step * batch_size : (step + 1) * batch_size]
-        return read_batch(split, captions, caption_lengths, training_label=training_label)
+        return read_batch(split, captions, caption_lengths, training_label=training_label, rows=rows)
 
     steps = grain.MapDataset.range(first_step, steps_per_epoch(split, batch_size)).map(read)
     yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))

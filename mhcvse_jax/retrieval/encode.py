@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.mesh import by_batch, replicated
+from mhcvse_jax.mesh import by_batch, own_rows, put_batch, replicated
 from mhcvse_jax.models.embeddings import Embeddings
 
 
@@ -62,8 +62,8 @@ class Encoder:
           split: what to encode.
         """
 
-        def read_images(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
-            return (batches.read_regions(split, chosen),)
+        def read_images(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
+            return (batches.read_regions(split, chosen[rows]),)
 
         return EncodedSplit(
             image=self._encode(self._images, variables, read_images, np.arange(split.num_images)),
@@ -76,23 +76,24 @@ class Encoder:
         Captions are encoded in the order of their lengths, so that short ones are not padded like long ones.
         """
 
-        def read(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
-            lengths = split.lengths[chosen]
-            length = batches.padded_length(lengths.max(), self._caption_lengths)
-            return batches.pad_tokens(split.tokens[chosen], length), lengths, labels[chosen]
+        def read(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
+            length = batches.padded_length(split.lengths[chosen].max(), self._caption_lengths)
+            own = chosen[rows]
+            return batches.pad_tokens(split.tokens[own], length), split.lengths[own], labels[own]
 
         return self._encode(self._texts, variables, read, np.argsort(split.lengths, kind="stable"))
 
     def _encode(
-        self, function: Callable, variables: Any, read: Callable[[np.ndarray], tuple], order: np.ndarray
+        self, function: Callable, variables: Any, read: Callable[[np.ndarray, slice], tuple], order: np.ndarray
     ) -> Embeddings:
         # The last batch repeats its last element: one shape, and the devices divide it.
-        size = self._batch_size
+        size, rows = self._batch_size, own_rows(self._mesh, self._batch_size)
         padded = np.concatenate([order, np.repeat(order[-1:], -len(order) % size)])
-        chunks = grain.MapDataset.range(len(padded) // size).map(lambda i: read(padded[i * size : (i + 1) * size]))
-        sharding = by_batch(self._mesh)
+        chunks = grain.MapDataset.range(len(padded) // size).map(
+            lambda i: read(padded[i * size : (i + 1) * size], rows)
+        )
         encoded = [
-            function(variables, *jax.device_put(chunk, sharding)) for chunk in chunks.to_iter_dataset(self._reading)
+            function(variables, *put_batch(chunk, self._mesh, size)) for chunk in chunks.to_iter_dataset(self._reading)
         ]
-        place = jnp.asarray(np.argsort(order, kind="stable"))
+        place = np.argsort(order, kind="stable")
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *encoded)

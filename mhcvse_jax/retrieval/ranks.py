@@ -6,14 +6,17 @@ candidates that are at least as similar as the right one, so ties count against 
 Deviation: CVSE sorts, so that a tie goes to whichever comes first; a model whose embeddings are all one scores 100.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.mesh import by_batch, replicated
 
 BLOCK = 1024  # queries whose similarities with all candidates are held at once
 
@@ -39,8 +42,8 @@ def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks
       RunFailedError: an embedding is not finite.
     """
     check_finite(image, text)
-    owner = jnp.asarray(image_of_text)
-    everything = jnp.arange(len(image))
+    owner = np.asarray(image_of_text)
+    everything = np.arange(len(image))
     return Ranks(
         i2t=_in_blocks(_image_ranks, image, everything, text, owner),
         t2i=_in_blocks(_text_ranks, text, owner, image, everything),
@@ -57,31 +60,46 @@ def check_finite(image: jax.Array, text: jax.Array) -> None:
             )
 
 
-def _in_blocks(rank: Callable, queries: jax.Array, *arrays: jax.Array) -> np.ndarray:
-    query_ids, candidates, candidate_ids = arrays
-    block = min(BLOCK, len(queries))
+def _in_blocks(
+    rank: Callable, queries: jax.Array, query_ids: np.ndarray, candidates: jax.Array, candidate_ids: np.ndarray
+) -> np.ndarray:
+    """Returns <int32>[queries] the ranks; where the arrays lie on several devices each ranks a share of a block."""
+    mesh = queries.sharding.mesh if isinstance(queries.sharding, NamedSharding) else None
+    num_devices = 1 if mesh is None else mesh.size
+    block = -(-min(BLOCK, len(queries)) // num_devices) * num_devices
     found = []
     for start in range(0, len(queries), block):
-        start = min(start, len(queries) - block)  # the last block overlaps: one shape, one compilation
-        chosen = slice(start, start + block)
-        found.append((start, rank(queries[chosen], query_ids[chosen], candidates, candidate_ids)))
-    result = np.zeros(len(queries), np.int32)
-    for start, values in found:
-        result[start : start + block] = values
-    return result
+        # The last block repeats the last query: one shape, one compilation, and the devices divide it.
+        chosen = np.minimum(np.arange(start, start + block), len(queries) - 1)
+        found.append(rank(queries, chosen, query_ids[chosen], candidates, candidate_ids, mesh))
+    return np.concatenate([np.asarray(ranks) for ranks in found])[: len(queries)].astype(np.int32)
 
 
-@jax.jit
-def _image_ranks(images: jax.Array, image_ids: jax.Array, texts: jax.Array, owner: jax.Array) -> jax.Array:
-    similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
+def _share(queries: jax.Array, chosen: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Returns the chosen queries, split over the devices."""
+    queries = queries[chosen]
+    return queries if mesh is None else jax.lax.with_sharding_constraint(queries, by_batch(mesh))
+
+
+def _gather(ranks: jax.Array, mesh: Mesh | None) -> jax.Array:
+    return ranks if mesh is None else jax.lax.with_sharding_constraint(ranks, replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _image_ranks(
+    images: jax.Array, chosen: jax.Array, image_ids: jax.Array, texts: jax.Array, owner: jax.Array, mesh: Mesh | None
+) -> jax.Array:
+    similarity = jnp.matmul(_share(images, chosen, mesh), texts.T, precision=jax.lax.Precision.HIGHEST)
     own = image_ids[:, None] == owner[None, :]
     best = jnp.max(jnp.where(own, similarity, -jnp.inf), axis=1, keepdims=True)
-    return 1 + jnp.sum(~own & (similarity >= best), axis=1)
+    return _gather(1 + jnp.sum(~own & (similarity >= best), axis=1), mesh)
 
 
-@jax.jit
-def _text_ranks(texts: jax.Array, owner: jax.Array, images: jax.Array, image_ids: jax.Array) -> jax.Array:
-    similarity = jnp.matmul(texts, images.T, precision=jax.lax.Precision.HIGHEST)
+@functools.partial(jax.jit, static_argnames="mesh")
+def _text_ranks(
+    texts: jax.Array, chosen: jax.Array, owner: jax.Array, images: jax.Array, image_ids: jax.Array, mesh: Mesh | None
+) -> jax.Array:
+    similarity = jnp.matmul(_share(texts, chosen, mesh), images.T, precision=jax.lax.Precision.HIGHEST)
     right = jnp.take_along_axis(similarity, owner[:, None], axis=1)
     others = owner[:, None] != image_ids[None, :]
-    return 1 + jnp.sum(others & (similarity >= right), axis=1)
+    return _gather(1 + jnp.sum(others & (similarity >= right), axis=1), mesh)

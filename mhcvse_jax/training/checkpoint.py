@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
+from mhcvse_jax import distributed
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.mesh import replicated
 from mhcvse_jax.training import checksums
@@ -58,12 +59,7 @@ class SavedCheckpoints:
           InputError: there are steps, and none is sound.
         """
         self._directory = directory.absolute()
-        self.damaged = {step: damage for step in self.steps() if (damage := checksums.damage(self._path(step)))}
-        for step, damage in self.damaged.items():
-            _warn(f"checkpoint {directory / str(step)} is not used: {damage}")
-        newest = self._newest_written()
-        if newest is not None and newest not in self.steps():
-            _warn(f"checkpoint {directory / str(newest)} is missing: deleted, or its saving was cut off")
+        self.damaged = dict(distributed.from_first(self._find_damage))
         if self.damaged and self.newest_step() is None:
             raise InputError(f"{directory}: no sound checkpoint is left; expected one at least")
 
@@ -74,8 +70,10 @@ class SavedCheckpoints:
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit() and path.is_dir())
 
     def newest_step(self) -> int | None:
-        """Returns the newest sound step; None where nothing was saved."""
-        return max((step for step in self.steps() if step not in self.damaged), default=None)
+        """Returns the newest sound step; None where nothing was saved. All processes have to ask."""
+        return distributed.from_first(
+            lambda: max((step for step in self.steps() if step not in self.damaged), default=None)
+        )
 
     def step_to_test(self) -> int:
         """Returns the best step; the newest sound one where the best is damaged or gone, which stderr says.
@@ -87,7 +85,7 @@ class SavedCheckpoints:
         best = -1 if newest is None else self.restore_progress(newest).best_step
         if newest is None or best < 0:
             raise InputError(f"{self._directory}: no epoch has been validated yet; expected a best checkpoint")
-        if best in self.damaged or best not in self.steps():
+        if best in self.damaged or not self._has(best):
             _warn(f"the best checkpoint, step {best}, is lost; what is tested is step {newest}")
             return newest
         return best
@@ -135,6 +133,19 @@ class SavedCheckpoints:
                     f"{saved.get(name, 'missing')}; expected {expected.get(name, 'no such parameter')}"
                 )
 
+    def _find_damage(self) -> list[tuple[int, str]]:
+        """Returns the damaged steps, each with what is wrong; names them on stderr, and the newest if it is gone."""
+        damaged = [(step, damage) for step in self.steps() if (damage := checksums.damage(self._path(step)))]
+        for step, damage in damaged:
+            _warn(f"checkpoint {self._path(step)} is not used: {damage}")
+        newest = self._newest_written()
+        if newest is not None and newest not in self.steps():
+            _warn(f"checkpoint {self._path(newest)} is missing: deleted, or its saving was cut off")
+        return damaged
+
+    def _has(self, step: int) -> bool:
+        return distributed.from_first(lambda: step in self.steps())
+
     def _newest_written(self) -> int | None:
         try:
             return json.loads((self._directory / NEWEST_FILE).read_text(encoding="utf-8"))["step"]
@@ -155,8 +166,7 @@ class Checkpoints(SavedCheckpoints):
     def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1):
         """Makes the directory where there is none; moves damaged steps into `damaged_checkpoints` beside it."""
         super().__init__(directory)
-        for step in self.damaged:
-            _set_aside(self._path(step))
+        distributed.from_first(lambda: [_set_aside(self._path(step)) for step in self.damaged])
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(
@@ -195,7 +205,7 @@ class Checkpoints(SavedCheckpoints):
         """
         step = int(state.step)
         self.wait()  # so that `_saving` is the only one under way
-        if step in self.steps():
+        if self._has(step):
             return
         self._saving = step
         with self._failing():
@@ -224,7 +234,7 @@ class Checkpoints(SavedCheckpoints):
         self._manager.close()
 
     def _seal(self) -> None:
-        """Adds the checksums to the step that is about to get its name."""
+        """Adds the checksums to the step that is about to get its name: process 0, when all have written."""
         (unnamed,) = self._directory.glob(f"{self._saving}.*tmp*")
         checksums.write(unnamed)
         with whole_file(self._directory / NEWEST_FILE) as path:
@@ -236,6 +246,7 @@ class Checkpoints(SavedCheckpoints):
         try:
             yield
         except Exception as error:
+            distributed.raise_peer_lost(error)
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RunFailedError(f"{self._path(self._saving)}: checkpoint not written: {reason[0]}") from error
 
@@ -249,7 +260,8 @@ def _set_aside(step: pathlib.Path) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    if distributed.is_first():
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _model_item(state: TrainState) -> dict[str, Any]:

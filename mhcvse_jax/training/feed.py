@@ -16,7 +16,7 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches, resident
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.mesh import by_batch, replicated
+from mhcvse_jax.mesh import own_rows, put_batch, replicated
 from mhcvse_jax.training.step import LossSettings, Metrics, TrainState, make_resident_steps, make_train_step
 
 
@@ -56,10 +56,10 @@ class HostFeed:
             first_step=first_step,
             threads=config.data.read_threads,
             prefetch=config.data.prefetch_batches,
+            rows=own_rows(self._mesh, config.batch_size),
         )
-        sharding = by_batch(self._mesh)
         for batch in host_batches:
-            state, metrics = self._step(state, jax.device_put(batch, sharding))
+            state, metrics = self._step(state, put_batch(batch, self._mesh, config.batch_size))
             yield state, 1, metrics
 
 

@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers at its next step."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a request that the loop answers at its next step."""
 
 import signal
 import sys
 from types import FrameType
+
+from mhcvse_jax import distributed
 
 
 class Interrupted(Exception):  # noqa: N818 (a request, not an error)
@@ -10,14 +12,19 @@ class Interrupted(Exception):  # noqa: N818 (a request, not an error)
 
 
 class InterruptRequest:
-    """Context in which the first SIGINT or SIGTERM sets `requested`; a second one ends the program at once."""
+    """Context in which SIGINT, SIGTERM and SIGUSR1 set `requested`.
+
+    A second SIGINT or SIGTERM ends the program at once. SIGUSR1 is a scheduler's warning, which it may well follow
+    with a SIGTERM.
+    """
 
     def __init__(self):
         self.requested = False
+        self._told = False  # by a signal that, repeated, means at once
         self._previous = {}
 
     def __enter__(self) -> "InterruptRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -26,7 +33,10 @@ class InterruptRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
+        if number != signal.SIGUSR1:
+            if self._told:
+                raise KeyboardInterrupt
+            self._told = True
         self.requested = True
-        print("\nstopping after this step; once more to stop without saving", file=sys.stderr, flush=True)
+        if distributed.claim("stopping"):
+            print("\nstopping after this step; once more to stop without saving", file=sys.stderr, flush=True)

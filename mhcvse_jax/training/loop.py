@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from mhcvse_jax import distributed
 from mhcvse_jax.compilation import Compilations
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
@@ -34,6 +36,7 @@ def train(
     encode: Callable[[Any, Split], EncodedSplit],
     train_split: Split,
     dev_split: Split,
+    mesh: Mesh,
     checkpoints: Checkpoints,
     log: MetricsLog,
     compilations: Compilations,
@@ -86,6 +89,10 @@ def train(
         checkpoints.wait()
         raise Interrupted
 
+    def is_due() -> bool:
+        return distributed.is_first() and time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
+
+    agreement = distributed.Agreement(mesh)
     step = first_step
     try:
         with InterruptRequest() as interrupt:
@@ -98,9 +105,10 @@ def train(
                     step += num_steps
                     values.add(step, num_steps, metrics, epoch_name)
                     if step < (epoch + 1) * steps:
-                        if interrupt.requested:
+                        stop_now, save_now = agreement.at(interrupt.requested, is_due())
+                        if stop_now:
                             stop()
-                        if time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes:
+                        if save_now:
                             save()
                 values.flush(epoch_name)
                 rsum = validate(config, state, encode, dev_split, epoch_name, step, bar, log)
@@ -113,7 +121,7 @@ def train(
                 compiled = compilations.describe_new()
                 if compiled:
                     bar.say(compiled)
-                if interrupt.requested:
+                if any(agreement.now(interrupt.requested)):
                     checkpoints.wait()
                     raise Interrupted
     finally:

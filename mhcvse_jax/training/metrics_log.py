@@ -75,6 +75,22 @@ class MetricsLog:
             raise
 
 
+class NoLog(MetricsLog):
+    """Writes nothing: of several processes one writes for all."""
+
+    def __init__(self):
+        pass
+
+    def write(self, step: int, values: Mapping[str, Any], *, kind: str) -> None:
+        """Does nothing."""
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def _step(line: str) -> float:
     """Returns the step of a line; a line cut off by a crash counts as later than any."""
     try:

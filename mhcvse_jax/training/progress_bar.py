@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import tqdm
 
+from mhcvse_jax import distributed
 from mhcvse_jax.losses import LossTerms
 
 LINE_SECONDS = 10.0  # between two plain lines
@@ -19,7 +20,7 @@ class ProgressBar:
         self._total, self._first, self._step = total_steps, first_step, first_step
         self._started = self._last_line = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and distributed.is_first():
             self._bar = tqdm.tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1)
 
     def update(self, step: int, epoch: str, values: Mapping[str, float]) -> None:

@@ -41,6 +41,7 @@ class LossSettings(NamedTuple):
     base_weights: LossTerms
     mask_same_image: bool
     all_negatives_steps: int
+    similarity_block: int = 0
 
 
 def init_variables(
@@ -217,6 +218,7 @@ def _gradient(
                 mask_same_image=settings.mask_same_image,
                 hardest=state.step >= settings.all_negatives_steps,
                 reduction=settings.reduction,
+                similarity_block=settings.similarity_block,
             )
             weights = loss_weights(losses, settings.base_weights, settings.weighting)
             total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))

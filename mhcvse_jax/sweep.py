@@ -1,0 +1,224 @@
+r"""Trains one configuration with several seeds, or a small grid of values, and compares the runs.
+
+    python -m mhcvse_jax.sweep --config configs/f30k_small.py --out runs/fusion --seeds 0 1 2 \
+        --grid model.fusion concat weight_sum --grid loss.margin 0.1 0.2 --set data.dir=data/f30k_small
+
+Each run has a workdir in --out. They are trained one after another on all devices, or --jobs at a time, the GPUs shared
+out among these. A run that is finished is not done again, one that was stopped goes on: so the command may be stopped,
+killed and started again at will. It ends in the table of `mhcvse_jax.compare`, a row for each point of the grid.
+"""
+
+import argparse
+import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mhcvse_jax import command_line, compare
+from mhcvse_jax import config as config_lib
+from mhcvse_jax.errors import InputError, RunFailedError
+
+POLL_SECONDS = 0.2
+
+
+class Run(NamedTuple):
+    """One training of a sweep; runs of one name differ in their seed."""
+
+    name: str
+    seed: int
+    directory: pathlib.Path  # of the sweep
+    config: str
+    overrides: list[str]  # each KEY=VALUE
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """What it writes."""
+        return self.directory / f"{self.name}_seed{self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its test is done."""
+        return (self.workdir / "results.json").exists()
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of `mhcvse_jax.main`."""
+        values = [*self.overrides, f"seed={self.seed}"]
+        return ["--config", self.config, "--workdir", str(self.workdir), *(f"--config.{value}" for value in values)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 3 a run failed, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mhcvse_jax.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="a file in configs/")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="a workdir a run is made in it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default 0)")
+    parser.add_argument(
+        "--grid",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a key and its values; given again, each value of one is combined with each of the other",
+    )
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
+    parser.add_argument("--jobs", type=command_line.positive, default=1, metavar="N", help="runs at a time (default 1)")
+    parser.add_argument("--baseline", metavar="NAME", help="the row that others are compared with (default: the first)")
+    parser.add_argument("--table_only", action="store_true", help="train nothing, tabulate what is finished")
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: sweep(arguments))
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    """Trains what is not finished and prints the table."""
+    points = grid_points(arguments.grid)
+    runs = [
+        Run(name, seed, arguments.out, arguments.config, [*arguments.set, *overrides])
+        for seed in arguments.seeds
+        for name, overrides in points.items()
+    ]
+    baseline = arguments.baseline or next(iter(points))
+    if baseline not in points:
+        raise InputError(f"--baseline {baseline}: no such row; expected one of {', '.join(points)}")
+    if not arguments.table_only:
+        train(runs, jobs=arguments.jobs)
+    tabulate(runs, baseline=baseline if len(points) > 1 else None, output=arguments.out / "sweep.md")
+
+
+def grid_points(grid: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Returns the overrides of each point of a grid by its name, `fusion_concat_margin_0.1` for example.
+
+    Args:
+      grid: keys, each with its values.
+
+    Raises:
+      InputError: a key has no value, or is there twice.
+    """
+    keys = [key for key, *_ in grid]
+    for key, *values in grid:
+        if not values:
+            raise InputError(f"--grid {key}: no value; expected a key and its values")
+        if keys.count(key) > 1 or len(set(values)) < len(values):
+            raise InputError(f"--grid {key}: a key or value twice; expected each once")
+    short = [key.rpartition(".")[2] for key in keys]
+    names = short if len(set(short)) == len(short) else keys
+    points = {}
+    for values in itertools.product(*(values for _, *values in grid)):
+        name = "_".join(f"{name}_{value}" for name, value in zip(names, values, strict=True)) or "runs"
+        safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+        points[safe] = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+    return points
+
+
+def train(runs: Sequence[Run], *, jobs: int) -> None:
+    """Trains every run that is not finished, in their order, `jobs` at a time.
+
+    One at a time they print here; several each into `WORKDIR.log`.
+
+    Raises:
+      InputError: a configuration cannot be used; nothing was started.
+      RunFailedError: a run failed; the others have saved themselves.
+      KeyboardInterrupt: a run was stopped, or this program; all have saved themselves.
+    """
+    for run in runs:
+        config_lib.read(run.config, run.arguments[4:])
+    waiting = [run for run in runs if not run.is_finished]
+    num_before = len(runs) - len(waiting)
+    if num_before:
+        print(f"{num_before} of {len(runs)} runs are finished already", flush=True)
+    shares = gpu_shares(jobs)
+    running: dict[int, tuple[Run, subprocess.Popen]] = {}
+    try:
+        while waiting or running:
+            for place in range(jobs):
+                if waiting and place not in running:
+                    run = waiting.pop(0)
+                    number = len(runs) - len(waiting)
+                    print(f"\nrun {number} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
+                    running[place] = run, start(run, shares[place], logged=jobs > 1)
+            for place, (run, process) in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[place]
+                if code == command_line.EXIT_STOPPED:
+                    raise KeyboardInterrupt
+                if code:
+                    log = f"; see {run.workdir}.log" if jobs > 1 else ""
+                    raise RunFailedError(
+                        f"{run.name}, seed {run.seed}: mhcvse_jax.main left with exit code {code}{log}"
+                    )
+            time.sleep(POLL_SECONDS)
+    finally:
+        for _, process in running.values():
+            process.send_signal(signal.SIGTERM)
+        for _, process in running.values():
+            process.wait()
+
+
+def start(run: Run, gpus: str | None, *, logged: bool) -> subprocess.Popen:
+    """Returns the process of a run, which Ctrl-C at the terminal does not reach: it is told once, by this one."""
+    environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
+    command = [sys.executable, "-m", "mhcvse_jax.main", *run.arguments]
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment, "start_new_session": True}
+    if not logged:
+        return subprocess.Popen(command, **options)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    with pathlib.Path(f"{run.workdir}.log").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, **options)
+
+
+def gpu_shares(jobs: int) -> list[str | None]:
+    """Returns the GPUs of each of several jobs as CUDA names them; None where a job has what there is.
+
+    Raises:
+      InputError: there are fewer GPUs than jobs.
+    """
+    if jobs == 1:
+        return [None]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = [gpu for gpu in visible.split(",") if gpu]
+    else:
+        try:
+            listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            listed = ""
+        gpus = [str(number) for number, _ in enumerate(listed.splitlines())]
+    if not gpus:
+        return [None] * jobs
+    if len(gpus) < jobs:
+        raise InputError(f"--jobs {jobs}: there are {len(gpus)} GPUs; expected one a job at least")
+    share = len(gpus) // jobs
+    return [",".join(gpus[i * share : (i + 1) * share]) for i in range(jobs)]
+
+
+def tabulate(runs: Sequence[Run], *, baseline: str | None, output: pathlib.Path) -> None:
+    """Prints the table of the finished runs and writes it as Markdown; a row for each name, over its seeds.
+
+    Raises:
+      InputError: no run is finished.
+    """
+    finished = [run for run in runs if run.is_finished]
+    if not finished:
+        raise InputError(f"{output.parent}: no run is finished; expected one at least")
+    arguments = [f"{run.name}={run.workdir}" for run in finished]
+    if baseline is not None and any(run.name == baseline for run in finished):
+        arguments += ["--baseline", baseline]
+    for more in (["--output", str(output), "--format", "markdown"], []):
+        if compare.main([*arguments, *more]):
+            raise RunFailedError(f"{output}: the runs cannot be compared")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

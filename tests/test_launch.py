@@ -1,0 +1,66 @@
+"""The files of launch/ as far as a machine without a cluster can tell: what they are made of, and a dry run."""
+
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from front_door import ROOT, run, tiny
+
+SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_whole(path):
+    done = subprocess.run(["bash", "-n", path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.stat().st_mode & 0o111
+    assert '"$@"' in path.read_text()
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", path], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["0"], ["two", "--config", "configs/demo.py"]])
+def test_the_number_of_processes_is_asked_for(arguments):
+    done = subprocess.run([ROOT / "launch" / "local.sh", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "launch/local.sh N --config" in done.stderr
+
+
+def test_the_manifest_agrees_with_itself():
+    jobset = yaml.safe_load((ROOT / "launch" / "kubernetes.yaml").read_text())
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    values = {one["name"]: one.get("value") for one in container["env"]}
+    assert job["parallelism"] == job["completions"] == int(values["MHCVSE_NUM_PROCESSES"])
+    host, port = values["MHCVSE_COORDINATOR"].split(":")
+    assert host == f"{jobset['metadata']['name']}-{replicated['name']}-0-0.{jobset['spec']['network']['subdomain']}"
+    assert container["ports"] == [{"containerPort": int(port)}]
+    assert "MHCVSE_PROCESS_ID" in values
+    rules = [(rule["action"], rule.get("onExitCodes", {})) for rule in job["podFailurePolicy"]["rules"]]
+    assert [(action, codes.get("values")) for action, codes in rules] == [
+        ("FailJob", [2, 3]),
+        ("Ignore", [75]),
+        ("Ignore", None),
+    ]
+    assert {codes["containerName"] for _, codes in rules if codes} == {container["name"]}
+    assert (pod["restartPolicy"], job["backoffLimit"], job["completionMode"]) == ("Never", 0, "Indexed")
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_a_dry_run_shows_what_would_run_and_makes_nothing(tmp_path):
+    done = run("main", *tiny(tmp_path / "run"), "--dry_run", num_devices=4)
+    assert done.returncode == 0, done.stderr
+    assert f"--workdir {tmp_path / 'run'}" in done.stdout
+    for line in (
+        "processes 1, 4 devices each",
+        "devices   4 x cpu",
+        "mesh      {'data': 4}",
+        "batch_size       16: 16 a process, 4 a device",
+    ):
+        assert line in done.stdout.splitlines()
+    assert not (tmp_path / "run").exists()
