@@ -15,7 +15,6 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.experiment import Experiment
 from mhcvse_jax.retrieval import matches, protocols, similarity, twins
-from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.retrieval.evaluation import Evaluation
 
 
@@ -116,11 +115,9 @@ def keep_ranks(tested: Evaluation, workdir: pathlib.Path) -> None:
         print(f"ranks not kept: {path} cannot be written ({error.strerror}); --output writes them elsewhere")
 
 
-def save_similarity(encoded: EncodedSplit, tested: Evaluation, config: Config, path: pathlib.Path) -> None:
+def save_similarity(encoded: protocols.Found, tested: Evaluation, config: Config, path: pathlib.Path) -> None:
     """Writes the fused similarity, and beside it as JSON what it is of."""
-    weight = config.eval.consensus_weight
-    sides = (protocols.compared(side, "fused", weight) for side in encoded)
-    matrix = similarity.of_embeddings(*sides)
+    matrix = protocols.similarity_of(encoded, "fused", config.eval.consensus_weight)
     size = 4 * matrix.num_images * matrix.num_captions
     print(
         f"writing   {path}: float32 [{matrix.num_images:,} pictures, {matrix.num_captions:,} captions], "

@@ -154,7 +154,7 @@ def by_oracle(model, variables, train):
 
 
 def assert_close(found, expected, **tolerance):
-    for name, value in found._asdict().items():
+    for name, value in found.present().items():
         np.testing.assert_allclose(value, getattr(expected, name), err_msg=name, **tolerance)
 
 

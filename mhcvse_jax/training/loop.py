@@ -14,7 +14,6 @@ from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.losses import collapse_value
 from mhcvse_jax.mesh import by_batch
 from mhcvse_jax.retrieval import protocols
-from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.interrupt import Interrupted, InterruptRequest
 from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
@@ -31,7 +30,7 @@ def train(
     progress: Progress,
     *,
     step_fn: Callable[[TrainState, batches.Batch], tuple[TrainState, Metrics]],
-    encode: Callable[[Any, Split], EncodedSplit],
+    encode: Callable[[Any, Split], protocols.Found],
     train_split: Split,
     dev_split: Split,
     mesh: Mesh,
@@ -146,7 +145,7 @@ def device_batches(config: Config, split: Split, mesh: Mesh, epoch: int, first_s
 def validate(
     config: Config,
     state: TrainState,
-    encode: Callable[[Any, Split], EncodedSplit],
+    encode: Callable[[Any, Split], protocols.Found],
     split: Split,
     epoch_name: str,
     step: int,

@@ -1,9 +1,8 @@
-"""One training step over all devices: embeddings, four losses, their weights, gradients, update."""
+"""One training step over all devices: embeddings or pair scores, losses, their weights, gradients, update."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,11 @@ from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
 from mhcvse_jax.loss_weighting import loss_weights
-from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses import LossTerms, loss_terms, negatives
 from mhcvse_jax.mesh import by_batch, replicated
+from mhcvse_jax.models import Model
+from mhcvse_jax.models.pair_scores import PairScores
+from mhcvse_jax.pair_losses import pair_loss_terms
 
 Metrics = dict[str, jax.Array]
 
@@ -42,9 +44,7 @@ class LossSettings(NamedTuple):
     all_negatives_steps: int
 
 
-def init_variables(
-    model: nn.Module, graph: ConceptGraph, regions_shape: tuple[int, ...], key: jax.Array
-) -> dict[str, Any]:
+def init_variables(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ...], key: jax.Array) -> dict[str, Any]:
     """Returns fresh {params, batch_stats} for pictures of `regions_shape`, (regions, features)."""
     variables = model.init(
         key,
@@ -59,7 +59,7 @@ def init_variables(
 
 
 def initialize(
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     graph: ConceptGraph,
     *,
@@ -99,7 +99,7 @@ def initialize(
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     graph: ConceptGraph,
@@ -118,26 +118,29 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         def objective(params):
-            (image, text), updated = model.apply(
+            outputs, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch.regions,
                 batch.tokens,
                 batch.lengths,
                 batch.labels,
                 graph,
+                negatives(batch.image_index, mask_same_image=settings.mask_same_image),
                 train=True,
                 rngs={"dropout": jax.random.fold_in(state.key, state.step)},
                 mutable=["batch_stats", "intermediates"],
             )
-            losses = loss_terms(
-                image,
-                text,
-                batch.image_index,
-                margin=settings.margin,
-                mask_same_image=settings.mask_same_image,
-                hardest=state.step >= settings.all_negatives_steps,
-                reduction=settings.reduction,
-            )
+            options = {
+                "margin": settings.margin,
+                "mask_same_image": settings.mask_same_image,
+                "hardest": state.step >= settings.all_negatives_steps,
+                "reduction": settings.reduction,
+            }
+            if isinstance(outputs, PairScores):
+                losses = pair_loss_terms(outputs, batch.image_index, **options)
+            else:
+                image, text = outputs
+                losses = loss_terms(image, text, batch.image_index, **options)
             weights = loss_weights(losses, settings.base_weights, settings.weighting)
             total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))
             return total, (losses, weights, updated)
@@ -145,8 +148,8 @@ def make_train_step(
         (total, (losses, weights, updated)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = {"loss": total, "learning_rate": schedule(state.step)}
-        metrics |= {f"loss_{name}": value for name, value in losses._asdict().items()}
-        metrics |= {f"weight_{name}": value for name, value in weights._asdict().items()}
+        metrics |= {f"loss_{name}": value for name, value in losses.present().items()}
+        metrics |= {f"weight_{name}": value for name, value in weights.present().items()}
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         entropies = attention_entropy(updated.get("intermediates", {}))
         metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
