@@ -310,9 +310,9 @@ def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.
 def _choices(config: Config) -> str:
     """Returns what was chosen for those keys that the model has."""
     has = models.keys(config.model.name)
-    chosen = [config_lib.lookup(config, key) for key in config_lib.CHOICES if key.removeprefix("model.") in has]
-    heads = config.model.num_heads
-    return ", ".join([*([f"{heads} heads"] if heads else []), *chosen])
+    chosen = [config.model[key] for key in ("fusion", "pooling", "scan_direction", "scan_pooling") if key in has]
+    heads = [f"{config.model.num_heads} heads"] if config.model.num_heads else []
+    return ", ".join([*heads, *chosen])
 
 
 def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:

@@ -159,7 +159,7 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
                 "matching_scale": 1,
                 "matching_bias": 1,
             },
-            31_548_477,
+            25_244_462,
         ),
     ],
 )
