@@ -9,13 +9,11 @@ stopped and started at will, and the table holds what there is.
 """
 
 import argparse
-import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 
-from mhcvse_jax import command_line, compare
-from mhcvse_jax.errors import RunFailedError
+from benchmarks import runs
+from mhcvse_jax import command_line
 
 VARIANTS = {
     "whole": {},
@@ -39,43 +37,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    path = pathlib.Path
-    parser.add_argument("--data", required=True, type=path, metavar="DIR", help="a directory in SCAN's layout")
-    parser.add_argument("--out", required=True, type=path, metavar="DIR", help="a workdir a run is made in it")
+    runs.add_arguments(parser)
     parser.add_argument("--config", default="configs/f30k_small.py", metavar="FILE", help="(default %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default all)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
-    parser.add_argument("--table_only", action="store_true", help="train nothing, tabulate what is finished")
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: run(arguments))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains what is not finished, a seed of every variant before the next seed, and prints the table."""
-    names = [(name, seed) for seed in arguments.seeds for name in arguments.variants]
-    for number, (name, seed) in enumerate(names, start=1):
-        workdir = arguments.out / f"{name}_seed{seed}"
-        if arguments.table_only or (workdir / "results.json").exists():
-            continue
-        print(f"\nrun {number} of {len(names)}: {name}, seed {seed}", flush=True)
-        values = {"data.dir": arguments.data, "seed": seed, **VARIANTS[name]}
-        overrides = [f"--config.{key}={value}" for key, value in values.items()]
-        overrides += [f"--config.{override}" for override in arguments.set]
-        command = [sys.executable, "-m", "mhcvse_jax.main", "--config", arguments.config, "--workdir", str(workdir)]
-        code = subprocess.run([*command, *overrides], check=False).returncode
-        if code == command_line.EXIT_STOPPED:
-            raise KeyboardInterrupt
-        if code:
-            raise RunFailedError(f"{name}, seed {seed}: mhcvse_jax.main left with exit code {code}")
-    sources = [
-        f"{name}={arguments.out / f'{name}_seed{seed}'}"
-        for name, seed in names
-        if (arguments.out / f"{name}_seed{seed}" / "results.json").exists()
+    wanted = [
+        runs.Run(name, seed, arguments.config, VARIANTS[name])
+        for seed in arguments.seeds
+        for name in arguments.variants
     ]
-    baseline = ["--baseline", "whole"] if any(source.startswith("whole=") for source in sources) else []
-    compare.main([*sources, *baseline, "--output", str(arguments.out / "ablation.md"), "--format", "markdown"])
-    compare.main([*sources, *baseline])
+    runs.train(wanted, arguments)
+    runs.tabulate(runs.finished(wanted, arguments.out), "whole", arguments.out / "ablation.md")
 
 
 if __name__ == "__main__":
