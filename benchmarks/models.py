@@ -4,7 +4,7 @@
 
 Trains each model below with each seed at one size, D 256 and 8 epochs, one after another; re-ranks MH-CVSE's test by
 the cross attention; evaluates each; and ends in the table of `mhcvse_jax.compare` and in one of seconds. What is
-finished is not done again, so the command may be stopped and started at will, and the tables hold what there is. `--set`
+finished is not done again, so the command may be stopped and started at will; the tables hold what there is. `--set`
 changes a key of every run: `--set model.embedding_dim=128 num_epochs=2`.
 """
 
