@@ -62,8 +62,9 @@ def attended_cosines(query: Side, context: Side, temperature: float) -> jax.Arra
     alpha_q = softmax over c of temperature * s'_qc; the cosine of q with sum_c alpha_qc x_c.
     """
     cosines = jnp.einsum("qd,cd->qc", query.vectors, context.vectors, preferred_element_type=jnp.float32)
-    positive = jnp.where(query.mask[:, None], jnp.maximum(cosines, 0.0), 0.0)
-    logits = temperature * l2_normalize(positive.T).T
-    weights = jax.nn.softmax(jnp.where(context.mask, logits, -jnp.inf), axis=-1)
+    # No mask: words at padding are zero vectors, whose cosines are 0; what they take of the weights shortens the sum of
+    # the others, and its length cancels.
+    logits = temperature * l2_normalize(jnp.maximum(cosines, 0.0).T).T
+    weights = jax.nn.softmax(logits, axis=-1)
     squared = jnp.einsum("qc,cd,qd->q", weights, context.products, weights)
     return jnp.sum(weights * cosines, axis=-1) / jnp.sqrt(jnp.maximum(squared, jnp.finfo(jnp.float32).eps))
