@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = models.build(values, vocabulary_size=100, dtype=options.dtype)
     one = np.ones(1, np.float32)
     graph = concept_graph(one[:, None], np.zeros(1, int), np.zeros(1, int), one)
-    variables = init_variables(model, graph, (REGIONS, FEATURES), jax.random.key(0))
+    variables = jax.jit(lambda key: init_variables(model, graph, (REGIONS, FEATURES), key))(jax.random.key(0))
     rng = np.random.default_rng(0)
     regions = rng.standard_normal((options.images, REGIONS, FEATURES), np.float32)
     tokens = rng.integers(4, 100, (options.captions, options.words))

@@ -259,7 +259,8 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
       InputError: they do not divide a batch.
     """
     mesh = make_mesh(devices)
-    for key in ("batch_size", "eval.batch_size", "eval.pair_images", "eval.pair_captions"):
+    scores_pairs = issubclass(models.MODELS[config.model.name], PairModel)
+    for key in ("batch_size", *(("eval.pair_images", "eval.pair_captions") if scores_pairs else ("eval.batch_size",))):
         size = config_lib.lookup(config, key)
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")

@@ -378,3 +378,16 @@ def test_models_that_cannot_re_rank_are_refused(finished, pair_model):
     done = run("evaluate", "--workdir", pair_model[0], "--protocol", "label_completion")
     assert done.returncode == 2
     assert "expected 'standard', as cross_attention has no labels" in done.stderr
+
+
+def test_what_a_pair_model_does_not_have_is_said(pair_model, tmp_path):
+    for arguments, message in (
+        (
+            ("export_pytorch", pair_model[0], "--out", tmp_path / "x.tar"),
+            "holds cross_attention, mean pooling; expected",
+        ),
+        (("compare", pair_model[0], "--embedding", "instance"), "has no instance embedding; expected fused"),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert message in done.stderr

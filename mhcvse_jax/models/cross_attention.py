@@ -97,13 +97,13 @@ class CrossAttention(PairModel):
             attended_levels(image, text, jnp.exp(self.image_temperature), self.image_gates),
         )
         levels = {name: (ways[0][name] + ways[1][name]) / 2 for name in ways[0]}
-        levels["global"] = jnp.dot(image.whole, text.whole)
+        levels["global"] = jnp.dot(image.whole, text.whole, precision=jax.lax.Precision.HIGHEST)
         found = jnp.stack([levels[name] for name in self.cross_levels])
         return jnp.dot(nn.softmax(found @ self.level_kernel + self.level_bias), found)
 
     def score_batch(self, images: Side, texts: Side, is_negative: jax.Array) -> PairScores:
         """Returns the scores of each pair and of its mined negatives, or of all pairs where these are 0."""
-        whole = images.whole @ texts.whole.T
+        whole = jnp.matmul(images.whole, texts.whole.T, precision=jax.lax.Precision.HIGHEST)
         if self.mined_negatives:
             outputs = self._mined(images, texts, jnp.where(is_negative, jax.lax.stop_gradient(whole), -jnp.inf))
         else:
