@@ -31,7 +31,9 @@ def temporary_bytes(batch: int, dim: int, concepts: int, block: int) -> int:
 
     def total(image: Embeddings, text: Embeddings, image_index: jax.Array) -> jax.Array:
         options = {"margin": 0.2, "mask_same_image": True, "hardest": True, "reduction": "sum"}
-        return jnp.sum(jnp.stack(loss_terms(image, text, image_index, **options, similarity_block=block)))
+        return jnp.sum(
+            jnp.stack(jax.tree.leaves(loss_terms(image, text, image_index, **options, similarity_block=block)))
+        )
 
     embedding: Any = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
     shares: Any = jax.ShapeDtypeStruct((batch, concepts), jnp.float32)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -99,7 +98,9 @@ class Trainer:
     def __init__(self, sizes: Sizes, config: config_lib.Config):
         self.mesh = make_mesh(jax.devices()[:1])
         self.graph = make_graph(sizes)
-        self.model: nn.Module = models.build(config.model, vocabulary_size=sizes.vocabulary, dtype=config.compute_dtype)
+        self.model: models.Model = models.build(
+            config.model, vocabulary_size=sizes.vocabulary, dtype=config.compute_dtype
+        )
         self.schedule, self.optimizer = experiment.schedule_and_optimizer(config, STEPS_PER_EPOCH)
         self.state: TrainState = initialize(
             self.model,

@@ -13,23 +13,27 @@ from typing import Any, TypeAlias
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from mhcvse_jax import models
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.models.cross_attention import LEVELS
 from mhcvse_jax.workdir import whole_file
 
 Config: TypeAlias = Any
 """A ConfigDict with the keys of `base()`; type checkers cannot see these."""
 
 CHOICES = {
-    "model.name": ("mhcvse", "cvse"),
+    "model.name": tuple(models.MODELS),
     "data.format": ("scan", "tfds", "scenes"),
     "data.placement": ("auto", "device", "host"),
     "concepts.training_label": ("image", "caption"),
     "model.attention_input": ("unit", "scaled", "layer_norm"),
     "model.gru": ("auto", "plain", "scan", "packed"),
-    "model.pooling": ("mean", "attention"),
+    "model.pooling": ("mean", "attention", "gpo"),
     "model.graph_product": ("sparse", "dense"),
     "model.consensus_norm": ("batch", "layer"),
     "model.fusion": ("concat", "adap_sum", "weight_sum", "fixed_sum"),
+    "model.scan_direction": ("t2i", "i2t"),
+    "model.scan_pooling": ("lse", "avg"),
     "optimizer.nonfinite_steps": ("stop", "skip"),
     "loss.weighting": ("eq15", "inverse", "fixed"),
     "loss.reduction": ("sum", "mean"),
@@ -93,7 +97,7 @@ def base() -> Config:
     concepts.training_label = "image"  # a caption's label in training: its picture's; "caption": its own words'
 
     config.model = model = _section()
-    model.name = "mhcvse"
+    model.name = "mhcvse"  # a model reads only those of the keys below that are its attributes
     model.embedding_dim = 1024  # D
     model.word_dim = 300  # E
     model.dropout_rate = 0.4  # of word vectors and of attention pooling
@@ -102,7 +106,9 @@ def base() -> Config:
     model.attention_input = "scaled"  # "unit", "scaled" by sqrt(D), or "layer_norm"
     model.attention_residual = False  # adds the input to what was attended
     model.attention_dropout_rate = 0.0  # of attention weights
-    model.pooling = "mean"  # or CVSE's "attention"
+    model.pooling = "mean"  # or CVSE's "attention", or "gpo", VSE∞'s: of embedding models
+    model.gpo_dim = 32  # of gpo's positional encoding and GRU
+    model.gpo_temperature = 0.1  # divides gpo's scores before the softmax
     model.train_concept_vectors = False
     model.graph_product = "sparse"  # or "dense": equal, faster for small graphs on some devices
     model.graph_slope = 0.2  # LeakyReLU's, between the two graph convolutions
@@ -112,15 +118,24 @@ def base() -> Config:
     model.label_share = 0.35  # of the label in a caption's concept distribution
     model.fusion = "weight_sum"
     model.fixed_instance_weight = 0.85  # alpha of fixed_sum
+    model.scan_direction = "t2i"  # words look at regions; "i2t": regions at words
+    model.scan_pooling = "avg"  # over the queries; or "lse", LogSumExp
+    model.scan_attention_temperature = 9.0  # lambda 1: factor on normalised cosines before the softmax
+    model.scan_lse_temperature = 6.0  # lambda 2: factor on cosines in LogSumExp
+    model.cross_layers = 2  # of attention between the sides
+    model.cross_levels = ("fragment", "context", "global")  # of the score; any may be left out
+    model.cross_temperature = 9.0  # factor on cosines before the softmax, at the start; learned
+    model.mined_negatives = 2  # scored as pairs for each picture and caption in training; 0: all of the batch
 
     config.loss = loss = _section()
     loss.margin = 0.2  # cosine
     loss.reduction = "sum"  # over the pairs of a batch
     loss.weighting = "eq15"  # lambda = w / (1 + exp(-L)); "inverse" has exp(+L); "fixed" is w
-    loss.fusion_weight = 3.0
+    loss.fusion_weight = 3.0  # of the hinge on the similarity that retrieval uses; a model has those terms it can
     loss.instance_weight = 5.0
     loss.consensus_weight = 1.0
     loss.kl_weight = 2.0
+    loss.matching_weight = 1.0
     loss.mask_same_image = True  # captions of one picture are not each other's negatives
     loss.similarity_block = 0  # queries whose similarities are held at once, for huge batches; 0: all, faster
     loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count, not the hardest alone
@@ -145,6 +160,10 @@ def base() -> Config:
     evaluation.protocol = "standard"  # or CVSE's "label_completion", which is transductive; dev: always "standard"
     evaluation.label_neighbours = "f30k"  # label_completion: six neighbours of a caption, CVSE's; "coco": its three
     evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
+    evaluation.pair_images = 32  # of a pair model: pictures of a block of pairs on the device, over all devices
+    evaluation.pair_captions = 64  # captions of a block
+    evaluation.pair_resident_images = 1024  # pictures whose queries, keys, ... lie on the device at once
+    evaluation.validation_captions = 0  # of dev, while training; 0 takes all
     evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
     evaluation.max_captions = 0  # of dev and test; CVSE's program takes the first 5,000; 0 takes all
     evaluation.test_split = "test"
@@ -194,14 +213,16 @@ def check(config: Config) -> None:
         data.prefetch_batches data.read_threads text.min_count concepts.num concepts.vector_dim
         model.embedding_dim model.word_dim
         optimizer.learning_rate optimizer.cosine_cycles optimizer.step_epochs optimizer.step_factor
-        optimizer.gcn_rate_factor optimizer.clip_norm eval.batch_size checkpoint.keep_best checkpoint.keep_latest
+        optimizer.gcn_rate_factor optimizer.clip_norm model.gpo_dim model.gpo_temperature model.cross_layers
+        model.cross_temperature model.scan_attention_temperature model.scan_lse_temperature eval.batch_size
+        eval.pair_images eval.pair_captions eval.pair_resident_images checkpoint.keep_best checkpoint.keep_latest
         checkpoint.every_minutes log.every_steps log.collapse_steps"""
     for key in positive.split():
         if not lookup(config, key) > 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected more than 0")
-    not_negative = """model.num_heads loss.margin loss.fusion_weight loss.instance_weight
-        loss.consensus_weight loss.kl_weight loss.similarity_block loss.all_negatives_epochs optimizer.warmup_epochs
-        optimizer.nonfinite_limit eval.max_captions log.matches seed"""
+    not_negative = """model.num_heads model.mined_negatives loss.margin loss.fusion_weight loss.instance_weight
+        loss.consensus_weight loss.kl_weight loss.matching_weight loss.similarity_block loss.all_negatives_epochs
+        optimizer.warmup_epochs optimizer.nonfinite_limit eval.max_captions eval.validation_captions log.matches seed"""
     for key in not_negative.split():
         if not lookup(config, key) >= 0:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected 0 or more")
@@ -218,8 +239,23 @@ def check(config: Config) -> None:
     heads, dim = config.model.num_heads, config.model.embedding_dim
     if heads and dim % heads:
         raise InputError(f"config.model.num_heads is {heads}, which does not divide model.embedding_dim {dim}")
-    if heads and config.model.name == "cvse":
-        raise InputError(f"config.model.num_heads is {heads}; expected 0, as cvse has no self-attention")
+    name, has = config.model.name, models.keys(config.model.name)
+    if not heads and "cross_layers" in has:
+        raise InputError(f"config.model.num_heads is 0; expected 1 or more for {name}")
+    levels = config.model.cross_levels
+    if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(LEVELS):
+        raise InputError(
+            f"config.model.cross_levels is {levels}; expected one or more of {', '.join(LEVELS)}, once each"
+        )
+    if heads and "num_heads" not in has:
+        raise InputError(f"config.model.num_heads is {heads}; expected 0, as {name} has no heads")
+    if "label_share" not in has and config.eval.protocol != "standard":
+        raise InputError(
+            f"config.eval.protocol is {config.eval.protocol!r}; expected 'standard', as {name} has no labels"
+        )
+    if "consensus_temperature" not in has and config.eval.consensus_weight:
+        weight = config.eval.consensus_weight
+        raise InputError(f"config.eval.consensus_weight is {weight}; expected 0, as {name} has no consensus")
     lengths = config.data.caption_lengths
     if not lengths or not _whole(lengths, 2) or sorted(set(lengths)) != list(lengths):
         raise InputError(f"config.data.caption_lengths is {lengths}; expected rising whole numbers of 2 or more")

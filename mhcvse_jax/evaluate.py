@@ -1,6 +1,7 @@
 """Evaluates a workdir's best checkpoint, with the configuration saved there.
 
 python -m mhcvse_jax.evaluate --workdir runs/f30k --split test
+python -m mhcvse_jax.evaluate --workdir runs/f30k --rerank runs/cross_attention_f30k --rerank_top_k 20
 """
 
 import argparse
@@ -15,8 +16,8 @@ from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.reranking import Reranking
 from mhcvse_jax.retrieval import matches, protocols, similarity, twins
-from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.retrieval.evaluation import Evaluation
 
 
@@ -63,6 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--num_matches", type=command_line.positive, default=3, metavar="N", help="queries drawn, each way (default 3)"
     )
+    parser.add_argument(
+        "--rerank",
+        type=path,
+        metavar="WORKDIR",
+        help="a model that scores pairs puts the best candidates of every query in order: prints recalls and seconds "
+        "beside those without it and those of all pairs; --output writes the re-ranked recalls and ranks",
+    )
+    parser.add_argument(
+        "--rerank_top_k", type=command_line.positive, default=20, metavar="K", help="candidates (default 20)"
+    )
+    parser.add_argument("--rerank_only", action="store_true", help="do not score all pairs beside it, which takes long")
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: evaluate(arguments))
 
@@ -84,6 +96,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.folds:
         folds = (arguments.folds,)
     split = experiment.load_split(directory, name, folds)
+    second = Reranking.load(arguments, experiment, split, directory, folds) if arguments.rerank else None
+    encoding = time.monotonic()
     encoded = experiment.encode_with_best(split)
     tested = experiment.test(encoded, split, folds)
     transductive = " (transductive)" if protocols.is_transductive(tested.protocol) else ""
@@ -93,11 +107,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     more = {} if pairs is None else {"twins": twins.measure(encoded, split, pairs)}
     if more:
         print(twins.describe(more["twins"]))
+    if second:
+        tested, more["rerank"] = second.run(encoded, tested, time.monotonic() - encoding)
     if arguments.output:
         tested.save(results.ranks_path(arguments.output))
         seconds = time.monotonic() - started
         results.save_results(arguments.output, tested.rows(), seed=config.seed, seconds=seconds, **more)
-    else:
+    elif not second:
         keep_ranks(tested, workdir)
     if arguments.similarity:
         save_similarity(experiment.final_embeddings(encoded, split), tested, config, arguments.similarity)
@@ -118,11 +134,9 @@ def keep_ranks(tested: Evaluation, workdir: pathlib.Path) -> None:
         print(f"ranks not kept: {path} cannot be written ({error.strerror}); --output writes them elsewhere")
 
 
-def save_similarity(encoded: EncodedSplit, tested: Evaluation, config: Config, path: pathlib.Path) -> None:
+def save_similarity(encoded: protocols.Found, tested: Evaluation, config: Config, path: pathlib.Path) -> None:
     """Writes the fused similarity, and beside it as JSON what it is of."""
-    weight = config.eval.consensus_weight
-    sides = (protocols.compared(side, "fused", weight) for side in encoded)
-    matrix = similarity.of_embeddings(*sides)
+    matrix = protocols.similarity_of(encoded, "fused", config.eval.consensus_weight)
     size = 4 * matrix.num_images * matrix.num_captions
     print(
         f"writing   {path}: float32 [{matrix.num_images:,} pictures, {matrix.num_captions:,} captions], "

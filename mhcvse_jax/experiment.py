@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import optax
 from jax.sharding import Mesh
@@ -20,9 +19,12 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
 from mhcvse_jax.losses import LossTerms
 from mhcvse_jax.mesh import make_mesh
+from mhcvse_jax.models import Model
+from mhcvse_jax.models.pair_scores import PairModel
 from mhcvse_jax.retrieval import label_completion, protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.retrieval.evaluation import Evaluation
+from mhcvse_jax.retrieval.pairs import PairBlocks, PairScorer
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.feed import make_feed
@@ -39,9 +41,9 @@ class Experiment:
     workdir: pathlib.Path
     mesh: Mesh
     language: Language
-    model: nn.Module
+    model: Model
     graph: ConceptGraph
-    encode: Encoder
+    encode: Encoder | PairScorer  # a split made into what is ranked
 
     @classmethod
     def assemble(
@@ -58,15 +60,17 @@ class Experiment:
         model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
         edges = dataset.graph_edges(language.concepts, config.concepts)
         graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
-        encode = Encoder(
-            model,
-            graph,
-            mesh,
-            batch_size=config.eval.batch_size,
-            caption_lengths=config.data.caption_lengths,
-            threads=config.data.read_threads,
-            prefetch=config.data.prefetch_batches,
-        )
+        values = config.eval
+        reading = {
+            "caption_lengths": config.data.caption_lengths,
+            "threads": config.data.read_threads,
+            "prefetch": config.data.prefetch_batches,
+        }
+        if isinstance(model, PairModel):
+            sizes = PairBlocks(values.pair_images, values.pair_captions, values.pair_resident_images)
+            encode = PairScorer(model, graph, mesh, blocks=sizes, **reading)
+        else:
+            encode = Encoder(model, graph, mesh, batch_size=values.batch_size, **reading)
         return cls(config, workdir, mesh, language, model, graph, encode)
 
     def check_batch_size(self, train_split: Split) -> None:
@@ -87,6 +91,7 @@ class Experiment:
         config = config_lib.load(workdir / "config.json").unlock()
         config.eval.protocol = protocol or config.eval.protocol
         config.data.format = data_format or config.data.format
+        config_lib.check(config)
         return cls.assemble(config.lock(), workdir, Language.load(workdir, config.text))
 
     def initial_word_vectors(self) -> word_vectors.WordVectors | None:
@@ -114,6 +119,7 @@ class Experiment:
           initial_word_vectors: those to begin with, a row a word of the vocabulary; None for random ones.
         """
         config, compilations = self.config, Compilations()
+        dev_split = dataset.first_captions(dev_split, config.eval.validation_captions, "eval.validation_captions")
         steps = batches.steps_per_epoch(train_split, config.batch_size)
         schedule, optimizer = schedule_and_optimizer(config, steps)
         state = initialize(
@@ -126,10 +132,8 @@ class Experiment:
             word_vectors=initial_word_vectors,
         )
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
-        print(
-            f"model     {config.model.name}, D {config.model.embedding_dim}, {_heads(config)}"
-            f"{config.model.fusion}: {parameters:,} parameters, {len(self.graph.edges):,} weights in the concept graph"
-        )
+        dim = config.model.embedding_dim
+        print(f"model     {config.model.name}, D {dim}, {_choices(config)}: {parameters:,} parameters")
         print(
             f"training  {config.num_epochs} epochs of {steps:,} steps of {config.batch_size} pairs; "
             f"{config.loss.weighting} weights, {config.loss.reduction} over the batch; seed {config.seed}",
@@ -198,8 +202,8 @@ class Experiment:
                 raise InputError(f"{number} folds do not divide the {split.num_images} pictures of {name}")
         return split
 
-    def encode_with_best(self, split: Split) -> EncodedSplit:
-        """Returns the embeddings of a split by the workdir's best checkpoint.
+    def encode_with_best(self, split: Split) -> protocols.Found:
+        """Returns the embeddings of a split, or the scores of its pairs, by the workdir's best checkpoint.
 
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
@@ -222,7 +226,7 @@ class Experiment:
         like = model_shapes(self.model, self.graph, regions_shape)
         return checkpoints.restore_model(like, best, self.mesh), checkpoints.restore_progress(best)
 
-    def test(self, encoded: EncodedSplit, split: Split, folds: Sequence[int]) -> Evaluation:
+    def test(self, encoded: protocols.Found, split: Split, folds: Sequence[int]) -> Evaluation:
         """Returns the ranks of an encoded split under the configuration's protocol, for each number of folds."""
         values = self.config.eval
         final = self.final_embeddings(encoded, split)
@@ -236,7 +240,7 @@ class Experiment:
                     consensus_weight=values.consensus_weight,
                     folds=number,
                 )
-                for kind in protocols.EMBEDDINGS
+                for kind in protocols.kinds(final)
             }
         return Evaluation(
             split=split.name,
@@ -247,15 +251,16 @@ class Experiment:
             ranks=ranks,
         )
 
-    def final_embeddings(self, encoded: EncodedSplit, split: Split) -> EncodedSplit:
+    def final_embeddings(self, encoded: protocols.Found, split: Split) -> protocols.Found:
         """Returns the embeddings that the configuration's protocol ranks, from those of a first pass.
 
         Under `label_completion` captions are encoded again, with labels completed over the whole split, as CVSE's
         program does it; folds are ranked each by itself after that.
         """
         values = self.config.eval
-        if values.protocol == "standard":
+        if values.protocol == "standard" or not isinstance(self.encode, Encoder):
             return encoded
+        assert isinstance(encoded, EncodedSplit)
         neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
         labels = label_completion.completed_labels(split.caption_labels, neighbours)
         return encoded._replace(text=self.encode.texts(self.restore_best(split.regions.shape[1:])[0], split, labels))
@@ -268,14 +273,16 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
       InputError: they do not divide a batch.
     """
     mesh = make_mesh(devices)
-    for key in ("batch_size", "eval.batch_size", "loss.similarity_block"):
+    scores_pairs = issubclass(models.MODELS[config.model.name], PairModel)
+    encoded = ("eval.pair_images", "eval.pair_captions") if scores_pairs else ("eval.batch_size",)
+    for key in ("batch_size", "loss.similarity_block", *encoded):
         size = config_lib.lookup(config, key)
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
     return mesh
 
 
-def model_shapes(model: nn.Module, graph: ConceptGraph, regions_shape: tuple[int, ...]) -> Any:
+def model_shapes(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ...]) -> Any:
     """Returns {params, batch_stats} as shapes alone, for pictures of `regions_shape`, (regions, features)."""
     return jax.eval_shape(lambda key: init_variables(model, graph, regions_shape, key), jax.random.key(0))
 
@@ -316,8 +323,12 @@ def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.
     return schedule, optimizer
 
 
-def _heads(config: Config) -> str:
-    return f"{config.model.num_heads} heads, " if config.model.num_heads else ""
+def _choices(config: Config) -> str:
+    """Returns what was chosen for those keys that the model has."""
+    has = models.keys(config.model.name)
+    chosen = [config.model[key] for key in ("fusion", "pooling", "scan_direction", "scan_pooling") if key in has]
+    heads = [f"{config.model.num_heads} heads"] if config.model.num_heads else []
+    return ", ".join([*heads, *chosen])
 
 
 def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
@@ -327,7 +338,7 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         margin=loss.margin,
         reduction=loss.reduction,
         weighting=loss.weighting,
-        base_weights=LossTerms(loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight),
+        base_weights=LossTerms(*(loss[f"{name}_weight"] for name in LossTerms._fields)),
         mask_same_image=loss.mask_same_image,
         all_negatives_steps=round(loss.all_negatives_epochs * steps_per_epoch),
         similarity_block=loss.similarity_block,

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mhcvse_jax import command_line, pytorch_layout
+from mhcvse_jax import command_line, models, pytorch_layout
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
@@ -82,6 +82,9 @@ def export(arguments: argparse.Namespace) -> None:
                 f"{workdir}: config.{key} is {config_lib.lookup(config, key)!r}, which the PyTorch program does not "
                 f"have; expected {value!r}"
             )
+    if "consensus_norm" not in models.keys(config.model.name) or config.model.pooling == "gpo":
+        found = f"{config.model.name}, {config.model.pooling} pooling"
+        raise InputError(f"{workdir} holds {found}; expected cvse or mhcvse, mean or attention pooling")
     if config.model.num_heads and config.model.attention_input == "layer_norm":
         raise InputError(f"{workdir}: config.model.attention_input is 'layer_norm'; expected 'unit' or 'scaled'")
     exported = Experiment.of_workdir(workdir)

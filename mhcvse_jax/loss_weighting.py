@@ -7,7 +7,7 @@ from mhcvse_jax.losses import LossTerms
 
 
 def loss_weights(losses: LossTerms, base_weights: LossTerms, weighting: str) -> LossTerms:
-    """Returns lambda_i for each term; no gradient passes through it.
+    """Returns lambda_i for each term that there is; no gradient passes through it.
 
       eq15     w_i / (1 + exp(-L_i)), as printed: from w_i / 2 at no loss to w_i at a high one
       inverse  w_i / (1 + exp(L_i)), as the sentence under Eq. 15 has it: a high loss lowers its weight
@@ -20,9 +20,11 @@ def loss_weights(losses: LossTerms, base_weights: LossTerms, weighting: str) -> 
 
     Args:
       losses: the terms' values.
-      base_weights: w_i.
+      base_weights: w_i, of these terms or more.
       weighting: a name above.
     """
+    absent = {name: None for name, loss in losses._asdict().items() if loss is None}
+    base_weights = base_weights._replace(**absent)
     if weighting == "fixed":
         return jax.tree.map(jnp.asarray, base_weights)
     sign = {"eq15": 1.0, "inverse": -1.0}[weighting]

@@ -1,5 +1,6 @@
-"""The four loss terms, pair by pair (MH-CVSE Eq. 4 and the text around it)."""
+"""The loss terms of embeddings, pair by pair (MH-CVSE Eq. 4 and the text around it). `pair_losses`: of pair scores."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,12 +11,17 @@ from mhcvse_jax.models.embeddings import Embeddings
 
 
 class LossTerms(NamedTuple):
-    """A value for each term: a loss, its weight lambda, or a base weight."""
+    """A value for each term: a loss, its weight lambda, or a base weight; None for a term that the model lacks."""
 
-    fusion: jax.Array
-    instance: jax.Array
-    consensus: jax.Array
-    kl: jax.Array
+    fusion: jax.Array  # of the similarity that retrieval uses
+    instance: jax.Array | None
+    consensus: jax.Array | None
+    kl: jax.Array | None
+    matching: jax.Array | None = None  # of pair scores
+
+    def present(self) -> dict[str, jax.Array]:
+        """Returns the terms that there are, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 CONTRASTIVE = ("fusion", "instance", "consensus")
@@ -118,7 +124,7 @@ def loss_terms(
     reduction: str,
     similarity_block: int = 0,
 ) -> LossTerms:
-    """Returns the four losses of a batch, each a <float32> scalar.
+    """Returns the losses of a batch, each a <float32> scalar; None where the model has no such embedding.
 
     Args:
       image: embeddings of the batch's pictures.
@@ -142,11 +148,14 @@ def loss_terms(
         similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
         return reduce(contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest))
 
+    def where_there(term: Callable, images: jax.Array | None, texts: jax.Array | None) -> jax.Array | None:
+        return None if images is None or texts is None else term(images, texts)
+
     return LossTerms(
         fusion=contrast(image.fused, text.fused),
-        instance=contrast(image.instance, text.instance),
-        consensus=contrast(image.consensus, text.consensus),
-        kl=reduce(kl_divergence(text.concepts, image.concepts)),
+        instance=where_there(contrast, image.instance, text.instance),
+        consensus=where_there(contrast, image.consensus, text.consensus),
+        kl=where_there(lambda images, texts: reduce(kl_divergence(texts, images)), image.concepts, text.concepts),
     )
 
 

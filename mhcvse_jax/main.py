@@ -27,7 +27,6 @@ from mhcvse_jax.data.text import unknown_share
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment, check_devices
 from mhcvse_jax.retrieval import matches, protocols, twins
-from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.training.interrupt import Interrupted
 from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 
@@ -199,7 +198,7 @@ def data_digest(data: TrainingData) -> str:
 
 
 def draw_matches(
-    config: Config, workdir: pathlib.Path, directory: pathlib.Path, encoded: EncodedSplit, split: Split
+    config: Config, workdir: pathlib.Path, directory: pathlib.Path, encoded: protocols.Found, split: Split
 ) -> None:
     """Draws the matches of a few queries, or says why it cannot."""
     image_dir = pathlib.Path(config.log.image_dir or directory / "images")

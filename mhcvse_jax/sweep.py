@@ -203,8 +203,16 @@ def gpu_shares(jobs: int) -> list[str | None]:
     return [",".join(gpus[i * share : (i + 1) * share]) for i in range(jobs)]
 
 
-def tabulate(runs: Sequence[Run], *, baseline: str | None, output: pathlib.Path) -> None:
+def tabulate(
+    runs: Sequence[Run], *, baseline: str | None, output: pathlib.Path, more_sources: Sequence[str] = ()
+) -> None:
     """Prints the table of the finished runs and writes it as Markdown; a row for each name, over its seeds.
+
+    Args:
+      runs: finished or not.
+      baseline: the row that others are compared with, where it is there; None for none.
+      output: the file.
+      more_sources: of `mhcvse_jax.compare`, each NAME=SOURCE.
 
     Raises:
       InputError: no run is finished.
@@ -212,7 +220,7 @@ def tabulate(runs: Sequence[Run], *, baseline: str | None, output: pathlib.Path)
     finished = [run for run in runs if run.is_finished]
     if not finished:
         raise InputError(f"{output.parent}: no run is finished; expected one at least")
-    arguments = [f"{run.name}={run.workdir}" for run in finished]
+    arguments = [*(f"{run.name}={run.workdir}" for run in finished), *more_sources]
     if baseline is not None and any(run.name == baseline for run in finished):
         arguments += ["--baseline", baseline]
     for more in (["--output", str(output), "--format", "markdown"], []):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import floor, gru, recall, step_vs_pytorch, synthetic, table, whole_run
+from benchmarks import floor, gru, models, recall, step_vs_pytorch, synthetic, table, whole_run
 from benchmarks.workload import SIZES, Sizes, make_config
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
@@ -153,3 +153,23 @@ def test_whole_run(tmp_path, capfd):
     assert (seconds["unit"], memory["unit"], seconds["ratio"]) == ("s", "GB", 1)
     assert 0.05 < memory["ours"] < 4
     assert "features on the device" in capfd.readouterr().out
+
+
+def test_models_are_trained_evaluated_and_tabulated_once(tmp_path, capfd):
+    data, out = tmp_path / "data", tmp_path / "runs"
+    synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16"])
+    small = ("model.embedding_dim=8", "model.word_dim=4", "num_epochs=1", "batch_size=16", "concepts.num=10")
+    arguments = ["--data", str(data), "--out", str(out), "--seeds", "3", "--models", "vsepp"]
+    arguments += ["--set", *small, "data.caption_lengths=(96,)"]
+    assert models.main(arguments) == 0
+    printed = capfd.readouterr().out
+    assert "run 1 of 1: vsepp, seed 3" in printed
+    (row,) = [line for line in printed.splitlines() if line.startswith("| vsepp |")]
+    trained, evaluated = map(float, row.split("|")[2:4])
+    assert trained >= 0
+    assert evaluated > 0
+    assert "vsepp" in (out / "models.md").read_text()
+    assert models.main([*arguments, "--table_only"]) == models.main(arguments) == 0
+    printed = capfd.readouterr().out
+    assert "run 1 of 1" not in printed
+    assert printed.count(row) == 2

@@ -25,7 +25,7 @@ def test_every_configuration_builds_its_model(path):
     model = models.build(config.model, vocabulary_size=101, dtype=config.compute_dtype)
     variables = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((num, width), "float32"))
     dim = config.model.embedding_dim
-    assert variables["params"]["concept_gcn"]["second"]["kernel"].shape == (dim // 2, dim)
+    assert variables["params"]["region_projection"]["kernel"].shape == (2048, dim)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
 
 
@@ -66,7 +66,8 @@ def test_overrides_keep_the_type_of_a_key():
         ("--config.concepts.shares=(0,0,0)", "config.concepts.shares"),
         ("--config.concepts.scale=1", "config.concepts.scale is 1.0; expected more than 1"),
         ("--config.loss.margin=nan", "config.loss.margin is nan; expected 0 or more"),
-        ("--config.model.name=vsepp", "config.model.name is 'vsepp'; expected one of 'mhcvse'"),
+        ("--config.model.name=vse", "config.model.name is 'vse'; expected one of 'mhcvse', 'cvse'"),
+        ("--config.model.name=vsepp", "config.model.num_heads is 8; expected 0, as vsepp has no heads"),
         ("--config.concepts.words_path=x", "go together"),
         ("--config.optimizer.warmup_epochs=99", "config.optimizer.warmup_epochs is 99.0; expected less than"),
         ("stray", "unexpected argument 'stray'"),

@@ -43,7 +43,7 @@ def test_the_configurations_are_the_programs():
 
 
 def test_a_head_would_have_no_place():
-    with pytest.raises(InputError, match=r"config\.model\.num_heads is 8; expected 0, as cvse has no self-attention"):
+    with pytest.raises(InputError, match=r"config\.model\.num_heads is 8; expected 0, as cvse has no heads"):
         read("cvse_f30k", "model.num_heads=8")
 
 

@@ -130,7 +130,7 @@ def computed(request):
                 image, text, IMAGE_INDEX, margin=MARGIN, mask_same_image=True, hardest=True, reduction="mean"
             )
             weights = loss_weights(losses, BASE_WEIGHTS, "eq15")
-            total = sum(loss * weight for loss, weight in zip(losses, weights, strict=True))
+            total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))
             return total, ((image, text), updated.get("batch_stats", {}), losses)
 
         evaluated = model.apply(variables, *inputs, graph, train=False)
@@ -155,6 +155,8 @@ def by_oracle(model, variables, train):
 
 def assert_close(found, expected, **tolerance):
     for name, value in found._asdict().items():
+        if value is None:
+            continue
         np.testing.assert_allclose(value, getattr(expected, name), err_msg=name, **tolerance)
 
 

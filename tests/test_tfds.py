@@ -15,6 +15,7 @@ import pytest
 from numpy.lib.format import open_memmap
 
 from mhcvse_jax import config as config_lib
+from mhcvse_jax import progress
 from mhcvse_jax.data import batches, build_tfds, dataset, tfds
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.scenes.build import write_scenes
@@ -364,7 +365,7 @@ def test_nothing_is_overwritten(source, built, tmp_path, capsys):
 
 
 def test_progress_has_rate_and_time_left(source, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(build_tfds, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     build(source, tmp_path / "output")
     printed = capsys.readouterr().out
     assert f"pictures  train {TRAIN}, dev {DEV}, testall {TEST}; {REGIONS} regions of {WIDTH}" in printed

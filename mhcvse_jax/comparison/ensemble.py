@@ -79,11 +79,11 @@ def _of_workdir(
     directory = data_dir or dataset.data_directory(experiment.config, path)
     split = experiment.load_split(directory, wanted.split or values.test_split, (folds,))
     encoded = experiment.final_embeddings(experiment.encode_with_best(split), split)
-    sides = (protocols.compared(side, wanted.embedding, values.consensus_weight) for side in encoded)
+    matrix = protocols.similarity_of(encoded, wanted.embedding, values.consensus_weight)
     rule = values.label_neighbours if protocols.is_transductive(wanted.protocol) else ""
     facts = Facts(wanted.protocol, rule, split.name, folds, split.num_images, split.num_captions)
     return (
         Entry(name, {}, facts, image_ids=split.image_ids),
-        similarity.of_embeddings(*sides),
+        matrix,
         split.image_of_caption,
     )

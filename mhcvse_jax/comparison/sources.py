@@ -150,6 +150,8 @@ def matrix_facts(path: pathlib.Path, matrix: similarity.Similarity, wanted: Want
 
 
 def _measured(name: str, evaluation: Evaluation, folds: int, wanted: Wanted) -> Entry:
+    if wanted.embedding not in evaluation.ranks[folds]:
+        raise InputError(f"{name} has no {wanted.embedding} embedding; expected {', '.join(evaluation.ranks[folds])}")
     ranks = evaluation.ranks[folds][wanted.embedding]
     return Entry(
         name=name,

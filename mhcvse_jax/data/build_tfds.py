@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tqdm
@@ -24,8 +24,8 @@ from mhcvse_jax import command_line
 from mhcvse_jax.data import scan_layout, tfds
 from mhcvse_jax.data.scan_layout import ScanSplit
 from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.progress import counted
 
-LINE_SECONDS = 10.0  # between two plain lines of progress
 _KNOWN_ORDER = ("train", "dev", "test", "testall")
 
 
@@ -71,9 +71,10 @@ def build(source: pathlib.Path, output: pathlib.Path, dtype: str, captions_per_i
     if needed > free:
         raise InputError(f"{output}: the disk has {free / 1e9:,.2f} GB free; expected {needed / 1e9:,.2f} GB or more")
     started = time.monotonic()
-    with partial_directory(output) as partial, progress(sum(split.num_images for split in splits.values())) as done:
+    total = sum(split.num_images for split in splits.values())
+    with partial_directory(output) as partial, counted(total, "picture") as done:
         try:
-            built = tfds.write(splits, partial, dtype=stored, picture_done=done)
+            built = tfds.write(splits, partial, dtype=stored, picture_done=lambda: done(1))
             for name in splits:
                 twins = source / f"{name}_twins.npz"  # the built-in data set's
                 if twins.exists():
@@ -158,28 +159,6 @@ def partial_directory(output: pathlib.Path) -> Iterator[pathlib.Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """Context with a function to call after each picture: a bar on a terminal, plain lines elsewhere."""
-    bar = tqdm.tqdm(total=total, unit="picture", dynamic_ncols=True, disable=not sys.stderr.isatty())
-    started = last_line = time.monotonic()
-    done = 0
-
-    def picture_done() -> None:
-        nonlocal done, last_line
-        done += 1
-        bar.update()
-        now = time.monotonic()
-        if bar.disable and now - last_line >= LINE_SECONDS:
-            last_line = now
-            rate = done / (now - started)
-            left = tqdm.tqdm.format_interval((total - done) / rate)
-            print(f"          {done:,}/{total:,} pictures  {rate:,.0f} pictures/s  {left} left", flush=True)
-
-    with bar:
-        yield picture_done
 
 
 if __name__ == "__main__":

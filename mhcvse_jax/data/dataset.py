@@ -124,16 +124,14 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
     )
 
 
-def first_captions(split: Split, number: int) -> Split:
+def first_captions(split: Split, number: int, key: str = "eval.max_captions") -> Split:
     """Returns dev or test with no more than its first captions, whole pictures; another split, or for 0, as it is."""
     if not number or split.name not in ("dev", "test"):
         return split
     captions_per_image = split.num_captions // split.num_images
     num_images = min(number // captions_per_image, split.num_images)
     if not num_images:
-        raise InputError(
-            f"config.eval.max_captions is {number}; expected 0 or at least the {captions_per_image} of a picture"
-        )
+        raise InputError(f"config.{key} is {number}; expected 0 or at least the {captions_per_image} of a picture")
     captions = slice(num_images * captions_per_image)
     return dataclasses.replace(
         split,

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.layers.gpo import GeneralizedPooling
 from mhcvse_jax.layers.normalize import l2_normalize
 
 
@@ -14,6 +15,18 @@ def mean_pool(elements: jax.Array, mask: jax.Array | None) -> jax.Array:
         return jnp.mean(elements, axis=1)
     kept = mask.astype(jnp.float32)[..., None]
     return jnp.sum(elements * kept, axis=1) / jnp.maximum(jnp.sum(kept, axis=1), 1.0)
+
+
+def make_pooling(
+    pooling: str, *, of_regions: bool, dropout_rate: float, gpo_dim: int, gpo_temperature: float, dtype: jnp.dtype
+) -> nn.Module | None:
+    """Returns the module of `config.model.pooling`; None for "mean", which is `mean_pool` and has none.
+
+    A module takes elements [batch, elements, D], their mask and `train`, and returns unit vectors.
+    """
+    if pooling == "attention":
+        return AttentionPooling(of_regions, dropout_rate, dtype)
+    return GeneralizedPooling(gpo_dim, gpo_temperature) if pooling == "gpo" else None
 
 
 class AttentionPooling(nn.Module):

@@ -1,25 +1,36 @@
 """The systems, one file each, and how a configuration names them.
 
-A model is a Flax module whose attributes are those keys of `config.model` that it has a use for, with `encode_images`
-and `encode_texts`, which retrieval uses, and a `__call__` that does both, which training uses; all return `Embeddings`.
-Another system is a file here and a line in `MODELS`.
+A model is a Flax module whose attributes are those keys of `config.model` that it has a use for, and says by its base
+class what it is: an `EmbeddingModel` makes vectors of each side, a `PairModel` a score of the two together; their
+files say which methods that takes. Training, losses and retrieval follow from it. Another system is a file here and a
+line in `MODELS`.
 """
 
 import dataclasses
+from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
-from mhcvse_jax.config import Config
+from mhcvse_jax.models.cross_attention import CrossAttention
 from mhcvse_jax.models.cvse import CVSE
+from mhcvse_jax.models.embeddings import EmbeddingModel
 from mhcvse_jax.models.mhcvse import MHCVSE
+from mhcvse_jax.models.pair_scores import PairModel
+from mhcvse_jax.models.scan import SCAN
+from mhcvse_jax.models.vsepp import VSEPP
 
-MODELS = {"cvse": CVSE, "mhcvse": MHCVSE}
+Model = EmbeddingModel | PairModel
+
+MODELS = {"mhcvse": MHCVSE, "cvse": CVSE, "vsepp": VSEPP, "scan": SCAN, "cross_attention": CrossAttention}
+"""By `config.model.name`."""
 
 
-def build(model_config: Config, *, vocabulary_size: int, dtype: str) -> nn.Module:
+def build(model_config: Any, *, vocabulary_size: int, dtype: str) -> Model:
     """Returns the model that `config.model` describes; its parameters come from `training.step.initialize`."""
-    model = MODELS[model_config.name]
-    attributes = {field.name for field in dataclasses.fields(model)}
-    values = {key: value for key, value in model_config.items() if key in attributes and key != "name"}
-    return model(vocabulary_size=vocabulary_size, dtype=jnp.dtype(dtype), **values)
+    values = {key: value for key, value in model_config.items() if key in keys(model_config.name)}
+    return MODELS[model_config.name](vocabulary_size=vocabulary_size, dtype=jnp.dtype(dtype), **values)
+
+
+def keys(name: str) -> frozenset[str]:
+    """Returns the keys of `config.model` that the model of this name has a use for."""
+    return frozenset(field.name for field in dataclasses.fields(MODELS[name])) - {"name", "parent"}

@@ -1,14 +1,74 @@
-"""What an embedding model says of pictures and captions: the interface to losses and retrieval."""
+"""The interface of an embedding model: each side is encoded alone, and a similarity is a dot product."""
 
 from typing import NamedTuple
 
 import jax
 
+from mhcvse_jax.layers.concept_gcn import ConceptGraph
+from mhcvse_jax.models.fragments import Fragments
+
 
 class Embeddings(NamedTuple):
-    """What a model says of a batch of pictures or captions."""
+    """What a model says of a batch of pictures or captions; None where it has no such embedding.
 
-    instance: jax.Array  # <float32>[batch, D] unit vectors, from the picture or caption alone
-    consensus: jax.Array  # <float32>[batch, D] unit vectors, from the concepts
-    fused: jax.Array  # <float32>[batch, D] unit vectors, the two in one: what retrieval uses
-    concepts: jax.Array  # <float32>[batch, concepts] distribution over the concepts
+    What is there decides which losses are computed, and which recalls reported.
+    """
+
+    instance: jax.Array | None  # <float32>[batch, D] unit vectors, from the picture or caption alone
+    consensus: jax.Array | None  # <float32>[batch, D] unit vectors, from the concepts
+    fused: jax.Array  # <float32>[batch, D] unit vectors: what retrieval uses
+    concepts: jax.Array | None  # <float32>[batch, concepts] distribution over the concepts
+
+    @classmethod
+    def single(cls, vectors: jax.Array) -> "Embeddings":
+        """Returns those of a model that has one embedding, from unit vectors <float32>[batch, D]."""
+        return cls(instance=None, consensus=None, fused=vectors, concepts=None)
+
+
+class EmbeddingModel(Fragments):
+    """A model is a subclass with these two methods; retrieval calls them apart, training both at once."""
+
+    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
+        """Returns the embeddings of pictures.
+
+        Args:
+          regions: <float32>[batch, regions, features] region features.
+          graph: the concept graph, as `concept_graph` makes it.
+          train: whether dropout is on and batch norm uses the batch's statistics.
+        """
+        raise NotImplementedError
+
+    def encode_texts(
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        labels: jax.Array,
+        graph: ConceptGraph,
+        *,
+        train: bool = False,
+    ) -> Embeddings:
+        """Returns the embeddings of captions.
+
+        Args:
+          tokens: <int32>[batch, words]; what stands at padding does not matter.
+          lengths: <int32>[batch] tokens of each caption.
+          labels: <bool>[batch, concepts], the concepts of each caption (in training: of its picture).
+          graph: the concept graph.
+          train: as in `encode_images`.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        regions: jax.Array,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        labels: jax.Array,
+        graph: ConceptGraph,
+        is_negative: jax.Array | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Embeddings, Embeddings]:
+        """Returns the embeddings of pictures and of captions; `is_negative` is for models that choose pairs."""
+        image = self.encode_images(regions, graph, train=train)
+        return image, self.encode_texts(tokens, lengths, labels, graph, train=train)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import grain
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.mesh import by_batch, own_rows, put_batch, replicated
-from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
 
 
 class EncodedSplit(NamedTuple):
@@ -29,7 +28,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: EmbeddingModel,
         graph: ConceptGraph,
         mesh: Mesh,
         *,

@@ -111,6 +111,7 @@ class Evaluation:
                         folds: {
                             kind: Ranks(*(arrays[f"folds{folds}_{kind}_{way}"] for way in Ranks._fields))
                             for kind in protocols.EMBEDDINGS
+                            if f"folds{folds}_{kind}_i2t" in arrays
                         }
                         for folds in arrays["folds"].tolist()
                     },

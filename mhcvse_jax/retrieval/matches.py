@@ -3,14 +3,12 @@
 import pathlib
 import textwrap
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.retrieval import protocols
 
 TOP = 5
 TILE = 150  # pixels of a picture's longer side
@@ -21,7 +19,7 @@ RIGHT, WRONG, INK = (20, 140, 60), (190, 190, 190), (25, 25, 25)
 
 
 def draw(
-    encoded: EncodedSplit,
+    encoded: protocols.Found,
     split: Split,
     image_dir: pathlib.Path,
     path: pathlib.Path,
@@ -47,8 +45,10 @@ def draw(
     rng = np.random.default_rng(seed)
     captions = rng.choice(split.num_captions, min(num_queries, split.num_captions), replace=False)
     images = rng.choice(split.num_images, min(num_queries, split.num_images), replace=False)
-    top_images = _top(encoded.text.fused[captions], encoded.image.fused)
-    top_captions = _top(encoded.image.fused[images], encoded.text.fused)
+    similarity = protocols.similarity_of(encoded, "fused", 0.0)
+    columns = np.concatenate([block[:, captions] for _, block in similarity.blocks()])
+    top_images = _top(columns.T)
+    top_captions = _top(np.concatenate([similarity.rows(i, i + 1) for i in images.tolist()]))
     tiles = {i: _tile(image_dir / names[i]) for i in {*images.tolist(), *top_images.flatten().tolist()}}
     rows = [
         _caption_row(split.captions[caption], [(tiles[i], i == split.image_of_caption[caption]) for i in top.tolist()])
@@ -66,9 +66,8 @@ def draw(
     sheet.save(path, format="PNG")
 
 
-def _top(queries: jax.Array, candidates: jax.Array) -> np.ndarray:
-    similarity = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)
-    return np.asarray(jax.lax.top_k(similarity, min(TOP, len(candidates)))[1])
+def _top(similarity: np.ndarray) -> np.ndarray:
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
 
 
 def _tile(path: pathlib.Path) -> Image.Image:

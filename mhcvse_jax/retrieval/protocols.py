@@ -5,7 +5,7 @@ with labels completed by those of other captions of the test set (see that file)
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,38 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.retrieval.pairs import ScoredSplit
 from mhcvse_jax.retrieval.ranks import Ranks, ranks
 from mhcvse_jax.retrieval.recall import Retrieval, mean_recall_over_folds
 
 EMBEDDINGS = ("fused", "instance", "consensus")
+"""What can be ranked by. A model may have the first alone, as one that scores pairs has."""
+
+Found: TypeAlias = EncodedSplit | ScoredSplit
+"""What a model makes of a split: embeddings, or the scores of all pairs."""
+
+
+def kinds(found: Found) -> list[str]:
+    """Returns those of EMBEDDINGS that the model has."""
+    if isinstance(found, ScoredSplit):
+        return ["fused"]
+    return [kind for kind in EMBEDDINGS if getattr(found.image, kind) is not None]
+
+
+def similarity_of(found: Found, kind: str, consensus_weight: float) -> similarity.Similarity:
+    """Returns the similarities of all pictures and captions by one of `kinds`; see `compared`.
+
+    Raises:
+      InputError: the model has no such embedding.
+      RunFailedError: an embedding is not finite.
+    """
+    if kind not in kinds(found):
+        raise InputError(f"the model has no {kind} embedding; expected {' or '.join(kinds(found))}")
+    if isinstance(found, ScoredSplit):
+        return found.similarity()
+    return similarity.of_embeddings(*(compared(side, kind, consensus_weight) for side in found))
 
 
 def is_transductive(protocol: str) -> bool:
@@ -45,13 +72,15 @@ def compared(embeddings: Embeddings, kind: str, consensus_weight: float) -> jax.
 
 
 def split_ranks(
-    encoded: EncodedSplit, image_of_caption: np.ndarray, *, kind: str, consensus_weight: float, folds: int
+    encoded: Found, image_of_caption: np.ndarray, *, kind: str, consensus_weight: float, folds: int
 ) -> Ranks:
     """Returns the rank of every query, in the split's order, within its own of `folds` consecutive, equal parts.
 
     Raises:
       InputError: the pictures cannot be divided into that many parts.
     """
+    if isinstance(encoded, ScoredSplit):
+        return similarity.ranks_of(encoded.similarity(), image_of_caption, folds)
     image = compared(encoded.image, kind, consensus_weight)
     text = compared(encoded.text, kind, consensus_weight)
     i2t, t2i = np.zeros(len(image), np.int32), np.zeros(len(text), np.int32)
@@ -75,11 +104,11 @@ def fold_parts(image_of_caption: np.ndarray, num_images: int, folds: int) -> Ite
 
 
 def standard(
-    encoded: EncodedSplit, image_of_caption: np.ndarray, *, consensus_weight: float, folds: int
+    encoded: Found, image_of_caption: np.ndarray, *, consensus_weight: float, folds: int
 ) -> dict[str, Retrieval]:
     """Returns recall by kind of embedding; each query is judged alone. The mean over folds, if several."""
     results = {}
-    for kind in EMBEDDINGS:
+    for kind in kinds(encoded):
         found = split_ranks(encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds)
         results[kind] = mean_recall_over_folds(found.i2t, found.t2i, image_of_caption, folds)
     return results

@@ -7,12 +7,10 @@ of objects, is right half of the time. The built-in data set has them, in `{spli
 import pathlib
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from mhcvse_jax.data.dataset import Split
-from mhcvse_jax.retrieval.encode import EncodedSplit
-from mhcvse_jax.retrieval.ranks import ranks
+from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.recall import Retrieval, recall
 
 
@@ -33,8 +31,8 @@ def read(directory: pathlib.Path, split: Split) -> Twins | None:
     return pairs if pairs.tells_apart.any() and len(pairs.twin) == split.num_images else None
 
 
-def measure(encoded: EncodedSplit, split: Split, pairs: Twins) -> dict[str, Any]:
-    """Returns how well the fused embedding does on twins.
+def measure(encoded: protocols.Found, split: Split, pairs: Twins) -> dict[str, Any]:
+    """Returns how well the fused embedding, or the score of pairs, does on twins.
 
     Returns:
       `num_images`, `num_captions`: twins, and their captions that tell them apart.
@@ -42,18 +40,21 @@ def measure(encoded: EncodedSplit, split: Split, pairs: Twins) -> dict[str, Any]
         tie counts against.
       `recall`: of those captions and all twins among all pictures and captions of the split.
     """
-    image, text = encoded.image.fused, encoded.text.fused
     owner = split.image_of_caption
     chosen = np.flatnonzero(pairs.tells_apart)
     own, other = owner[chosen], pairs.twin[owner[chosen]]
-    lead = jnp.sum(text[chosen] * (image[own] - image[other]), axis=1)
-    all_ranks = ranks(image, text, owner)
+    lead = np.zeros(len(chosen), np.float32)
+    for start, block in protocols.similarity_of(encoded, "fused", 0.0).blocks():
+        for images, sign in ((own, 1), (other, -1)):
+            here = (images >= start) & (images < start + len(block))
+            lead[here] += sign * block[images[here] - start, chosen[here]]
+    all_ranks = protocols.split_ranks(encoded, owner, kind="fused", consensus_weight=0.0, folds=1)
     among_all = Retrieval(recall(all_ranks.i2t[pairs.twin >= 0]), recall(all_ranks.t2i[chosen]))
     return {
         "split": split.name,
         "num_images": int(np.sum(pairs.twin >= 0)),
         "num_captions": len(chosen),
-        "order_accuracy": round(float(100 * jnp.mean(lead > 0)), 4),
+        "order_accuracy": round(float(100 * np.mean(lead > 0)), 4),
         "recall": among_all.to_dict(),
     }
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from mhcvse_jax.data import batches, resident
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.mesh import own_rows, put_batch, replicated
+from mhcvse_jax.models import Model
 from mhcvse_jax.training.step import LossSettings, Metrics, TrainState, make_resident_steps, make_train_step
 
 
@@ -104,7 +104,7 @@ def make_feed(
     state: TrainState,
     mesh: Mesh,
     *,
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     graph: ConceptGraph,

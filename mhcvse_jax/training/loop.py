@@ -15,7 +15,6 @@ from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.losses import collapse_value
 from mhcvse_jax.retrieval import protocols
-from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.feed import Feed
 from mhcvse_jax.training.interrupt import Interrupted, InterruptRequest
@@ -33,7 +32,7 @@ def train(
     progress: Progress,
     *,
     feed: Feed,
-    encode: Callable[[Any, Split], EncodedSplit],
+    encode: Callable[[Any, Split], protocols.Found],
     train_split: Split,
     dev_split: Split,
     mesh: Mesh,
@@ -139,7 +138,7 @@ def is_over(config: Config, progress: Progress) -> bool:
 def validate(
     config: Config,
     state: TrainState,
-    encode: Callable[[Any, Split], EncodedSplit],
+    encode: Callable[[Any, Split], protocols.Found],
     split: Split,
     epoch_name: str,
     step: int,

@@ -151,6 +151,8 @@ class CollapseWatch:
         """Returns a warning when a term of this step has been collapsed for long, else None."""
         collapse = self._value_at(step)
         for name in CONTRASTIVE:
+            if f"loss_{name}" not in values:
+                continue
             collapsed = abs(values[f"loss_{name}"] - collapse) <= self.TOLERANCE * collapse
             self._steps[name] = self._steps.get(name, 0) + 1 if collapsed else 0
             if self._steps[name] == self._patience:

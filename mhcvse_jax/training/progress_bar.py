@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import tqdm
 
 from mhcvse_jax import distributed
-from mhcvse_jax.losses import LossTerms
 
 LINE_SECONDS = 10.0  # between two plain lines
 
@@ -25,9 +24,8 @@ class ProgressBar:
 
     def update(self, step: int, epoch: str, values: Mapping[str, float]) -> None:
         """Shows that `step` steps are done, with the newest known values of a step."""
-        losses = "  ".join(
-            f"{name} {values[f'loss_{name}']:.3g} x{values[f'weight_{name}']:.3g}" for name in LossTerms._fields
-        )
+        terms = [key.removeprefix("loss_") for key in values if key.startswith("loss_")]
+        losses = "  ".join(f"{name} {values[f'loss_{name}']:.3g} x{values[f'weight_{name}']:.3g}" for name in terms)
         if self._bar is not None:
             self._bar.set_description(f"epoch {epoch}", refresh=False)
             self._bar.set_postfix_str(losses, refresh=False)

@@ -1,9 +1,8 @@
-"""One training step over all devices, or several at once: embeddings, four losses, their weights, gradients, update."""
+"""One training step over all devices, or several at once: its outputs, losses, their weights, gradients, update."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,11 @@ from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
 from mhcvse_jax.loss_weighting import loss_weights
-from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses import LossTerms, loss_terms, negatives
 from mhcvse_jax.mesh import by_batch, replicated
+from mhcvse_jax.models import Model
+from mhcvse_jax.models.pair_scores import PairScores
+from mhcvse_jax.pair_losses import pair_loss_terms
 
 Metrics = dict[str, jax.Array]
 
@@ -44,9 +46,7 @@ class LossSettings(NamedTuple):
     similarity_block: int = 0
 
 
-def init_variables(
-    model: nn.Module, graph: ConceptGraph, regions_shape: tuple[int, ...], key: jax.Array
-) -> dict[str, Any]:
+def init_variables(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ...], key: jax.Array) -> dict[str, Any]:
     """Returns fresh {params, batch_stats} for pictures of `regions_shape`, (regions, features)."""
     variables = model.init(
         key,
@@ -61,7 +61,7 @@ def init_variables(
 
 
 def initialize(
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     graph: ConceptGraph,
     *,
@@ -101,7 +101,7 @@ def initialize(
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     graph: ConceptGraph,
@@ -132,7 +132,7 @@ def make_train_step(
 
 
 def make_resident_steps(
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     graph: ConceptGraph,
@@ -194,40 +194,42 @@ class _Gradient(NamedTuple):
     batch_stats: Any
 
 
-def _gradient(
-    model: nn.Module, graph: ConceptGraph, settings: LossSettings
-) -> Callable[[TrainState, Batch], _Gradient]:
+def _gradient(model: Model, graph: ConceptGraph, settings: LossSettings) -> Callable[[TrainState, Batch], _Gradient]:
     def gradient(state: TrainState, batch: Batch) -> _Gradient:
         def objective(params):
-            (image, text), updated = model.apply(
+            outputs, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch.regions,
                 batch.tokens,
                 batch.lengths,
                 batch.labels,
                 graph,
+                negatives(batch.image_index, mask_same_image=settings.mask_same_image),
                 train=True,
                 rngs={"dropout": jax.random.fold_in(state.key, state.step)},
                 mutable=["batch_stats", "intermediates"],
             )
-            losses = loss_terms(
-                image,
-                text,
-                batch.image_index,
-                margin=settings.margin,
-                mask_same_image=settings.mask_same_image,
-                hardest=state.step >= settings.all_negatives_steps,
-                reduction=settings.reduction,
-                similarity_block=settings.similarity_block,
-            )
+            options = {
+                "margin": settings.margin,
+                "mask_same_image": settings.mask_same_image,
+                "hardest": state.step >= settings.all_negatives_steps,
+                "reduction": settings.reduction,
+            }
+            if isinstance(outputs, PairScores):
+                losses = pair_loss_terms(outputs, batch.image_index, **options)
+            else:
+                image, text = outputs
+                losses = loss_terms(
+                    image, text, batch.image_index, **options, similarity_block=settings.similarity_block
+                )
             weights = loss_weights(losses, settings.base_weights, settings.weighting)
             total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))
             return total, (losses, weights, updated)
 
         (total, (losses, weights, updated)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         metrics = {"loss": total}
-        metrics |= {f"loss_{name}": value for name, value in losses._asdict().items()}
-        metrics |= {f"weight_{name}": value for name, value in weights._asdict().items()}
+        metrics |= {f"loss_{name}": value for name, value in losses.present().items()}
+        metrics |= {f"weight_{name}": value for name, value in weights.present().items()}
         entropies = attention_entropy(updated.get("intermediates", {}))
         metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
         return _Gradient(gradients, metrics, updated.get("batch_stats", {}))

@@ -1,0 +1,138 @@
+"""Every model on one directory: recalls, differences to MH-CVSE, seconds of training and of evaluation.
+
+    python -m benchmarks.models --data data/f30k_small --out runs/models --seeds 0 1 2
+
+Trains each model below with each seed at one size, D 256 and 8 epochs, one after another; re-ranks MH-CVSE's test by
+the cross attention; evaluates each; and ends in the table of `mhcvse_jax.compare` and in one of seconds. What is
+finished is not done again, so the command may be stopped and started at will; the tables hold what there is. `--set`
+changes a key of every run: `--set model.embedding_dim=128 num_epochs=2`.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from mhcvse_jax import command_line, sweep
+from mhcvse_jax.errors import RunFailedError
+
+SMALL = {"model.embedding_dim": 256, "num_epochs": 8, "optimizer.learning_rate": 5e-4}
+"""What every run has, so that models differ by what they are. The files in configs/ are of the papers' sizes."""
+
+BY_COSINE = {**SMALL, "optimizer.schedule": "cosine", "loss.all_negatives_epochs": 1.0}
+
+MODELS = {
+    "vsepp": ("vsepp_f30k", BY_COSINE),
+    "vsepp_gpo": ("vsepp_f30k", {**BY_COSINE, "model.pooling": "gpo"}),
+    "scan_t2i": ("scan_f30k", BY_COSINE),
+    "scan_i2t": (
+        "scan_f30k",
+        {**BY_COSINE, "model.scan_direction": "i2t", "model.scan_attention_temperature": 4.0},
+    ),
+    "cvse": ("cvse_f30k", SMALL),
+    "mhcvse": ("f30k_small", SMALL),
+    "cross_attention": ("cross_attention_f30k", BY_COSINE),
+}
+"""By name, the file in configs/ and what differs from it."""
+
+FIRST, SECOND = "mhcvse", "cross_attention"  # of the re-ranking
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 3 a run failed, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    path = pathlib.Path
+    parser.add_argument("--data", required=True, type=path, metavar="DIR", help="a directory in SCAN's layout")
+    parser.add_argument("--out", required=True, type=path, metavar="DIR", help="a workdir a run is made in it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
+    parser.add_argument("--table_only", action="store_true", help="train nothing, tabulate what is finished")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="(default all)")
+    parser.add_argument("--top_k", type=command_line.positive, default=20, help="candidates re-ranked (default 20)")
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains what is not finished, a seed of every model before the next seed; evaluates; prints the tables.
+
+    Raises:
+      InputError: there is nothing to tabulate.
+    """
+    out = arguments.out
+    every = [
+        sweep.Run(
+            name,
+            seed,
+            out,
+            f"configs/{MODELS[name][0]}.py",
+            [
+                f"data.dir={arguments.data}",
+                *(f"{key}={value}" for key, value in MODELS[name][1].items()),
+                *arguments.set,
+            ],
+        )
+        for seed in arguments.seeds
+        for name in arguments.models
+    ]
+    if not arguments.table_only:
+        for seed in arguments.seeds:
+            of_seed = [run for run in every if run.seed == seed]
+            sweep.train(of_seed, jobs=1)
+            for run in of_seed:
+                evaluate(run.workdir, arguments.data, out / f"{run.workdir.name}_evaluated.json")
+            if {FIRST, SECOND} <= set(arguments.models):
+                second = ("--rerank", out / f"{SECOND}_seed{seed}", "--rerank_top_k", arguments.top_k, "--rerank_only")
+                evaluate(out / f"{FIRST}_seed{seed}", arguments.data, reranked(out, seed), *second)
+    files = [reranked(out, seed) for seed in arguments.seeds]
+    more = [f"{file.stem}={file}" for file in files if file.exists()]
+    sweep.tabulate(every, baseline=FIRST, output=out / "models.md", more_sources=more)
+    print(seconds(every, arguments))
+
+
+def reranked(out: pathlib.Path, seed: int) -> pathlib.Path:
+    """Returns the file of the re-ranked test."""
+    return out / f"{FIRST}_reranked_seed{seed}.json"
+
+
+def evaluate(workdir: pathlib.Path, data: pathlib.Path, output: pathlib.Path, *more: object) -> None:
+    """Evaluates a workdir's test, if that is not done."""
+    if output.exists():
+        return
+    arguments = ["--workdir", workdir, "--data_dir", data, "--output", output, *more]
+    code = subprocess.run([sys.executable, "-m", "mhcvse_jax.evaluate", *map(str, arguments)], check=False).returncode
+    if code == command_line.EXIT_STOPPED:
+        raise KeyboardInterrupt
+    if code:
+        raise RunFailedError(f"mhcvse_jax.evaluate of {workdir} left with exit code {code}")
+
+
+def seconds(every: Sequence[sweep.Run], arguments: argparse.Namespace) -> str:
+    """Returns a table in Markdown: the mean over seeds of the seconds of a training and of an evaluation."""
+    lines = ["| model | seconds of training | seconds of evaluation |", "|---|---|---|"]
+    for name in dict.fromkeys(run.name for run in every):
+        folders = [run.workdir for run in every if run.name == name]
+        trained = [_seconds(folder / "results.json") for folder in folders if (folder / "results.json").exists()]
+        files = [folder.with_name(f"{folder.name}_evaluated.json") for folder in folders]
+        evaluated = [_seconds(file) for file in files if file.exists()]
+        if trained and evaluated:
+            lines.append(f"| {name} | {statistics.mean(trained):.0f} | {statistics.mean(evaluated):.1f} |")
+    again = [
+        _seconds(reranked(arguments.out, seed)) for seed in arguments.seeds if reranked(arguments.out, seed).exists()
+    ]
+    if again:
+        lines.append(f"| {FIRST}, top {arguments.top_k} by {SECOND} | - | {statistics.mean(again):.1f} |")
+    return "\n".join(lines)
+
+
+def _seconds(path: pathlib.Path) -> float:
+    return json.loads(path.read_text(encoding="utf-8"))["seconds"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Two-way cross-modal attention with hierarchical fusion on the built-in data set of drawn scenes.
+
+    python -m mhcvse_jax.main --config configs/cross_attention_demo.py
+
+Test recall: not yet measured. What differs from configs/demo.py is the model and that dev is validated on 500 captions.
+"""
+
+from mhcvse_jax.config import base
+
+
+def get_config():
+    config = base()
+    config.batch_size = 64
+    config.num_epochs = 5
+    config.data.format = "scenes"
+    config.data.caption_lengths = (40,)
+    config.text.remove_stop_words = False
+    config.concepts.num = 30
+    config.model.name = "cross_attention"
+    config.model.embedding_dim = 128
+    config.model.word_dim = 64
+    config.model.dropout_rate = 0.0
+    config.loss.weighting = "fixed"
+    config.loss.fusion_weight = 1.0
+    config.loss.instance_weight = 1.0
+    config.loss.all_negatives_epochs = 5.0
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_epochs = 0.5
+    config.eval.validation_captions = 500
+    return config

@@ -1,0 +1,36 @@
+"""What every model begins with: unit vectors of a picture's regions and of a caption's words."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mhcvse_jax.layers.normalize import l2_normalize
+from mhcvse_jax.layers.text_gru import TextGRU
+
+
+class Fragments(nn.Module):
+    """Regions by a linear layer, words by a Bi-GRU, both as unit vectors (MH-CVSE Eq. 1 and section 3.1).
+
+    `config.base()` documents each attribute under the same name. A model adds those keys that it has a use for.
+    """
+
+    vocabulary_size: int
+    embedding_dim: int
+    word_dim: int
+    dropout_rate: float
+    gru: str
+    dtype: jnp.dtype
+
+    def setup(self):
+        self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)
+        self.text_gru = TextGRU(
+            self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.gru, self.dtype
+        )
+
+    def unit_regions(self, regions: jax.Array) -> jax.Array:
+        """Returns <float32>[batch, regions, D] unit vectors of region features [batch, regions, features]."""
+        return l2_normalize(self.region_projection(regions))
+
+    def unit_words(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> jax.Array:
+        """Returns <float32>[batch, words, D] unit vectors of tokens <int32>[batch, words], zero at padding."""
+        return self.text_gru(tokens, lengths, train=train)

@@ -1,0 +1,106 @@
+"""The interface of a model whose similarity needs both sides: a score of one picture and one caption."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mhcvse_jax.layers.concept_gcn import ConceptGraph
+from mhcvse_jax.models.fragments import Fragments
+
+
+class Candidates(NamedTuple):
+    """Values of each pair of a batch and of what it is to be told from."""
+
+    positive: jax.Array  # <float32>[batch] of picture i with its caption i
+    texts: jax.Array  # <float32>[batch, texts] of picture i with other captions
+    images: jax.Array  # <float32>[batch, images] of caption i with other pictures
+
+
+class PairScores(NamedTuple):
+    """What a model says of the pairs of a batch; None where it has no such value."""
+
+    scores: Candidates
+    is_text: jax.Array  # <bool>[batch, texts] which of the other captions are negatives
+    is_image: jax.Array  # <bool>[batch, images] which of the other pictures are
+    matching: Candidates | None  # logits of "this caption is of this picture"
+    whole: jax.Array | None  # <float32>[images, texts] cosine of a whole picture and a whole caption
+
+
+class PairModel(Fragments):
+    """A model is a subclass with three methods: what it makes of each side alone, and the score of a pair.
+
+    What depends on one side only belongs into the first two: they run once a picture or caption, `score_pair` for
+    each of N x 5N pairs.
+    """
+
+    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Any:
+        """Returns a tree of arrays [batch, ...] for region features <float32>[batch, regions, features].
+
+        `graph` is the concept graph; `train` says whether dropout is on.
+        """
+        raise NotImplementedError
+
+    def encode_texts(
+        self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, graph: ConceptGraph, *, train: bool = False
+    ) -> Any:
+        """Returns a tree of arrays [batch, ...] for captions: tokens <int32>[batch, words] with their lengths.
+
+        `labels` <bool>[batch, concepts] are their concepts; `graph` and `train` as in `encode_images`.
+        """
+        raise NotImplementedError
+
+    def score_pair(self, image: Any, text: Any) -> jax.Array:
+        """Returns the score, <float32>, higher is better, of one picture and one caption.
+
+        Args:
+          image: what `encode_images` made of it, without the batch axis.
+          text: what `encode_texts` made of it, likewise.
+        """
+        raise NotImplementedError
+
+    def score_matrix(self, images: Any, texts: Any) -> jax.Array:
+        """Returns <float32>[images, texts], the score of every picture with every caption."""
+        return jax.vmap(lambda image: jax.vmap(lambda text: self.score_pair(image, text))(texts))(images)
+
+    def score_list(self, images: Any, texts: Any) -> jax.Array:
+        """Returns <float32>[pairs], the score of each picture with the caption in its place."""
+        return jax.vmap(self.score_pair)(images, texts)
+
+    def __call__(
+        self,
+        regions: jax.Array,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        labels: jax.Array,
+        graph: ConceptGraph,
+        is_negative: jax.Array | None = None,
+        *,
+        train: bool,
+    ) -> PairScores:
+        """Returns the scores of a batch: here, of every picture with every caption.
+
+        Args:
+          regions: see `encode_images`.
+          tokens: see `encode_texts`.
+          lengths: see `encode_texts`.
+          labels: see `encode_texts`.
+          graph: the concept graph.
+          is_negative: <bool>[images, texts], the pairs that are no match; None for all but the diagonal.
+          train: whether dropout is on.
+        """
+        images = self.encode_images(regions, graph, train=train)
+        texts = self.encode_texts(tokens, lengths, labels, graph, train=train)
+        if is_negative is None:
+            is_negative = ~jnp.eye(len(regions), dtype=bool)
+        return self.score_batch(images, texts, is_negative)
+
+    def score_batch(self, images: Any, texts: Any, is_negative: jax.Array) -> PairScores:
+        """Returns the scores of an encoded batch; see `__call__`."""
+        return of_matrix(self.score_matrix(images, texts), is_negative)
+
+
+def of_matrix(scores: jax.Array, is_negative: jax.Array) -> PairScores:
+    """Returns a batch's scores from those of all its pairs, <float32>[images, texts]."""
+    candidates = Candidates(jnp.diagonal(scores), scores, scores.T)
+    return PairScores(candidates, is_negative, is_negative.T, matching=None, whole=None)

@@ -1,0 +1,66 @@
+"""VSE++: pooled regions and pooled words in one space, the hinge of the hardest negative (BMVC 2018).
+
+Deviation: VSE++ takes one feature of the whole picture and the last state of a GRU. Here, as in the programs that came
+after it, a picture is the mean of its regions and a caption that of a Bi-GRU's states, so that every `pooling` may
+stand in its place: with `pooling = "gpo"` it is VSE∞ (CVPR 2021) for region features and a Bi-GRU.
+"""
+
+import jax
+
+from mhcvse_jax.layers.concept_gcn import ConceptGraph
+from mhcvse_jax.layers.normalize import l2_normalize
+from mhcvse_jax.layers.pooling import make_pooling, mean_pool
+from mhcvse_jax.layers.text_gru import word_mask
+from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
+
+
+class VSEPP(EmbeddingModel):
+    """The model, and the base of those that make more of the pooled vectors.
+
+    `config.base()` documents each attribute under the same name.
+    """
+
+    pooling: str
+    gpo_dim: int
+    gpo_temperature: float
+
+    def setup(self):
+        super().setup()
+        self.image_pooling, self.text_pooling = (
+            make_pooling(
+                self.pooling,
+                of_regions=of_regions,
+                dropout_rate=self.dropout_rate,
+                gpo_dim=self.gpo_dim,
+                gpo_temperature=self.gpo_temperature,
+                dtype=self.dtype,
+            )
+            for of_regions in (True, False)
+        )
+
+    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
+        return Embeddings.single(self.pool_regions(self.unit_regions(regions), train=train))
+
+    def encode_texts(
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        labels: jax.Array,
+        graph: ConceptGraph,
+        *,
+        train: bool = False,
+    ) -> Embeddings:
+        mask = word_mask(lengths, tokens.shape[1])
+        return Embeddings.single(self.pool_words(self.unit_words(tokens, lengths, train=train), mask, train=train))
+
+    def pool_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
+        """Returns one unit vector a picture, <float32>[batch, D], from unit vectors [batch, regions, D]."""
+        if self.image_pooling is None:
+            return l2_normalize(mean_pool(regions, None))
+        return self.image_pooling(regions, None, train=train)
+
+    def pool_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Returns one unit vector a caption, <float32>[batch, D], from unit vectors [batch, words, D]."""
+        if self.text_pooling is None:
+            return l2_normalize(mean_pool(words, mask))
+        return self.text_pooling(words, mask, train=train)

@@ -1,0 +1,245 @@
+"""VSE++ with each pooling, SCAN and the cross attention: sizes, scores against loops, gradients, padding, mining."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pair_oracle
+import pytest
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
+from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.layers.gpo import positional_encoding
+from mhcvse_jax.losses import contrastive_loss, loss_terms
+from mhcvse_jax.models.pair_scores import Candidates, PairScores, of_matrix
+from mhcvse_jax.pair_losses import matching_loss, pair_hinge, pair_loss_terms
+from mhcvse_jax.training.step import init_variables
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+BATCH, REGIONS, FEATURES, WORDS, VOCABULARY = 5, 7, 17, 11, 23
+LENGTHS = np.array([11, 2, 5, 1, 7], np.int32)
+SIZES = {"embedding_dim": 26, "word_dim": 5, "dropout_rate": 0.0, "gpo_dim": 6}
+CHOSEN = {
+    "vsepp": {"name": "vsepp", "num_heads": 0},
+    "vsepp_gpo": {"name": "vsepp", "num_heads": 0, "pooling": "gpo", "gpo_temperature": 0.3},
+    "t2i_avg": {"name": "scan", "num_heads": 0, "scan_attention_temperature": 5.0},
+    "t2i_lse": {"name": "scan", "num_heads": 0, "scan_pooling": "lse", "scan_lse_temperature": 3.0},
+    "i2t_avg": {"name": "scan", "num_heads": 0, "scan_direction": "i2t", "scan_attention_temperature": 4.0},
+    "i2t_lse": {"name": "scan", "num_heads": 0, "scan_direction": "i2t", "scan_pooling": "lse"},
+    "cross": {"name": "cross_attention", "num_heads": 2, "cross_temperature": 3.0, "mined_negatives": 0},
+    "cross_one_layer": {"name": "cross_attention", "num_heads": 13, "cross_layers": 1, "cross_levels": ("context",)},
+}
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+RNG = np.random.default_rng(7)
+INPUTS = (
+    RNG.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
+    np.where(np.arange(WORDS) < LENGTHS[:, None], RNG.integers(4, VOCABULARY, (BATCH, WORDS)), 0).astype(np.int32),
+    LENGTHS,
+    RNG.random((BATCH, 3)) < 0.5,
+)
+GRAPH = concept_graph(np.ones((3, 2), np.float32), np.arange(3), np.arange(3), np.ones(3, np.float32))
+IMAGE_INDEX = np.array([4, 9, 4, 0, 2])  # pairs 0 and 2 are of one picture
+IS_NEGATIVE = IMAGE_INDEX[:, None] != IMAGE_INDEX
+
+
+def build(**changes):
+    values = config_lib.base().model
+    values.update(SIZES | changes)
+    return models.build(values, vocabulary_size=VOCABULARY, dtype="float32")
+
+
+def random_variables(model):
+    """Every parameter random: no bias at 0, no gate at its start."""
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(lambda key: init_variables(model, GRAPH, INPUTS[0].shape[1:], key), jax.random.key(0))
+
+    def fill(path, leaf):
+        spread = 2 / np.sqrt(leaf.shape[0]) if path[-1].key in ("kernel", "embedding") else 0.5
+        return jnp.asarray(spread * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def compiled(function):
+    return jax.jit(function, compiler_options=FAST_COMPILE)
+
+
+def similarity(model, variables, inputs=INPUTS):
+    """Returns [images, texts] as retrieval finds them: each side encoded, then compared."""
+
+    def compare(variables, regions, *texts):
+        images = model.apply(variables, regions, GRAPH, method="encode_images")
+        texts = model.apply(variables, *texts, GRAPH, method="encode_texts")
+        if isinstance(model, models.PairModel):
+            return model.apply(variables, images, texts, method="score_matrix")
+        return images.fused @ texts.fused.T
+
+    return np.asarray(compiled(compare)(variables, *inputs))
+
+
+def scores_of(model, variables):
+    return compiled(lambda variables: model.apply(variables, *INPUTS, GRAPH, IS_NEGATIVE, train=False))(variables)
+
+
+def expected_similarity(model, variables):
+    params = jax.tree.map(np.float64, variables["params"])
+    projected = oracle.dense(params["region_projection"], INPUTS[0])
+    pictures = [np.array([oracle.l2norm(region) for region in picture]) for picture in projected]
+    words = oracle.text_gru(params["text_gru"], INPUTS[1], LENGTHS)
+    captions = [caption[:length] for caption, length in zip(words, LENGTHS, strict=True)]
+
+    def score(picture, caption):
+        if isinstance(model, models.SCAN):
+            how = (model.scan_direction, model.scan_pooling, model.scan_attention_temperature)
+            return pair_oracle.scan(picture, caption, *how, model.scan_lse_temperature)
+        if isinstance(model, models.CrossAttention):
+            return pair_oracle.cross_attention(params, picture, caption, model.cross_levels)
+        return pooled(params, "image", picture) @ pooled(params, "text", caption)
+
+    def pooled(params, side, elements):
+        if model.pooling == "mean":
+            return oracle.l2norm(elements.mean(axis=0))
+        return pair_oracle.generalized_pooling(params[f"{side}_pooling"], elements, model.gpo_temperature)
+
+    return np.array([[score(picture, caption) for caption in captions] for picture in pictures])
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_scores_equal_the_loops_whatever_the_padding(name):
+    model = build(**CHOSEN[name])
+    variables = random_variables(model)
+    found = similarity(model, variables)
+    np.testing.assert_allclose(found, expected_similarity(model, variables), atol=2e-6)
+    assert np.std(found) > 0.01
+    garbage = np.random.default_rng(1).integers(0, VOCABULARY, (BATCH, WORDS + 6)).astype(np.int32)
+    garbage[:, :WORDS] = np.where(np.arange(WORDS) < LENGTHS[:, None], INPUTS[1], garbage[:, :WORDS])
+    padded = (INPUTS[0], garbage, *INPUTS[2:])
+    np.testing.assert_allclose(similarity(model, variables, padded), found, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["vsepp", "vsepp_gpo", "t2i_lse", "i2t_avg", "cross"])
+def test_gradients_are_finite_and_reach_every_parameter(name):
+    model = build(**CHOSEN[name])
+    variables = random_variables(model)
+
+    def total(params):
+        outputs = model.apply(variables | {"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, train=True)
+        options = {"margin": 0.7, "mask_same_image": True, "hardest": False, "reduction": "mean"}
+        if isinstance(outputs, PairScores):
+            terms = pair_loss_terms(outputs, IMAGE_INDEX, **options)
+        else:
+            terms = loss_terms(*outputs, IMAGE_INDEX, **options)
+        return sum(terms.present().values())
+
+    gradients = compiled(jax.grad(total))(variables["params"])
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 1e-9, path
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "expected", "total"),
+    [
+        ("vsepp_f30k", (), {}, 12_641_024),
+        ("vsepp_f30k", ("model.pooling=gpo",), {"image_pooling": 12_576, "text_pooling": 12_576}, 12_666_176),
+        ("scan_f30k", (), {}, 12_641_024),
+        (
+            "cross_attention_f30k",
+            (),
+            {
+                **{f"{side}_layers_{i}": 3 * (1024 * 1024 + 1024) for side in ("image", "text") for i in (0, 1)},
+                **{f"{side}_share": 1024 for side in ("image", "text")},
+                **{f"{side}_gates": 3 * 1024 for side in ("image", "text")},
+                **{f"{side}_log_temperature": 2 * 8 for side in ("image", "text")},
+                "level_kernel": 9,
+                "level_bias": 3,
+                "matching_scale": 1,
+                "matching_bias": 1,
+            },
+            25_244_462,
+        ),
+    ],
+)
+def test_number_of_parameters(config, overrides, expected, total):
+    values = config_lib.read(str(CONFIGS / f"{config}.py"), [f"--config.{override}" for override in overrides])
+    model = models.build(values.model, vocabulary_size=8000, dtype="float32")
+    shapes = jax.eval_shape(lambda key: init_variables(model, GRAPH, (36, 2048), key), jax.random.key(0))
+    found = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in shapes["params"].items()}
+    dim = 1024
+    gates_of_input, gates_of_state = 3 * (300 * dim + dim), 3 * dim * dim + dim
+    shared = {
+        "region_projection": 2048 * dim + dim,
+        "text_gru": 8000 * 300 + 2 * (gates_of_input + gates_of_state),
+    }
+    assert found == shared | expected
+    assert sum(found.values()) == total
+
+
+def test_positional_encoding_begins_with_sine_and_cosine():
+    encoding = positional_encoding(3, 4)
+    expected = [[0, 1, 0, 1], [np.sin(1), np.cos(1), np.sin(0.01), np.cos(0.01)]]
+    np.testing.assert_allclose(encoding[:2], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("hardest", [True, False])
+def test_the_hinge_over_all_pairs_is_the_contrastive_loss(hardest):
+    scores = np.random.default_rng(0).uniform(-1, 1, (BATCH, BATCH)).astype(np.float32)
+    found = pair_hinge(of_matrix(jnp.asarray(scores), jnp.asarray(IS_NEGATIVE)), margin=0.3, hardest=hardest)
+    expected = contrastive_loss(jnp.asarray(scores), margin=0.3, is_negative=IS_NEGATIVE, hardest=hardest)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_matching_loss_counts_the_hardest_negative_that_is_one():
+    logits = Candidates(jnp.array([2.0, -1.0]), jnp.array([[3.0, 1.0], [0.5, 9.0]]), jnp.array([[-2.0], [4.0]]))
+    is_text, is_image = np.array([[False, True], [False, False]]), np.array([[True], [True]])
+    found = matching_loss(logits, is_text, is_image)
+    log = lambda x: np.log1p(np.exp(x))  # noqa: E731
+    expected = [log(-2.0) + (log(1.0) + log(-2.0)) / 2, log(1.0) + log(4.0) / 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_mined_negatives_are_the_most_alike_by_the_global_level():
+    """Each mined score stands in the matrix at a pair that is a negative, and no other is more alike as a whole."""
+    options = CHOSEN["cross"] | {"mined_negatives": 2}
+    model = build(**options)
+    variables = random_variables(model)
+    outputs, everything = (scores_of(chosen, variables) for chosen in (model, model.clone(mined_negatives=0)))
+    matrix, whole = np.asarray(everything.scores.texts), np.asarray(everything.whole)
+    np.testing.assert_allclose(outputs.whole, whole, atol=1e-6)
+    np.testing.assert_allclose(outputs.scores.positive, np.diagonal(matrix), atol=1e-6)
+    for found, is_found, scores, alike in (
+        (outputs.scores.texts, outputs.is_text, matrix, whole),
+        (outputs.scores.images, outputs.is_image, matrix.T, whole.T),
+    ):
+        assert np.asarray(is_found).all()
+        for i in range(BATCH):
+            others = sorted(np.flatnonzero(IS_NEGATIVE[i]), key=lambda j: -alike[i, j])
+            np.testing.assert_allclose(found[i], scores[i, others[:2]], atol=1e-6)
+
+
+def test_what_is_no_negative_is_not_mined():
+    model = build(**CHOSEN["cross"] | {"mined_negatives": 4})
+    outputs = scores_of(model, random_variables(model))
+    assert np.asarray(outputs.is_text).sum(axis=1).tolist() == IS_NEGATIVE.sum(axis=1).tolist() == [3, 4, 3, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["t2i_avg", "cross"])
+def test_a_pair_needs_no_product_with_a_square_matrix(name):
+    """Twice the width is twice the operations of a pair, not four times."""
+
+    def operations(dim):
+        model = build(**CHOSEN[name] | {"embedding_dim": dim})
+        variables = random_variables(model)
+        images, texts = jax.eval_shape(
+            lambda: (
+                model.apply(variables, INPUTS[0], GRAPH, method="encode_images"),
+                model.apply(variables, *INPUTS[1:], GRAPH, method="encode_texts"),
+            )
+        )
+        score = jax.jit(lambda *sides: model.apply(variables, *sides, method="score_matrix"))
+        return score.lower(images, texts).cost_analysis()["flops"]
+
+    assert operations(256) < 2.1 * operations(128)
