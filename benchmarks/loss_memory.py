@@ -8,6 +8,7 @@ device holds meanwhile beside arguments and results.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,9 @@ def temporary_bytes(batch: int, dim: int, concepts: int, block: int) -> int:
         options = {"margin": 0.2, "mask_same_image": True, "hardest": True, "reduction": "sum"}
         return jnp.sum(jnp.stack(loss_terms(image, text, image_index, **options, similarity_block=block)))
 
-    embedding = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
-    side = Embeddings(embedding, embedding, embedding, jax.ShapeDtypeStruct((batch, concepts), jnp.float32))
+    embedding: Any = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
+    distribution: Any = jax.ShapeDtypeStruct((batch, concepts), jnp.float32)
+    side = Embeddings(embedding, embedding, embedding, distribution)
     split = by_batch(make_mesh())
     function = jax.jit(jax.value_and_grad(total, argnums=(0, 1)), in_shardings=split)
     compiled = function.lower(side, side, jax.ShapeDtypeStruct((batch,), jnp.int32)).compile()
