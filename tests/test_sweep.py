@@ -81,7 +81,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_in_a_table(finished, tmp_path
     for workdir, was_finished in zip(workdirs, stopped, strict=True):
         assert [line["step"] for line in train_lines(workdir) if line["kind"] == "train"] == list(range(1, 19))
         log = (out / f"{workdir.name}.log").read_text()
-        assert was_finished or (log.count("stopped and saved"), log.count("results in")) == (1, 1)
+        assert was_finished or (log.count("\nstopped"), log.count("results in")) == (1, 1)
     table = (out / "sweep.md").read_text()
     assert table.count("margin_0.1") >= 1
     assert table.count("margin_0.2") >= 1
