@@ -36,8 +36,8 @@ def temporary_bytes(batch: int, dim: int, concepts: int, block: int) -> int:
         )
 
     embedding: Any = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
-    shares: Any = jax.ShapeDtypeStruct((batch, concepts), jnp.float32)
-    side = Embeddings(embedding, embedding, embedding, shares)
+    distribution: Any = jax.ShapeDtypeStruct((batch, concepts), jnp.float32)
+    side = Embeddings(embedding, embedding, embedding, distribution)
     split = by_batch(make_mesh())
     function = jax.jit(jax.value_and_grad(total, argnums=(0, 1)), in_shardings=split)
     compiled = function.lower(side, side, jax.ShapeDtypeStruct((batch,), jnp.int32)).compile()

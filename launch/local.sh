@@ -7,12 +7,12 @@
 # evenly; on a CPU a process has the devices that XLA_FLAGS gives it. A signal to this script goes to all processes,
 # one to any process stops all of them. Leaves with the code of the first process that failed, 75 where the run was
 # stopped and saved; the same command goes on. PYTHON=… names another Python, MHCVSE_GRACE_SECONDS the time that the
-# other processes have to end by themselves once one has failed (default 10).
+# other processes have to end by themselves once one has failed (default 10). Needs bash 5.1 or later.
 set -u -o pipefail
 set -m # each process leads a group of its own: Ctrl-C reaches it through this script alone, once
 
 usage() {
-  sed -n 's/^# \{0,1\}//p' "$0" | sed -n 1,12p >&2
+  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 

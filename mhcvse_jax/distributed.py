@@ -37,6 +37,7 @@ VARIABLES = ("MHCVSE_COORDINATOR", "MHCVSE_NUM_PROCESSES", "MHCVSE_PROCESS_ID")
 SCHEDULERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
 """By what a process knows that it is one of several: their number, and its own."""
 
+NOTICE_SECONDS = 10  # of waiting for the other processes after which it is said
 SHUTDOWN_SECONDS = 30  # that processes which have finished wait for each other
 LEAVE_SECONDS = 3  # that a process which has failed waits for the others
 WAIT_MILLISECONDS = 24 * 60 * 60 * 1000  # for process 0, whose work may be long; its end is noticed at once
@@ -59,7 +60,8 @@ def initialize() -> None:
     Processes but the first print nothing from then on.
 
     Raises:
-      InputError: the variables are not usable, or the other processes did not come.
+      InputError: the variables are not usable.
+      PeerLostError: the other processes did not come.
     """
     cluster = _cluster()
     if cluster is None:
@@ -71,13 +73,24 @@ def initialize() -> None:
         "heartbeat_timeout_seconds": _seconds("MHCVSE_HEARTBEAT_SECONDS", 100),
         "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
     }
+    where = cluster.get("coordinator_address", "process 0")
+    # The runtime ends a process whose others do not come with a trace of its own, not with an error: it is said here.
+    notice = threading.Timer(NOTICE_SECONDS, _say_waiting, (where, seconds["initialization_timeout"]))
+    notice.daemon = True
+    notice.start()
     try:
         jax.distributed.initialize(**cluster, **seconds)
     except (RuntimeError, ValueError) as error:  # of many kinds, each with a trace of C++
-        where = cluster.get("coordinator_address", "the coordinator")
-        raise InputError(f"the processes of the run did not meet at {where}: {_first_line(error)}") from error
+        raise PeerLostError(f"the processes of the run did not meet at {where}: {_first_line(error)}") from error
+    finally:
+        notice.cancel()
     if not is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the descriptor: libraries print, too
+
+
+def _say_waiting(where: str, seconds: int) -> None:
+    text = f"waiting for the other processes of the run at {where}, {seconds} s at most (MHCVSE_START_SECONDS)"
+    print(text, file=sys.stderr, flush=True)
 
 
 def _cluster() -> dict[str, Any] | None:
