@@ -5,6 +5,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import oracle
 import pair_oracle
 import pytest
@@ -120,21 +121,49 @@ def test_scores_equal_the_loops_whatever_the_padding(name):
     np.testing.assert_allclose(similarity(model, variables, padded), found, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["vsepp", "vsepp_gpo", "t2i_lse", "i2t_avg", "cross"])
-def test_gradients_are_finite_and_reach_every_parameter(name):
-    model = build(**CHOSEN[name])
-    variables = random_variables(model)
+def total_loss(model, margin):
+    """Returns the sum of all terms of the batch as a function of the parameters."""
 
     def total(params):
-        outputs = model.apply(variables | {"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, train=True)
-        options = {"margin": 0.7, "mask_same_image": True, "hardest": False, "reduction": "mean"}
+        outputs = model.apply({"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, train=True)
+        options = {"margin": margin, "mask_same_image": True, "hardest": False, "reduction": "mean"}
         if isinstance(outputs, PairScores):
             terms = pair_loss_terms(outputs, IMAGE_INDEX, **options)
         else:
             terms = loss_terms(*outputs, IMAGE_INDEX, **options)
         return sum(terms.present().values())
 
-    gradients = compiled(jax.grad(total))(variables["params"])
+    return total
+
+
+@pytest.mark.parametrize("name", ["vsepp_gpo", "t2i_avg", "cross"])
+def test_a_batch_is_learnt(name):
+    """From the start that training has: each picture's caption comes to lead all those of other pictures."""
+    model = build(**CHOSEN[name] | {"mined_negatives": 2})
+    params = init_variables(model, GRAPH, INPUTS[0].shape[1:], jax.random.key(0))["params"]
+    optimizer = optax.adam(0.01)
+
+    def learn(params):
+        gradient = jax.grad(total_loss(model, margin=0.2))
+
+        def step(state, _):
+            params, moments = state
+            updates, moments = optimizer.update(gradient(params), moments)
+            return (optax.apply_updates(params, updates), moments), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=60)[0][0]
+
+    learnt = similarity(model, {"params": compiled(learn)(params)})
+    lead = np.where(IS_NEGATIVE, np.diagonal(learnt)[:, None] - learnt, np.inf)
+    assert lead.min() > 0.1
+    before = similarity(model, {"params": params})
+    assert np.where(IS_NEGATIVE, np.diagonal(before)[:, None] - before, np.inf).min() < 0
+
+
+@pytest.mark.parametrize("name", ["vsepp", "vsepp_gpo", "t2i_lse", "i2t_avg", "cross"])
+def test_gradients_are_finite_and_reach_every_parameter(name):
+    model = build(**CHOSEN[name])
+    gradients = compiled(jax.grad(total_loss(model, margin=0.7)))(random_variables(model)["params"])
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
         assert np.abs(gradient).max() > 1e-9, path
