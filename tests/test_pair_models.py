@@ -207,6 +207,13 @@ def test_number_of_parameters(config, overrides, expected, total):
     assert sum(found.values()) == total
 
 
+def test_one_layer_has_no_gates_between_layers():
+    """A checkpoint cannot hold empty arrays."""
+    params = random_variables(build(**CHOSEN["cross_one_layer"]))["params"]
+    assert "image_gates" not in params
+    assert all(x.size for x in jax.tree.leaves(params))
+
+
 def test_positional_encoding_begins_with_sine_and_cosine():
     encoding = positional_encoding(3, 4)
     expected = [[0, 1, 0, 1], [np.sin(1), np.cos(1), np.sin(0.01), np.cos(0.01)]]

@@ -67,8 +67,9 @@ class CrossAttention(PairModel):
             for side in ("image", "text")
         )
         gates = (self.cross_layers - 1, 3, self.embedding_dim)  # on own, on gathered, and a bias
-        self.image_gates, self.text_gates = (
-            self.param(f"{side}_gates", nn.initializers.zeros, gates) for side in ("image", "text")
+        self.image_gates, self.text_gates = (  # orbax saves no empty arrays: none for a single layer
+            self.param(f"{side}_gates", nn.initializers.zeros, gates) if gates[0] else jnp.zeros(gates)
+            for side in ("image", "text")
         )
         num_levels = len(self.cross_levels)
         self.level_kernel = self.param("level_kernel", nn.initializers.zeros, (num_levels, num_levels))
