@@ -326,7 +326,8 @@ def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.
 def _choices(config: Config) -> str:
     """Returns what was chosen for those keys that the model has."""
     has = models.keys(config.model.name)
-    chosen = [config.model[key] for key in ("fusion", "pooling", "scan_direction", "scan_pooling") if key in has]
+    chosen = [f"{config.model[key]} {key}" for key in ("fusion", "pooling") if key in has]
+    chosen += [config.model[key] for key in ("scan_direction", "scan_pooling") if key in has]
     heads = [f"{config.model.num_heads} heads"] if config.model.num_heads else []
     return ", ".join([*heads, *chosen])
 

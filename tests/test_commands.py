@@ -281,7 +281,7 @@ def test_cvse_trains_and_goes_to_pytorch_and_back(tmp_path):
     workdir, back = tmp_path / "run", tmp_path / "back"
     done = run("main", *tiny(workdir, *CVSE))
     assert done.returncode == 0, done.stderr
-    assert "model     cvse, D 16, fixed_sum:" in done.stdout
+    assert "model     cvse, D 16, fixed_sum fusion, attention pooling:" in done.stdout
     train = [line for line in train_lines(workdir) if line["kind"] == "train"]
     assert not any("attention_entropy_text" in line for line in train)
     weights = {name: train[0][f"weight_{name}"] for name in ("fusion", "instance", "consensus", "kl")}
