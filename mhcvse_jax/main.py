@@ -33,6 +33,7 @@ from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
 FREE_TO_CHANGE = (
     *("data.dir", "data.format", "data.placement", "data.prefetch_batches", "data.read_threads"),
     *("steps_per_dispatch", "eval.test_split", "eval.folds"),
+    *("eval.pair_images", "eval.pair_captions", "eval.pair_resident_images"),
     *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
 )
 """Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
