@@ -90,6 +90,26 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
     assert_same_run(workdir, finished[0])
 
 
+def test_several_steps_in_a_dispatch_are_gone_on_with_to_the_bit(finished, tmp_path):
+    """Features on the device, four steps at once; stopped between two dispatches."""
+    more = ("data.placement=device", "data.format=scan", f"data.dir={finished[0]}/scenes", "log.matches=0")
+    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "stopped"
+    assert run("main", *tiny(undisturbed, *more, "steps_per_dispatch=4")).returncode == 0
+    process = start(*tiny(workdir, *more, "steps_per_dispatch=4"))
+    try:
+        wait_until(lambda: logged(workdir), process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    assert process.returncode == 75, errors
+    assert train_lines(workdir)[-1]["step"] < 2 * STEPS
+    done = run("main", *tiny(workdir, *more, "steps_per_dispatch=4"))
+    assert done.returncode == 0, done.stderr
+    assert "features  on the devices, replicated" in done.stdout
+    assert_same_run(workdir, undisturbed)
+
+
 def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(finished, tmp_path):
     """SIGKILL while it starts, while it saves, within an epoch, and while it validates."""
     workdir = tmp_path / "killed"
