@@ -1,28 +1,33 @@
 """Eight devices out of one CPU, so that what runs on several is tested on any machine; one finished run for all."""
 
 import os
+import shutil
+import tempfile
 
 import front_door
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # nothing in the user's cache directory
 flags = os.environ.get("XLA_FLAGS", "")
 if "--xla_force_host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
 
 
-@pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory):
-    """The processes of the tests compile each function once among them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("jax")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
+# All processes of the tests, workers and programs, compile each function once among them. The workers inherit it.
+COMPILED = None
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.mkdtemp(prefix="mhcvse_jax_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_unconfigure():
+    if COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, compilation_cache):
+def finished(tmp_path_factory):
     """A finished run and what it printed."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     done = front_door.run("main", *front_door.tiny(workdir))

@@ -327,7 +327,7 @@ def results_in(workdir):
 
 
 @pytest.fixture(scope="module")
-def pair_model(compilation_cache, tmp_path_factory):
+def pair_model(tmp_path_factory):
     """A finished run of a model that scores pairs, on the same scenes, and what it printed."""
     workdir = tmp_path_factory.mktemp("pairs") / "run"
     arguments = [str(each).replace("configs/demo.py", "configs/cross_attention_demo.py") for each in tiny(workdir)]
