@@ -190,7 +190,9 @@ def claim(name: str) -> bool:
 
 def local(tree: Any) -> Any:
     """Returns replicated arrays as arrays of this process alone, for what only one process computes."""
-    return jax.tree.map(lambda x: x.addressable_data(0), tree) if is_several() else tree
+    if not is_several():
+        return tree
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
 
 def raise_peer_lost(error: Exception) -> None:

@@ -150,7 +150,7 @@ def one(finished, tmp_path_factory):
     return workdir
 
 
-def assert_same_run(found, expected):
+def assert_same_run(found, expected, *, validated=EPOCHS * 3):
     """Losses to the order of float32 sums, recalls and every rank of the test exactly."""
     lines = [train_lines(workdir) for workdir in (found, expected)]
     assert [(x["step"], x["kind"]) for x in lines[0]] == [(x["step"], x["kind"]) for x in lines[1]]
@@ -159,7 +159,7 @@ def assert_same_run(found, expected):
             assert a == pytest.approx({name: b[name] for name in a}, rel=2e-5, abs=1e-6)
         else:
             assert a == {name: b[name] for name in a}
-    assert len(lines[0]) == EPOCHS * (STEPS + 3)
+    assert len(lines[0]) == EPOCHS * STEPS + validated
     ranks = [Evaluation.load(workdir / "ranks.npz").ranks[1] for workdir in (found, expected)]
     for kind, of_kind in ranks[0].items():
         np.testing.assert_array_equal(of_kind.i2t, ranks[1][kind].i2t)
@@ -228,6 +228,19 @@ def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(jobs
         found.append(jax.device_get(variables))
     for other in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
+
+
+def test_two_processes_score_pairs_as_one(finished, tmp_path):
+    def arguments(workdir):
+        given = scenes(finished[0] / "scenes", workdir)
+        return [str(each).replace("configs/demo.py", "configs/cross_attention_demo.py") for each in given]
+
+    done = run("main", *arguments(tmp_path / "one"), num_devices=4)
+    assert done.returncode == 0, done.stderr
+    with Job(tmp_path / "record", *arguments(tmp_path / "two")) as job:
+        code, _, errors = job.wait()
+    assert code == 0, errors
+    assert_same_run(tmp_path / "two", tmp_path / "one", validated=EPOCHS)
 
 
 def test_what_all_processes_find_wrong_is_said_once(tmp_path):

@@ -86,10 +86,14 @@ class PairScorer:
             return model.apply(variables, image, text, method="score_list")
 
         self._encode_images = jax.jit(images, in_shardings=(everywhere, split), out_shardings=split)
-        self._encode_texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=split)
+        # Whole on every device, so that each process can keep them.
+        self._encode_texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
         self._matrix = jax.jit(matrix, in_shardings=(everywhere, split, everywhere), out_shardings=everywhere)
         shardings = (everywhere, everywhere, everywhere, split, split)
         self._pairs = jax.jit(pairs, in_shardings=shardings, out_shardings=everywhere)
+        self._join = jax.jit(
+            lambda sides: jax.tree.map(lambda *parts: jnp.concatenate(parts), *sides), out_shardings=everywhere
+        )
 
     def __call__(self, variables: Any, split: Split) -> ScoredSplit:
         """Returns the scores of all pairs of a split, <float32>[images, captions] in host memory.
@@ -135,9 +139,7 @@ class PairScorer:
                 done(len(pairs))
 
             for panel in self._panels(np.unique(images)):
-                sides = [image.arrays for image in self._images(variables, split, panel)]
-                image_arrays = jax.tree.map(lambda *parts: jnp.concatenate(parts), *sides)
-                image_arrays = jax.device_put(image_arrays, replicated(self._mesh))
+                image_arrays = self._join([image.arrays for image in self._images(variables, split, panel)])
                 is_here = np.isin(images, panel)
                 with in_flight(collect) as dispatched:
                     for text in texts:
