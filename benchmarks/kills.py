@@ -111,10 +111,17 @@ class Job:
 def parameters(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns every array of a run's last checkpoint by its path."""
     steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     found = {}
     for item in ("model", "training"):
+        path = (workdir / "checkpoints" / str(max(steps)) / item).absolute()
         with ocp.StandardCheckpointer() as reader:
-            tree = reader.restore((workdir / "checkpoints" / str(max(steps)) / item).absolute())
+            # Onto one device: those that it was saved from are another process's.
+            like = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device),
+                reader.metadata(path).item_metadata.tree,
+            )
+            tree = reader.restore(path, like)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             found[item + jax.tree_util.keystr(path)] = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
