@@ -193,10 +193,11 @@ def test_evaluate_names_damage_and_leaves_it_where_it_is(copied):
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
-    first = start(*tiny(tmp_path / "run", "num_epochs=5000"))
+    endless = tiny(tmp_path / "run", "num_epochs=5000", "patience_epochs=5000")
+    first = start(*endless)
     try:
         wait_until(lambda: logged(tmp_path / "run"), first)
-        second = run("main", *tiny(tmp_path / "run", "num_epochs=5000"))
+        second = run("main", *endless)
     finally:
         first.kill()
         first.communicate()
