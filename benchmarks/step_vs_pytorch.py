@@ -174,14 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     our_names = [name for name in times if name.startswith("ours")]
     print(
         f"\n{'a step':<32}{'median ms':>11}{'CPU ms':>9}"
-        + "".join(f"{name + ' is':>20}" for name in our_names)
+        + "".join(f"  {name + ' is':>27}" for name in our_names)
         + "  spread"
     )
     rows = []
     for name, time in times.items():
         scaled = timing.Timing(time.seconds / options.batches, time.cpu_seconds / options.batches)
         ratios = [timing.ratio(time, times[ours]) for ours in our_names]
-        speeds = "".join(f"{speed:>13.2f} x fast" for speed in ratios)
+        speeds = "".join(f"{speed:>22.2f} x fast" for speed in ratios)
         cpu = 1e3 * float(np.median(scaled.cpu_seconds))
         print(f"{name:<32}{1e3 * scaled.median:>11.1f}{cpu:>9.1f}{speeds}  {scaled.spread}")
         if name in our_names:
