@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 def run(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
+    sys.unraisablehook = _report_unraisable
     _quiet_failed_writes()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
@@ -75,11 +77,14 @@ def _quiet_failed_writes() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
-    sys.unraisablehook = _report_unraisable
 
 
 def _report_unraisable(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):  # came within a finaliser, which Python drops: once more
+        again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+        again.daemon = True
+        again.start()
+    elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 
