@@ -1,7 +1,6 @@
 """Progress of long work that is counted: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,7 +12,7 @@ LINE_SECONDS = 10.0  # between two plain lines
 @contextlib.contextmanager
 def counted(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Context with a function to call after each part of the work, with how many units it was."""
-    bar = tqdm.tqdm(total=total, unit=unit, unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty())
+    bar = tqdm.tqdm(total=total, unit=unit, unit_scale=True, dynamic_ncols=True, leave=False, disable=None)
     started = last_line = time.monotonic()
     done = 0
 
@@ -30,3 +29,9 @@ def counted(total: int, unit: str) -> Iterator[Callable[[int], None]]:
 
     with bar:
         yield add
+
+
+def say(line: str) -> None:
+    """Prints a line without breaking a bar."""
+    with tqdm.tqdm.external_write_mode():
+        print(line, flush=True)

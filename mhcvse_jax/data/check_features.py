@@ -1,21 +1,18 @@
 """Reads every feature of a data directory: mean and range, and what is not finite, all zero or there twice."""
 
 import collections
-import contextlib
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.progress import counted, say
 
 BLOCK_BYTES = 1 << 25  # read at once
 LISTED_AT_MOST = 10  # of the lines or pictures that have the same problem
-LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
 class Findings:
@@ -79,17 +76,17 @@ def read_features(splits: Sequence[FoundSplit], findings: Findings) -> None:
     readable = [(split, split.regions) for split in splits if split.regions is not None]
     first_with: dict[int, tuple[FoundSplit, int]] = {}  # pictures, by the hash of their first region
     twice = collections.defaultdict(list)
-    with Progress(sum(regions.nbytes for _, regions in readable)) as progress:
+    with counted(sum(len(regions) for _, regions in readable), "row") as done:
         for split, regions in readable:
             scan = FeatureScan(split)
             for start, block in _blocks(regions, split.repeats):
                 scan.add(start, block)
-                progress.update(regions.itemsize * block.size)
+                done(len(block))
                 for image, digest in scan.digests(start, block):
                     earlier, place = first_with.setdefault(digest, (split, image))
                     if earlier is not split or place != image:
                         twice[earlier, split].append((place, image))
-            progress.say(scan.describe())
+            say(f"{'':<10}{scan.describe()}")
             scan.report(findings)
     for (one, other), pictures in twice.items():
         _report_twins(one, other, pictures, findings)
@@ -183,34 +180,3 @@ class FeatureScan:
                 f"{path}: the rows of {len(self._differing):,} pictures differ, of which a run reads the first alone: "
                 f"{some(self._differing)}"
             )
-
-
-class Progress(contextlib.AbstractContextManager):
-    """Bytes read, rate and time left: a bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, total: int):
-        self._bar = tqdm.tqdm(total=total, unit="B", unit_scale=True, desc="features", disable=None, leave=False)
-        self._total, self._done = total, 0
-        self._started = self._last_line = time.monotonic()
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def update(self, num_bytes: int) -> None:
-        """Counts what was read."""
-        self._done += num_bytes
-        self._bar.update(num_bytes)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last_line >= LINE_SECONDS:
-            self._last_line = now
-            rate = self._done / (now - self._started)
-            left = tqdm.tqdm.format_interval((self._total - self._done) / rate)
-            print(
-                f"read {self._done / 1e9:.2f} of {self._total / 1e9:.2f} GB, {rate / 1e9:.2f} GB/s, {left} left",
-                flush=True,
-            )
-
-    def say(self, line: str) -> None:
-        """Prints a line without breaking the bar."""
-        self._bar.clear()
-        print(f"{'':<10}{line}", flush=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, scan_layout, text, tfds, word_vectors
@@ -17,6 +16,7 @@ from mhcvse_jax.data.regions import RegionFeatures
 from mhcvse_jax.data.scan_layout import ScanSplit, check_widths
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.progress import counted
 from mhcvse_jax.scenes import build as scenes
 
 
@@ -153,8 +153,8 @@ def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
         if not directory.exists():
             print(f"scenes    drawing them in {directory}", flush=True)
         num_pictures = config.data.scenes.num_train + config.data.scenes.num_dev + config.data.scenes.num_test
-        with tqdm.tqdm(total=num_pictures, desc="drawing scenes", unit="picture", disable=None, leave=False) as bar:
-            scenes.write_scenes(directory, **config.data.scenes.to_dict(), progress=lambda done, total: bar.update())
+        with counted(num_pictures, "picture") as done:
+            scenes.write_scenes(directory, **config.data.scenes.to_dict(), picture_done=lambda: done(1))
         return directory
     if not config.data.dir:
         raise InputError("config.data.dir is empty; expected the directory of the data")

@@ -26,8 +26,6 @@ from mhcvse_jax.scenes.scene import SPLITS, Scene, sample_pair
 VERSION = 1  # of the generator: to be raised with every change of what it writes
 MANIFEST = "scenes.json"
 
-Progress = Callable[[int, int], object]
-
 
 class _Picture(NamedTuple):
     """A scene with its number within its split, and its twin with its own (None and -1 for most)."""
@@ -49,7 +47,7 @@ def write_scenes(
     image_size: int,
     twin_share: float,
     seed: int,
-    progress: Progress | None = None,
+    picture_done: Callable[[], object] = lambda: None,
 ) -> bool:
     """Whether the data set was written; False where the directory holds it already.
 
@@ -78,7 +76,7 @@ def write_scenes(
       image_size: pixels a side, at least 32.
       twin_share: the share of pictures that have a twin, in [0, 1].
       seed: any integer.
-      progress: is called with the number of pictures done and of all, after each.
+      picture_done: is called after each picture.
 
     Raises:
       InputError: an argument out of its range, or a directory with anything else in it.
@@ -105,12 +103,9 @@ def write_scenes(
     partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         (partial / "images").mkdir(parents=True)
-        done = 0
         for split, size in sizes.items():
             for _ in _write_split(partial, split, size, arguments):
-                done += 1
-                if progress is not None:
-                    progress(done, sum(sizes.values()))
+                picture_done()
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         return _publish(partial, target, manifest)
     finally:
