@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/python -m mhcvse_jax.main --config configs/demo.py --workdir $(DEMO)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
