@@ -19,22 +19,26 @@ from collections.abc import Sequence
 from mhcvse_jax import command_line, sweep
 from mhcvse_jax.errors import RunFailedError
 
-SMALL = {"model.embedding_dim": 256, "num_epochs": 8, "optimizer.learning_rate": 5e-4}
+SMALL = {
+    "model.embedding_dim": 256,
+    "num_epochs": 8,
+    "optimizer.learning_rate": 5e-4,
+    "optimizer.schedule": "cosine",
+    "loss.all_negatives_epochs": 1.0,
+}
 """What every run has, so that models differ by what they are. The files in configs/ are of the papers' sizes."""
 
-BY_COSINE = {**SMALL, "optimizer.schedule": "cosine", "loss.all_negatives_epochs": 1.0}
-
 MODELS = {
-    "vsepp": ("vsepp_f30k", BY_COSINE),
-    "vsepp_gpo": ("vsepp_f30k", {**BY_COSINE, "model.pooling": "gpo"}),
-    "scan_t2i": ("scan_f30k", BY_COSINE),
+    "vsepp": ("vsepp_f30k", SMALL),
+    "vsepp_gpo": ("vsepp_f30k", {**SMALL, "model.pooling": "gpo"}),
+    "scan_t2i": ("scan_f30k", SMALL),
     "scan_i2t": (
         "scan_f30k",
-        {**BY_COSINE, "model.scan_direction": "i2t", "model.scan_attention_temperature": 4.0},
+        {**SMALL, "model.scan_direction": "i2t", "model.scan_attention_temperature": 4.0},
     ),
     "cvse": ("cvse_f30k", SMALL),
     "mhcvse": ("f30k_small", SMALL),
-    "cross_attention": ("cross_attention_f30k", BY_COSINE),
+    "cross_attention": ("cross_attention_f30k", SMALL),
 }
 """By name, the file in configs/ and what differs from it."""
 
