@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import tqdm
@@ -310,7 +311,7 @@ def encode_torch(model: torch_cvse.TorchCVSE, split: dataset.Split, config: conf
             found = model.embed(*to_torch(batch))
         for side, (instance, consensus, fused, concepts) in zip(sides, found, strict=True):
             side.append(Embeddings(*(part.numpy()[back] for part in (instance, consensus, fused, concepts))))
-    image, text = (jax.tree.map(lambda *parts: np.concatenate(parts), *side) for side in sides)
+    image, text = (jax.tree.map(lambda *parts: jnp.concatenate(parts), *side) for side in sides)
     first = np.searchsorted(split.image_of_caption, np.arange(split.num_images))
     return EncodedSplit(jax.tree.map(lambda values: values[first], image), text)
 

@@ -1,17 +1,19 @@
 """Each benchmark through its command at a tiny size; the model of costs against XLA's own count."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import floor, gru, models, recall, step_vs_pytorch, synthetic, table, whole_run
+from benchmarks import floor, gru, loss_memory, models, pairs, recall, step_vs_pytorch, synthetic, table, whole_run
 from benchmarks.workload import SIZES, Sizes, make_config
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
 
+SIDES = ("ours", "torch")
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
@@ -103,6 +105,47 @@ def test_step_vs_pytorch(tmp_path, capsys):
     step_vs_pytorch.main(arguments)
     assert len(read(tmp_path / "step.json")) == 6  # two ways of ours, three of theirs
     assert capsys.readouterr().out.count("the same loss and gradient norm") == 3
+
+
+def test_recall_vs_pytorch(tmp_path, capsys):
+    pytest.importorskip("torch")
+    from benchmarks import recall_vs_pytorch
+
+    data, out = tmp_path / "data", tmp_path / "out"
+    sizes = ["--train", "40", "--dev", "10", "--test", "10", "--features", "16", "--regions", "4"]
+    synthetic.main([str(data), *sizes])
+    arguments = ["--data", str(data), "--out", str(out), "--embedding_dim", "8", "--batch_size", "16"]
+    arguments += ["--steps", "3", "--epochs", "1", "--seeds", "5"]
+    arguments += ["--set", "model.word_dim=4", "concepts.num=10", "data.caption_lengths=(96,)"]
+    arguments += ["model.dropout_rate=0.0", "num_epochs=1", "seed=5"]  # one program to compile for both parts
+    assert recall_vs_pytorch.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert max(json.loads((out / "losses.json").read_text())["relative_difference"]) < 1e-4
+    assert (out / "losses.svg").read_text().count("<polyline") == 8
+    first, second = ([line for line in printed.splitlines() if line.startswith(f"{side}, seed 5")] for side in SIDES)
+    assert len(first) == len(second) == 1
+    for line, side in zip(first + second, SIDES, strict=True):
+        recalls = json.loads((out / "recalls_seed5.json").read_text())[side]
+        six = [recalls[way][name] for way in ("i2t", "t2i") for name in ("r1", "r5", "r10")]
+        assert [float(value) for value in line.split()[3:]] == pytest.approx([*six, sum(six)], abs=0.06)
+        assert 0 < sum(six) < 600
+    assert recall_vs_pytorch.main([*arguments, "--steps", "0"]) == 0  # of what is done already
+    assert first[0] in capsys.readouterr().out
+
+
+def test_pairs(tmp_path, capsys):
+    sizes = ["--images", "3", "--captions", "4", "--words", "5", "--dim", "16", "--width", "32", "--rounds", "1"]
+    pairs.main([*sizes, "--output", str(tmp_path / "pairs.json")])
+    assert len(read(tmp_path / "pairs.json")) == 1
+    assert "scores of 3 x 4 pairs, 36 regions, 5 words, D 16" in capsys.readouterr().out
+
+
+def test_loss_memory(capsys):
+    """Eight devices: a block of 256 x 64 where the whole similarity of a device is 256 x 2,048."""
+    loss_memory.main(["--batch", "2048", "--block", "64", "--dim", "16"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "2,048" in line]
+    whole, blocks = (float(value.replace(",", "")) for value in re.findall(r"([\d,.]+) MiB", line))
+    assert whole > 4 * blocks > 0
 
 
 def test_synthetic_directory_reads_as_flickr30k_would(tmp_path):
