@@ -1,9 +1,9 @@
-"""Every model on one directory: recalls, differences to MH-CVSE, seconds of training and of evaluation.
+"""Every model on one directory: recalls, differences to MH-CVSE, seconds of training and of the test.
 
     python -m benchmarks.models --data data/f30k_small --out runs/models --seeds 0 1 2
 
-Trains each model below with each seed at one size, D 256 and 8 epochs, one after another; re-ranks MH-CVSE's test by
-the cross attention; evaluates each; and ends in the table of `mhcvse_jax.compare` and in one of seconds. What is
+Trains and tests each model below with each seed at one size, D 256 and 8 epochs, one after another; re-ranks MH-CVSE's
+test by the cross attention; and ends in the table of `mhcvse_jax.compare` and in one of seconds. What is
 finished is not done again, so the command may be stopped and started at will; the tables hold what there is. `--set`
 changes a key of every run: `--set model.embedding_dim=128 num_epochs=2`.
 """
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mhcvse_jax import command_line, sweep
 from mhcvse_jax.errors import RunFailedError
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains what is not finished, a seed of every model before the next seed; evaluates; prints the tables.
+    """Trains what is not finished, a seed of every model before the next seed; re-ranks; prints the tables.
 
     Raises:
       InputError: there is nothing to tabulate.
@@ -86,13 +87,9 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     if not arguments.table_only:
         for seed in arguments.seeds:
-            of_seed = [run for run in every if run.seed == seed]
-            sweep.train(of_seed, jobs=1)
-            for run in of_seed:
-                evaluate(run.workdir, arguments.data, out / f"{run.workdir.name}_evaluated.json")
+            sweep.train([run for run in every if run.seed == seed], jobs=1)
             if {FIRST, SECOND} <= set(arguments.models):
-                second = ("--rerank", out / f"{SECOND}_seed{seed}", "--rerank_top_k", arguments.top_k, "--rerank_only")
-                evaluate(out / f"{FIRST}_seed{seed}", arguments.data, reranked(out, seed), *second)
+                rerank(arguments, seed)
     files = [reranked(out, seed) for seed in arguments.seeds]
     more = [f"{file.stem}={file}" for file in files if file.exists()]
     sweep.tabulate(every, baseline=FIRST, output=out / "models.md", more_sources=more)
@@ -104,38 +101,38 @@ def reranked(out: pathlib.Path, seed: int) -> pathlib.Path:
     return out / f"{FIRST}_reranked_seed{seed}.json"
 
 
-def evaluate(workdir: pathlib.Path, data: pathlib.Path, output: pathlib.Path, *more: object) -> None:
-    """Evaluates a workdir's test, if that is not done."""
+def rerank(arguments: argparse.Namespace, seed: int) -> None:
+    """Evaluates the re-ranked test of a seed, if that is not done."""
+    output = reranked(arguments.out, seed)
     if output.exists():
         return
-    arguments = ["--workdir", workdir, "--data_dir", data, "--output", output, *more]
-    code = subprocess.run([sys.executable, "-m", "mhcvse_jax.evaluate", *map(str, arguments)], check=False).returncode
+    first, second = (arguments.out / f"{name}_seed{seed}" for name in (FIRST, SECOND))
+    command = ["--workdir", first, "--data_dir", arguments.data, "--output", output]
+    command += ["--rerank", second, "--rerank_top_k", arguments.top_k, "--rerank_only"]
+    code = subprocess.run([sys.executable, "-m", "mhcvse_jax.evaluate", *map(str, command)], check=False).returncode
     if code == command_line.EXIT_STOPPED:
         raise KeyboardInterrupt
     if code:
-        raise RunFailedError(f"mhcvse_jax.evaluate of {workdir} left with exit code {code}")
+        raise RunFailedError(f"mhcvse_jax.evaluate of {first} left with exit code {code}")
 
 
 def seconds(every: Sequence[sweep.Run], arguments: argparse.Namespace) -> str:
-    """Returns a table in Markdown: the mean over seeds of the seconds of a training and of an evaluation."""
-    lines = ["| model | seconds of training | seconds of evaluation |", "|---|---|---|"]
+    """Returns a table in Markdown: the mean over seeds of the seconds of a training and of a test."""
+    lines = ["| model | seconds of training | seconds of the test |", "|---|---|---|"]
     for name in dict.fromkeys(run.name for run in every):
-        folders = [run.workdir for run in every if run.name == name]
-        trained = [_seconds(folder / "results.json") for folder in folders if (folder / "results.json").exists()]
-        files = [folder.with_name(f"{folder.name}_evaluated.json") for folder in folders]
-        evaluated = [_seconds(file) for file in files if file.exists()]
-        if trained and evaluated:
-            lines.append(f"| {name} | {statistics.mean(trained):.0f} | {statistics.mean(evaluated):.1f} |")
-    again = [
-        _seconds(reranked(arguments.out, seed)) for seed in arguments.seeds if reranked(arguments.out, seed).exists()
-    ]
+        done = [_read(run.workdir / "results.json") for run in every if run.name == name and run.is_finished]
+        if done:
+            trained, tested = (statistics.mean(one[key] for one in done) for key in ("seconds", "test_seconds"))
+            lines.append(f"| {name} | {trained:.0f} | {tested:.1f} |")
+    files = [reranked(arguments.out, seed) for seed in arguments.seeds]
+    again = [_read(file)["rerank"]["reranked"]["seconds"] for file in files if file.exists()]
     if again:
         lines.append(f"| {FIRST}, top {arguments.top_k} by {SECOND} | - | {statistics.mean(again):.1f} |")
     return "\n".join(lines)
 
 
-def _seconds(path: pathlib.Path) -> float:
-    return json.loads(path.read_text(encoding="utf-8"))["seconds"]
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import hashlib
 import pathlib
 import shlex
 import sys
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -167,10 +169,13 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         f"at step {progress.best_step:,}",
         flush=True,
     )
+    testing = time.monotonic()
     encoded = experiment.encode_with_best(test_split)
     tested = experiment.test(encoded, test_split, config.eval.folds)
+    more: dict[str, Any] = {"test_seconds": round(time.monotonic() - testing, 1)}
     pairs = twins.read(directory, test_split)
-    more = {} if pairs is None else {"twins": twins.measure(encoded, test_split, pairs)}
+    if pairs is not None:
+        more["twins"] = twins.measure(encoded, test_split, pairs)
     encoded = distributed.local(encoded)
 
     def keep() -> None:

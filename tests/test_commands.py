@@ -33,7 +33,8 @@ def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
 def test_results_have_the_documented_form(finished):
     workdir, printed = finished
     content = json.loads((workdir / "results.json").read_text())
-    assert content.keys() >= {"results", "versions", "device", "seed", "git_revision", "seconds"}
+    assert content.keys() >= {"results", "versions", "device", "seed", "git_revision", "seconds", "test_seconds"}
+    assert content["test_seconds"] > 0
     assert [row["embedding"] for row in content["results"]] == ["fused", "instance", "consensus"]
     for row in content["results"]:
         assert (row["split"], row["protocol"], row["folds"]) == ("test", "standard", 1)
