@@ -39,4 +39,4 @@ class InterruptRequest:
             self._told = True
         self.requested = True
         if distributed.claim("stopping"):
-            print("\nstopping after this step; once more to stop without saving", file=sys.stderr, flush=True)
+            print("\nstopping after the steps under way; once more to stop without saving", file=sys.stderr, flush=True)

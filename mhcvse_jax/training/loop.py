@@ -23,7 +23,7 @@ from mhcvse_jax.training.progress_bar import ProgressBar
 from mhcvse_jax.training.step import Metrics, TrainState
 
 FETCH_SECONDS = 5.0  # after which logged values are fetched, however few
-DISPATCHES_IN_FLIGHT = 3  # begun and not finished: enough to keep a device busy, few enough for its memory
+IN_FLIGHT = 3  # steps handed over one by one and not finished: they keep a device busy, and a stop waits for them
 
 
 def train(
@@ -191,11 +191,12 @@ class StepValues:
         self._since = time.monotonic()
 
     def add(self, last_step: int, num_steps: int, metrics: Metrics, epoch_name: str) -> None:
-        """Takes the metrics of steps that are under way; waits for those DISPATCHES_IN_FLIGHT before them."""
+        """Takes the metrics of steps that are under way; waits for all before them but the last few."""
         self._waiting.append((range(last_step - num_steps + 1, last_step + 1), metrics))
         self._num_waiting += num_steps
-        if len(self._waiting) > DISPATCHES_IN_FLIGHT:
-            jax.block_until_ready(self._waiting[-1 - DISPATCHES_IN_FLIGHT][1]["loss"])
+        in_flight = IN_FLIGHT if num_steps == 1 else 1  # several at once keep it busy by themselves
+        if len(self._waiting) > in_flight:
+            jax.block_until_ready(self._waiting[-1 - in_flight][1]["loss"])
         if self._num_waiting >= self._every or time.monotonic() - self._since > FETCH_SECONDS:
             self.flush(epoch_name)
 
