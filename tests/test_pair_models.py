@@ -81,8 +81,11 @@ def similarity(model, variables, inputs=INPUTS):
     return np.asarray(compiled(compare)(variables, *inputs))
 
 
-def scores_of(model, variables):
-    return compiled(lambda variables: model.apply(variables, *INPUTS, GRAPH, IS_NEGATIVE, train=False))(variables)
+def scores_of(model, variables, hardest=True):
+    def scores(variables, hardest):
+        return model.apply(variables, *INPUTS, GRAPH, IS_NEGATIVE, hardest, train=False)
+
+    return compiled(scores)(variables, hardest)
 
 
 def expected_similarity(model, variables):
@@ -125,7 +128,7 @@ def total_loss(model, margin):
     """Returns the sum of all terms of the batch as a function of the parameters."""
 
     def total(params):
-        outputs = model.apply({"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, train=True)
+        outputs = model.apply({"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, False, train=True)
         options = {"margin": margin, "mask_same_image": True, "hardest": False, "reduction": "mean"}
         if isinstance(outputs, PairScores):
             terms = pair_loss_terms(outputs, IMAGE_INDEX, **options)
@@ -253,6 +256,18 @@ def test_mined_negatives_are_the_most_alike_by_the_global_level():
         assert np.asarray(is_found).all()
         for i in range(BATCH):
             others = sorted(np.flatnonzero(IS_NEGATIVE[i]), key=lambda j: -alike[i, j])
+            np.testing.assert_allclose(found[i], scores[i, others[:2]], atol=1e-6)
+
+
+def test_while_all_negatives_count_they_are_not_chosen_by_likeness():
+    """Else the other levels only ever see what the global level confuses, and learn nothing."""
+    model = build(**CHOSEN["cross"] | {"mined_negatives": 2})
+    variables = random_variables(model)
+    outputs = scores_of(model, variables, hardest=False)
+    matrix = np.asarray(scores_of(model.clone(mined_negatives=0), variables).scores.texts)
+    for found, scores, turn in ((outputs.scores.texts, matrix, 1), (outputs.scores.images, matrix.T, -1)):
+        for i in range(BATCH):
+            others = [j for j in ((i + turn * n) % BATCH for n in range(1, BATCH)) if IS_NEGATIVE[i, j]]
             np.testing.assert_allclose(found[i], scores[i, others[:2]], atol=1e-6)
 
 

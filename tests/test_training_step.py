@@ -192,7 +192,7 @@ class Stub(nn.Module):
     """The least that a step can train: it compiles in no time."""
 
     @nn.compact
-    def __call__(self, regions, tokens, lengths, labels, graph, is_negative=None, *, train):
+    def __call__(self, regions, tokens, lengths, labels, graph, is_negative=None, hardest=True, *, train):
         def embed(x):
             x = l2_normalize(x)
             return Embeddings(x, x, x, nn.softmax(x))

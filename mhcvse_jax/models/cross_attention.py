@@ -17,6 +17,8 @@ of ours, without a published recall to reproduce:
 - *Objective.* The hinge of the hardest negative on the pair's score; cross-entropy of match or no match; the hinge of
   the global level over the whole batch (`loss.instance_weight`), which makes it fit to choose the negatives: only
   `mined_negatives` of each picture and caption, those that the global level finds most alike, are scored as pairs.
+  In the first epochs, when all negatives count (`loss.all_negatives_epochs`), any are as good: from those that it
+  confuses, levels that know nothing yet never learn anything, and the score comes to be that of the global level.
 """
 
 from typing import NamedTuple
@@ -102,11 +104,15 @@ class CrossAttention(PairModel):
         found = jnp.stack([levels[name] for name in self.cross_levels])
         return jnp.dot(nn.softmax(found @ self.level_kernel + self.level_bias), found)
 
-    def score_batch(self, images: Side, texts: Side, is_negative: jax.Array) -> PairScores:
+    def score_batch(self, images: Side, texts: Side, is_negative: jax.Array, hardest: jax.Array | bool) -> PairScores:
         """Returns the scores of each pair and of its mined negatives, or of all pairs where these are 0."""
         whole = jnp.matmul(images.whole, texts.whole.T, precision=jax.lax.Precision.HIGHEST)
         if self.mined_negatives:
-            outputs = self._mined(images, texts, jnp.where(is_negative, jax.lax.stop_gradient(whole), -jnp.inf))
+            # While all negatives count, those that follow in the batch stand for them: it has no order.
+            place = jnp.arange(len(whole))
+            order = -((place - place[:, None]) % len(whole)).astype(whole.dtype)
+            likeness = jnp.where(hardest, jax.lax.stop_gradient(whole), order)
+            outputs = self._mined(images, texts, jnp.where(is_negative, likeness, -jnp.inf))
         else:
             outputs = of_matrix(self.score_matrix(images, texts), is_negative)
         scale, bias = self.matching_scale, self.matching_bias

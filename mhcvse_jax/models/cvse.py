@@ -48,6 +48,7 @@ class CVSE(VSEPP):
         labels: jax.Array,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
+        hardest: jax.Array | bool = True,
         *,
         train: bool,
     ) -> tuple[Embeddings, Embeddings]:

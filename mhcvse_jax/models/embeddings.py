@@ -66,9 +66,10 @@ class EmbeddingModel(Fragments):
         labels: jax.Array,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
+        hardest: jax.Array | bool = True,
         *,
         train: bool,
     ) -> tuple[Embeddings, Embeddings]:
-        """Returns the embeddings of pictures and of captions; `is_negative` is for models that choose pairs."""
+        """Returns the embeddings of both; `is_negative` and `hardest` are for models that choose pairs."""
         image = self.encode_images(regions, graph, train=train)
         return image, self.encode_texts(tokens, lengths, labels, graph, train=train)

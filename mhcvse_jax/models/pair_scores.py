@@ -75,6 +75,7 @@ class PairModel(Fragments):
         labels: jax.Array,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
+        hardest: jax.Array | bool = True,
         *,
         train: bool,
     ) -> PairScores:
@@ -87,15 +88,16 @@ class PairModel(Fragments):
           labels: see `encode_texts`.
           graph: the concept graph.
           is_negative: <bool>[images, texts], the pairs that are no match; None for all but the diagonal.
+          hardest: <bool>[] whether the losses take the hardest negative alone, not all.
           train: whether dropout is on.
         """
         images = self.encode_images(regions, graph, train=train)
         texts = self.encode_texts(tokens, lengths, labels, graph, train=train)
         if is_negative is None:
             is_negative = ~jnp.eye(len(regions), dtype=bool)
-        return self.score_batch(images, texts, is_negative)
+        return self.score_batch(images, texts, is_negative, hardest)
 
-    def score_batch(self, images: Any, texts: Any, is_negative: jax.Array) -> PairScores:
+    def score_batch(self, images: Any, texts: Any, is_negative: jax.Array, hardest: jax.Array | bool) -> PairScores:
         """Returns the scores of an encoded batch; see `__call__`."""
         return of_matrix(self.score_matrix(images, texts), is_negative)
 

@@ -196,6 +196,8 @@ class _Gradient(NamedTuple):
 
 def _gradient(model: Model, graph: ConceptGraph, settings: LossSettings) -> Callable[[TrainState, Batch], _Gradient]:
     def gradient(state: TrainState, batch: Batch) -> _Gradient:
+        hardest = state.step >= settings.all_negatives_steps
+
         def objective(params):
             outputs, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
@@ -205,6 +207,7 @@ def _gradient(model: Model, graph: ConceptGraph, settings: LossSettings) -> Call
                 batch.labels,
                 graph,
                 negatives(batch.image_index, mask_same_image=settings.mask_same_image),
+                hardest,
                 train=True,
                 rngs={"dropout": jax.random.fold_in(state.key, state.step)},
                 mutable=["batch_stats", "intermediates"],
@@ -212,7 +215,7 @@ def _gradient(model: Model, graph: ConceptGraph, settings: LossSettings) -> Call
             options = {
                 "margin": settings.margin,
                 "mask_same_image": settings.mask_same_image,
-                "hardest": state.step >= settings.all_negatives_steps,
+                "hardest": hardest,
                 "reduction": settings.reduction,
             }
             if isinstance(outputs, PairScores):
