@@ -81,7 +81,8 @@ def _quiet_failed_writes() -> None:
 
 def _report_unraisable(unraisable: Any) -> None:
     if isinstance(unraisable.exc_value, KeyboardInterrupt):  # came within a finaliser, which Python drops: once more
-        again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+        # By SIGTERM: a job in the background is started with SIGINT ignored.
+        again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGTERM])
         again.daemon = True
         again.start()
     elif str(unraisable.exc_value) != "Event loop is closed":

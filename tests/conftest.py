@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import front_door
@@ -12,6 +13,9 @@ flags = os.environ.get("XLA_FLAGS", "")
 if "--xla_force_host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
 
+
+# A shell's background jobs, and all that they start, have Ctrl-C ignored: what the tests send is to arrive there, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # All processes of the tests, workers and programs, compile each function once among them. The workers inherit it.
 COMPILED = None
