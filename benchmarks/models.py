@@ -3,9 +3,9 @@
     python -m benchmarks.models --data data/f30k_small --out runs/models --seeds 0 1 2
 
 Trains and tests each model below with each seed at one size, D 256 and 8 epochs, one after another; re-ranks MH-CVSE's
-test by the cross attention; and ends in the table of `mhcvse_jax.compare` and in one of seconds. What is
-finished is not done again, so the command may be stopped and started at will; the tables hold what there is. `--set`
-changes a key of every run: `--set model.embedding_dim=128 num_epochs=2`.
+test by the cross attention; and ends in the table of `mhcvse_jax.compare` and in one of seconds. What is finished is
+not done again, so the command may be stopped and started at will; the tables hold what there is. `--set` changes a key
+of every run: `--set model.embedding_dim=128 num_epochs=2`.
 """
 
 import argparse
