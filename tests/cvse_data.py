@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from nltk.tokenize import TreebankWordTokenizer
 
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+IMAGES = {"train": 40, "dev": 3, "test": 19}  # those of the golden files
 REGIONS, FEATURES, CONCEPT_WIDTH = 5, 11, 3
 TEXT = (
     "man woman dog boy ball bright blue brown baby bicycle runs jumps sits red green hat tree snow water field street "
@@ -69,3 +71,10 @@ def write(directory, **num_images):
     np.fill_diagonal(neighbours, val=False)
     adjacency = np.eye(len(CONCEPTS)) + 0.25 * neighbours / (neighbours.sum(axis=0) + 1e-6)
     return CvseData(directory, words, vectors, adjacency.astype(np.float32))
+
+
+def run(module, capsys, *arguments):
+    """Runs a command in this process; returns its exit code, what it printed, and its errors."""
+    code = module.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
