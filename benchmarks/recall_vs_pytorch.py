@@ -39,7 +39,7 @@ from mhcvse_jax.training.step import initialize, make_train_step
 from mhcvse_jax.workdir import whole_file
 
 TERMS = ("fusion", "instance", "consensus", "kl")
-STYLES = ('stroke="#4477aa" stroke-width="4"', 'stroke="#cc3311" stroke-dasharray="5 4"')
+STYLES = ('stroke="#4477aa" stroke-width="5"', 'stroke="#cc3311" stroke-width="2" stroke-dasharray="5 4"')
 COLUMNS = ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum")
 
 
@@ -224,7 +224,7 @@ def curves(ours: np.ndarray, theirs: np.ndarray) -> str:
                 for i, value in enumerate(values)
             )
             parts.append(f'<polyline fill="none" {style} points="{points}"/>')
-        parts.append(f'<text x="{x0}" y="20">{name}: {low:.3g} to {high:.3g}</text>')
+        parts.append(f'<text x="{x0}" y="20">{name}: {low:.4g} to {high:.4g}</text>')
         parts.append(f'<text x="{x0}" y="{height + 48}">step 1 to {len(ours)}</text>')
         parts.append(f'<path d="M{x0} 30v{height}h{width}" fill="none" stroke="#888"/>')
     legend = f'<text x="{left}" y="{height + 72}" fill="#4477aa">this program: solid</text>'
