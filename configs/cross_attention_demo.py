@@ -2,8 +2,9 @@
 
     python -m mhcvse_jax.main --config configs/cross_attention_demo.py
 
-Test, all pairs: i2t 23.2 / 53.6 / 68.0, t2i 16.6 / 43.8 / 56.5 (R@1/5/10), rsum 261.7. What differs from
-configs/demo.py is the model and that dev is validated on 500 captions.
+Test, all pairs: i2t 23.2 / 53.6 / 68.0, t2i 16.6 / 43.8 / 56.5 (R@1/5/10), rsum 261.7. The sizes are those of
+configs/demo.py. All negatives count throughout, for the reason given there: none is mined by the global level, and a
+pair is told from two others of its batch, not from the hardest. Dev is validated on 500 captions.
 """
 
 from mhcvse_jax.config import base

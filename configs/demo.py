@@ -2,7 +2,7 @@
 
     make demo        or        python -m mhcvse_jax.main --config configs/demo.py
 
-Test recall, seed 0: i2t 31.6 / 57.8 / 69.8, t2i 18.4 / 40.4 / 52.5 (R@1/5/10).
+Test recall, seed 0: i2t 26.2 / 57.0 / 69.4, t2i 18.0 / 40.4 / 52.7 (R@1/5/10).
 
 Many captions are true of several pictures, so the hardest negative is often no negative at all: all negatives
 count throughout. With the hardest alone every embedding becomes the same.

@@ -138,7 +138,7 @@ def base() -> Config:
     loss.matching_weight = 1.0
     loss.mask_same_image = True  # captions of one picture are not each other's negatives
     loss.similarity_block = 0  # queries whose similarities are held at once, for huge batches; 0: all, faster
-    loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count, not the hardest alone
+    loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count (of mined ones, all these)
 
     config.optimizer = optimizer = _section()
     optimizer.learning_rate = 2e-4  # peak
@@ -162,7 +162,9 @@ def base() -> Config:
     evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
     evaluation.pair_images = 32  # of a pair model: pictures of a block of pairs on the device, over all devices
     evaluation.pair_captions = 64  # captions of a block
-    evaluation.pair_resident_images = 1024  # pictures whose queries, keys, ... lie on the device at once
+    evaluation.pair_resident_images = (
+        1024  # pictures whose queries, keys, ... lie on the device at once; captions' in host memory
+    )
     evaluation.validation_captions = 0  # of dev, while training; 0 takes all
     evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
     evaluation.max_captions = 0  # of dev and test; CVSE's program takes the first 5,000; 0 takes all
@@ -231,6 +233,11 @@ def check(config: Config) -> None:
     for key in parts.split():
         if not 0 <= lookup(config, key) <= 1:
             raise InputError(f"config.{key} is {lookup(config, key)}; expected a share between 0 and 1")
+    if config.loss.similarity_block and issubclass(models.MODELS[config.model.name], models.PairModel):
+        raise InputError(
+            f"config.loss.similarity_block is {config.loss.similarity_block}; expected 0, as {config.model.name} "
+            "scores pairs"
+        )
     if config.loss.similarity_block and config.batch_size % config.loss.similarity_block:
         raise InputError(
             f"config.loss.similarity_block is {config.loss.similarity_block}, which does not divide batch_size "
@@ -243,7 +250,7 @@ def check(config: Config) -> None:
     if not heads and "cross_layers" in has:
         raise InputError(f"config.model.num_heads is 0; expected 1 or more for {name}")
     levels = config.model.cross_levels
-    if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(LEVELS):
+    if not levels or any(level not in LEVELS or levels.count(level) > 1 for level in levels):
         raise InputError(
             f"config.model.cross_levels is {levels}; expected one or more of {', '.join(LEVELS)}, once each"
         )

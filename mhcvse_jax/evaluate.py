@@ -15,8 +15,9 @@ from mhcvse_jax import config as config_lib
 from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
+from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.reranking import Reranking
+from mhcvse_jax.reranking import TOP_K, Reranking
 from mhcvse_jax.retrieval import matches, protocols, similarity, twins
 from mhcvse_jax.retrieval.evaluation import Evaluation
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "beside those without it and those of all pairs; --output writes the re-ranked recalls and ranks",
     )
     parser.add_argument(
-        "--rerank_top_k", type=command_line.positive, default=20, metavar="K", help="candidates (default 20)"
+        "--rerank_top_k", type=command_line.positive, metavar="K", help=f"candidates of a query (default {TOP_K})"
     )
     parser.add_argument("--rerank_only", action="store_true", help="do not score all pairs beside it, which takes long")
     arguments = parser.parse_args(argv)
@@ -84,6 +85,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     keep_compiled()
     workdir = arguments.workdir
+    if not arguments.rerank and (arguments.rerank_top_k or arguments.rerank_only):
+        raise InputError("--rerank_top_k and --rerank_only go with --rerank WORKDIR; expected it too")
     for name in ("output", "similarity", "matches"):
         path = getattr(arguments, name)
         if path is not None:

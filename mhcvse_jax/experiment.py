@@ -54,8 +54,6 @@ class Experiment:
         Raises:
           InputError: the devices do not divide a batch.
         """
-        precision = None if config.matmul_precision == "default" else config.matmul_precision
-        jax.config.update("jax_default_matmul_precision", precision)
         mesh = check_devices(config, devices)
         model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
         edges = dataset.graph_edges(language.concepts, config.concepts)
@@ -65,6 +63,7 @@ class Experiment:
             "caption_lengths": config.data.caption_lengths,
             "threads": config.data.read_threads,
             "prefetch": config.data.prefetch_batches,
+            "precision": _precision(config),
         }
         if isinstance(model, PairModel):
             sizes = PairBlocks(values.pair_images, values.pair_captions, values.pair_resident_images)
@@ -119,6 +118,7 @@ class Experiment:
           initial_word_vectors: those to begin with, a row a word of the vocabulary; None for random ones.
         """
         config, compilations = self.config, Compilations()
+        jax.config.update("jax_default_matmul_precision", _precision(config))
         dev_split = dataset.first_captions(dev_split, config.eval.validation_captions, "eval.validation_captions")
         steps = batches.steps_per_epoch(train_split, config.batch_size)
         schedule, optimizer = schedule_and_optimizer(config, steps)
@@ -280,6 +280,11 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
     return mesh
+
+
+def _precision(config: Config) -> str | None:
+    """Returns `config.matmul_precision` as JAX names it."""
+    return None if config.matmul_precision == "default" else config.matmul_precision
 
 
 def model_shapes(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ...]) -> Any:

@@ -159,7 +159,9 @@ def loss_terms(
     )
 
 
-def collapse_value(batch_size: int, margin: float, reduction: str, *, hardest: bool) -> float:
-    """Returns what a contrastive loss is when all embeddings are one: each negative violates the margin in full."""
-    num_negatives = 1 if hardest else batch_size - 1
+def collapse_value(batch_size: int, margin: float, reduction: str, *, num_negatives: int) -> float:
+    """Returns what a contrastive loss is when all scores are one: each negative violates the margin in full.
+
+    `num_negatives` are those that count for a query, 1 with the hardest alone.
+    """
     return 2 * margin * num_negatives * (batch_size if reduction == "sum" else 1)

@@ -14,6 +14,8 @@ from mhcvse_jax.retrieval import protocols, rerank
 from mhcvse_jax.retrieval.evaluation import Evaluation
 from mhcvse_jax.retrieval.pairs import PairScorer
 
+TOP_K = 20  # candidates, where the command names no number
+
 
 @dataclasses.dataclass(frozen=True)
 class Reranking:
@@ -22,6 +24,7 @@ class Reranking:
     first: Experiment
     second: Experiment
     scorer: PairScorer
+    variables: Any  # of the second model
     split: Split  # with the second model's vocabulary
     folds: Sequence[int]
     top_k: int
@@ -46,7 +49,8 @@ class Reranking:
           folds: what recalls are asked for.
 
         Raises:
-          InputError: the first model scores pairs, the second does not, or it takes other captions of the split.
+          InputError: the first model scores pairs, the second does not, or it takes other captions of the split, has
+            no checkpoint, or one for features of another width.
         """
         second = Experiment.of_workdir(arguments.rerank, data_format=arguments.data_format)
         if isinstance(first.encode, PairScorer):
@@ -60,11 +64,14 @@ class Reranking:
                 f"--rerank {arguments.rerank} takes {its_split.num_captions:,} captions of {split.name}; expected "
                 f"{split.num_captions:,}, as --workdir (config.eval.max_captions)"
             )
-        top_k, only = arguments.rerank_top_k, arguments.rerank_only
-        return cls(first, second, second.encode, its_split, folds, top_k, only)
+        variables, _ = second.restore_best(its_split.regions.shape[1:])
+        top_k = arguments.rerank_top_k or TOP_K
+        return cls(first, second, second.encode, variables, its_split, folds, top_k, arguments.rerank_only)
 
     def run(self, found: protocols.Found, tested: Evaluation, seconds: float) -> tuple[Evaluation, dict[str, Any]]:
         """Returns the re-ranked evaluation, and recalls and seconds of all ways; prints these.
+
+        Seconds are of all folds together, with reading, encoding and compiling what was not compiled before.
 
         Args:
           found: of the first model.
@@ -73,22 +80,18 @@ class Reranking:
         """
         final = self.first.final_embeddings(found, self.split)
         similarity = protocols.similarity_of(final, "fused", self.first.config.eval.consensus_weight)
-        variables, _ = self.second.restore_best(self.split.regions.shape[1:])
         owner, name = self.split.image_of_caption, self.second.config.model.name
 
         def score(images, captions):
-            return self.scorer.score_pairs(variables, self.split, images, captions)
+            return self.scorer.score_pairs(self.variables, self.split, images, captions)
 
         started = time.monotonic()
-        ranks = {
-            number: {"fused": rerank.reranked(similarity, score, owner, top_k=self.top_k, folds=number)}
-            for number in self.folds
-        }
-        reranked = dataclasses.replace(tested, ranks=ranks)
+        ranks = rerank.reranked(similarity, score, owner, top_k=self.top_k, folds=self.folds)
+        reranked = dataclasses.replace(tested, ranks={number: {"fused": each} for number, each in ranks.items()})
         ways = {"first": (tested, seconds), "reranked": (reranked, seconds + time.monotonic() - started)}
         if not self.only:
             started = time.monotonic()
-            everything = self.second.test(self.scorer(variables, self.split), self.split, self.folds)
+            everything = self.second.test(self.scorer(self.variables, self.split), self.split, self.folds)
             ways["all_pairs"] = (everything, time.monotonic() - started)
         shown = {
             "first": self.first.config.model.name,

@@ -376,6 +376,9 @@ def test_models_that_cannot_re_rank_are_refused(finished, pair_model):
         done = run("evaluate", "--workdir", first, "--rerank", second)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
+    done = run("evaluate", "--workdir", finished[0], "--rerank_top_k", 3)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "go with --rerank WORKDIR" in done.stderr
     done = run("evaluate", "--workdir", pair_model[0], "--protocol", "label_completion")
     assert done.returncode == 2
     assert "expected 'standard', as cross_attention has no labels" in done.stderr

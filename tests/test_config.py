@@ -68,6 +68,8 @@ def test_overrides_keep_the_type_of_a_key():
         ("--config.loss.margin=nan", "config.loss.margin is nan; expected 0 or more"),
         ("--config.model.name=vse", "config.model.name is 'vse'; expected one of 'mhcvse', 'cvse'"),
         ("--config.model.name=vsepp", "config.model.num_heads is 8; expected 0, as vsepp has no heads"),
+        ("--config.model.cross_levels=(['global'],)", "config.model.cross_levels is (['global'],); expected one or"),
+        ("--config.model.cross_levels=('global','global')", "once each"),
         ("--config.concepts.words_path=x", "go together"),
         ("--config.optimizer.warmup_epochs=99", "config.optimizer.warmup_epochs is 99.0; expected less than"),
         ("stray", "unexpected argument 'stray'"),

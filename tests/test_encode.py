@@ -56,7 +56,8 @@ def system():
 def encode(system, split, num_devices):
     model, graph, variables = system
     mesh = make_mesh(jax.devices()[:num_devices])
-    return Encoder(model, graph, mesh, batch_size=8, caption_lengths=(16, 24), threads=2, prefetch=2)(variables, split)
+    settings = {"batch_size": 8, "caption_lengths": (16, 24), "threads": 2, "prefetch": 2, "precision": None}
+    return Encoder(model, graph, mesh, **settings)(variables, split)
 
 
 @pytest.fixture(scope="module")

@@ -163,13 +163,15 @@ def test_a_batch_is_learnt(name):
     assert np.where(IS_NEGATIVE, np.diagonal(before)[:, None] - before, np.inf).min() < 0
 
 
-@pytest.mark.parametrize("name", ["vsepp", "vsepp_gpo", "t2i_lse", "i2t_avg", "cross"])
+@pytest.mark.parametrize("name", CHOSEN)
 def test_gradients_are_finite_and_reach_every_parameter(name):
     model = build(**CHOSEN[name])
+    one_level = len(CHOSEN[name].get("cross_levels", ())) == 1  # whose share is 1, whatever the gate
     gradients = compiled(jax.grad(total_loss(model, margin=0.7)))(random_variables(model)["params"])
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
-        assert np.abs(gradient).max() > 1e-9, path
+        is_gate = path[0].key in ("level_kernel", "level_bias")
+        assert (np.abs(gradient).max() > 1e-9) != (one_level and is_gate), path
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,13 @@ def test_mined_negatives_are_the_most_alike_by_the_global_level():
         for i in range(BATCH):
             others = sorted(np.flatnonzero(IS_NEGATIVE[i]), key=lambda j: -alike[i, j])
             np.testing.assert_allclose(found[i], scores[i, others[:2]], atol=1e-6)
+
+
+def test_the_level_that_mines_is_trained_where_it_is_left_out_of_the_score():
+    chosen = CHOSEN["cross"] | {"cross_levels": ("fragment",)}
+    for mined in (0, 2):
+        model = build(**chosen | {"mined_negatives": mined})
+        assert (scores_of(model, random_variables(model)).whole is not None) == (mined > 0)
 
 
 def test_while_all_negatives_count_they_are_not_chosen_by_likeness():

@@ -54,11 +54,12 @@ def system(request):
     return model, graph, variables
 
 
-def scorer(system, num_devices, images=8, captions=16, resident=1024):
+def scorer(system, num_devices, images=8, captions=16, resident=1024, precision=None):
     model, graph, _ = system
     mesh = make_mesh(jax.devices()[:num_devices])
     blocks = PairBlocks(images, captions, resident)
-    return PairScorer(model, graph, mesh, blocks=blocks, caption_lengths=(16, 24), threads=2, prefetch=2)
+    settings = {"caption_lengths": (16, 24), "threads": 2, "prefetch": 2, "precision": precision}
+    return PairScorer(model, graph, mesh, blocks=blocks, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,52 @@ def test_a_side_is_computed_once(split):
     assert sorted(read) == list(range(IMAGES))
 
 
+@pytest.mark.parametrize("way", ["all", "chosen"])
+def test_no_more_than_a_panel_of_pictures_lies_on_the_device(system, split, way):
+    model, graph, variables = system
+    held = []  # on the devices, when the first picture of each panel of four is read
+
+    class Noting(MappedRegions):
+        def read(self, images):
+            if images[0] % 4 == 0:
+                held.append(sum(x.nbytes for x in jax.live_arrays()))
+            return super().read(images)
+
+    regions = Noting(split.regions.array, rows=np.arange(IMAGES))
+    noted = dataclasses.replace(split, regions=regions)
+    score = scorer(system, 1, images=2, captions=16, resident=4)
+    if way == "all":
+        score(variables, noted)
+    else:
+        score.score_pairs(variables, noted, OWNER, np.arange(len(OWNER)))
+    side = jax.eval_shape(lambda x: model.apply(variables, x, graph, method="encode_images"), regions.array[:4])
+    panel = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(side))
+    assert len(held) == 4
+    assert max(held) - min(held) < panel / 2
+
+
+def test_two_models_in_one_process_have_each_its_own_precision(split):
+    traced = []
+
+    class Noting(models.SCAN):
+        def encode_images(self, *arguments, **options):
+            traced.append(jax.config.values["jax_default_matmul_precision"])
+            return super().encode_images(*arguments, **options)
+
+    values = config.base().model
+    values.update({"name": "scan", "embedding_dim": 8, "word_dim": 5, "num_heads": 0})
+    fields = {key: values[key] for key in models.keys("scan") & set(values)}
+    model = Noting(vocabulary_size=VOCABULARY, dtype=np.dtype("float32"), **fields)
+    ones = np.ones(CONCEPTS, np.float32)
+    graph = concept_graph(np.ones((CONCEPTS, 3), np.float32), np.arange(CONCEPTS), np.arange(CONCEPTS), ones)
+    variables = init_variables(model, graph, (REGIONS, FEATURES), jax.random.key(0))
+    traced.clear()
+    both = [scorer((model, graph, variables), 1, precision=precision) for precision in ("highest", None)]
+    for one in both:
+        one(variables, split)
+    assert traced == ["highest", None]
+
+
 def similarities(seed):
     """Random ones, with ties: first similarity and second score."""
     rng = np.random.default_rng(seed)
@@ -121,7 +168,7 @@ def similarities(seed):
 def test_re_ranking_all_is_the_ranking_of_the_second():
     similarity, _, second = similarities(0)
     score = lambda images, captions: second[images, captions]  # noqa: E731
-    found = rerank.reranked(similarity, score, OWNER, top_k=10_000, folds=1)
+    found = rerank.reranked(similarity, score, OWNER, top_k=10_000, folds=(1,))[1]
     expected = protocols.split_ranks(ScoredSplit(second), OWNER, kind="fused", consensus_weight=0.0, folds=1)
     np.testing.assert_array_equal(found.i2t, expected.i2t)
     np.testing.assert_array_equal(found.t2i, expected.t2i)
@@ -137,7 +184,7 @@ def test_re_ranking_equals_the_loops(top_k):
         asked.extend(zip(images.tolist(), captions.tolist(), strict=True))
         return second[images, captions]
 
-    found = rerank.reranked(similarity, score, OWNER, top_k=top_k, folds=1)
+    found = rerank.reranked(similarity, score, OWNER, top_k=top_k, folds=(1,))[1]
     before = oracle.ranks(first, OWNER)
     changed = 0
     for way, (scores, fast, is_own) in enumerate(

@@ -177,7 +177,7 @@ def test_a_step_that_is_not_finite_is_named_and_stops_or_is_skipped_for_a_while(
 
 
 def test_a_collapse_is_reported_once_when_it_lasts():
-    watch = CollapseWatch(lambda step: 51.2 if step > 5 else 900.0, patience_steps=4)
+    watch = CollapseWatch(lambda term, step: 51.2 if step > 5 else {"fusion": 900.0}.get(term, 0.0), patience_steps=4)
     losses = {"loss_fusion": 51.3, "loss_instance": 20.0, "loss_consensus": 48.0}
     fine = losses | {"loss_fusion": 40.0}
     seen = [losses] * 3 + [losses | {"loss_fusion": 903.0}] * 2 + [losses] + [fine] + [losses] * 3

@@ -7,13 +7,14 @@ of ours, without a published recall to reproduce:
 - *Two ways, several layers.* Words attend to regions and regions to words, by cosine, since unit vectors would leave
   plain attention uniform. Before the next layer a gate mixes each fragment's own query with what it gathered. Only
   queries depend on the pair, and feature by feature; keys and values come from one side. So no layer multiplies by a
-  D x D matrix in a pair, which decides the cost of retrieval: 8 L M D operations a layer, some 20 TFLOP in all for
-  1,000 x 5,000 pairs of 36 regions and 14 words at D 1024, where one such matrix would cost 500.
+  D x D matrix in a pair, which decides the cost of retrieval: 8 L M D operations a layer, some 20 TFLOP for 1,000 x
+  5,000 pairs of 36 regions and 14 words at D 1024, where one such matrix would cost 500.
 - *Three levels.* fragment: the cosine of each word, or region, with what it gathered, in all layers, weighted by a
   learned share of each fragment; context: the same shares' sum of what was gathered, against that of the fragments
   themselves; global: the whole picture against the whole caption, as an embedding model would.
 - *Gates.* Feature by feature between own and gathered (above); one over the levels: softmax of a linear function of
-  their similarities. It begins at equal shares. `cross_levels` leaves levels out.
+  their similarities. It begins at equal shares. `cross_levels` leaves levels out of
+  the score; one that chooses negatives keeps its hinge.
 - *Objective.* The hinge of the hardest negative on the pair's score; cross-entropy of match or no match; the hinge of
   the global level over the whole batch (`loss.instance_weight`), which makes it fit to choose the negatives: only
   `mined_negatives` of each picture and caption, those that the global level finds most alike, are scored as pairs.
@@ -115,9 +116,10 @@ class CrossAttention(PairModel):
             outputs = self._mined(images, texts, jnp.where(is_negative, likeness, -jnp.inf))
         else:
             outputs = of_matrix(self.score_matrix(images, texts), is_negative)
+        needs_whole = self.mined_negatives > 0 or "global" in self.cross_levels
         scale, bias = self.matching_scale, self.matching_bias
         matching = jax.tree.map(lambda scores: scale * scores + bias, outputs.scores)
-        return outputs._replace(matching=matching, whole=whole if "global" in self.cross_levels else None)
+        return outputs._replace(matching=matching, whole=whole if needs_whole else None)
 
     def _mined(self, images: Side, texts: Side, likeness: jax.Array) -> PairScores:
         """Returns the scores of each pair with those that are most alike; -inf in `likeness` is no negative."""

@@ -2,7 +2,8 @@
 
 Deviation: VSE++ takes one feature of the whole picture and the last state of a GRU. Here, as in the programs that came
 after it, a picture is the mean of its regions and a caption that of a Bi-GRU's states, so that every `pooling` may
-stand in its place: with `pooling = "gpo"` it is VSE∞ (CVPR 2021) for region features and a Bi-GRU.
+stand in its place: with `pooling = "gpo"` it is VSE∞ (CVPR 2021) for region features and a Bi-GRU, but that VSE∞ adds
+an MLP to its projection of the regions and pools elements as they are, where here each is a unit vector.
 """
 
 import jax

@@ -36,17 +36,23 @@ class Encoder:
         caption_lengths: Sequence[int],
         threads: int,
         prefetch: int,
+        precision: str | None,
     ):
-        """Takes the model, its concept graph and the devices; `batch_size` is over all of these."""
+        """Takes the model, its concept graph and the devices; `batch_size` is over all of these.
+
+        `precision` is that of `jax.default_matmul_precision`, for this model alone: another in the process has its own.
+        """
         self._mesh = mesh
         self._batch_size = batch_size
         self._caption_lengths = caption_lengths
         self._reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
         everywhere, split = replicated(mesh), by_batch(mesh)
 
+        @jax.default_matmul_precision(precision)
         def images(variables, regions):
             return model.apply(variables, regions, graph, method="encode_images")
 
+        @jax.default_matmul_precision(precision)
         def texts(variables, tokens, lengths, labels):
             return model.apply(variables, tokens, lengths, labels, graph, method="encode_texts")
 

@@ -65,21 +65,29 @@ class PairScorer:
         caption_lengths: Sequence[int],
         threads: int,
         prefetch: int,
+        precision: str | None,
     ):
-        """Takes the model, its concept graph and the devices, which divide images and captions of a block."""
+        """Takes the model, its concept graph and the devices, which divide images and captions of a block.
+
+        `precision` is that of `jax.default_matmul_precision`, for this model alone: another in the process has its own.
+        """
         self._mesh, self._blocks, self._caption_lengths = mesh, blocks, caption_lengths
         self._reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
         everywhere, split = replicated(mesh), by_batch(mesh)
 
+        @jax.default_matmul_precision(precision)
         def images(variables, regions):
             return model.apply(variables, regions, graph, method="encode_images")
 
+        @jax.default_matmul_precision(precision)
         def texts(variables, tokens, lengths, labels):
             return model.apply(variables, tokens, lengths, labels, graph, method="encode_texts")
 
+        @jax.default_matmul_precision(precision)
         def matrix(variables, image, text):
             return model.apply(variables, image, text, method="score_matrix")
 
+        @jax.default_matmul_precision(precision)
         def pairs(variables, image, text, image_index, text_index):
             image = jax.tree.map(lambda values: values[image_index], image)
             text = jax.tree.map(lambda values: values[text_index], text)
@@ -91,9 +99,16 @@ class PairScorer:
         self._matrix = jax.jit(matrix, in_shardings=(everywhere, split, everywhere), out_shardings=everywhere)
         shardings = (everywhere, everywhere, everywhere, split, split)
         self._pairs = jax.jit(pairs, in_shardings=shardings, out_shardings=everywhere)
-        self._join = jax.jit(
-            lambda sides: jax.tree.map(lambda *parts: jnp.concatenate(parts), *sides), out_shardings=everywhere
-        )
+
+        def empty(block, rows):
+            return jax.tree.map(lambda part: jnp.zeros((rows, *part.shape[1:]), part.dtype), block)
+
+        def place(panel, block, start):
+            put = jax.lax.dynamic_update_slice_in_dim
+            return jax.tree.map(lambda whole, part: put(whole, part, start, axis=0), panel, block)
+
+        self._empty = jax.jit(empty, static_argnums=1, out_shardings=everywhere)
+        self._place = jax.jit(place, donate_argnums=0, out_shardings=everywhere)
 
     def __call__(self, variables: Any, split: Split) -> ScoredSplit:
         """Returns the scores of all pairs of a split, <float32>[images, captions] in host memory.
@@ -110,14 +125,17 @@ class PairScorer:
                 scores[np.ix_(images, captions)] = np.asarray(found)[: len(images), : len(captions)]
                 done(len(images) * len(captions))
 
-            for panel in self._panels(np.arange(split.num_images)):
-                images = self._images(variables, split, panel)
+            def score(panel: np.ndarray) -> None:
+                images = list(self._images(variables, split, panel))
                 with in_flight(collect) as dispatched:
                     for text in texts:
                         text_arrays = jax.device_put(text.arrays, replicated(self._mesh))
                         for image in images:
                             found = self._matrix(variables, image.arrays, text_arrays)
                             dispatched(image.items, text.items, found)
+
+            for panel in self._panels(np.arange(split.num_images)):
+                score(panel)  # a function, so that nothing of a panel is left when the next is encoded
         return ScoredSplit(scores)
 
     def score_pairs(self, variables: Any, split: Split, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
@@ -131,15 +149,15 @@ class PairScorer:
         """
         scores = np.empty(len(images), np.float32)
         texts = self._texts(variables, split, np.unique(captions))
-        size = self._blocks.captions
+        size = self._blocks.captions * max(self._blocks.images // 4, 1)  # each gathers both its sides
         with counted(len(images), "pair") as done:
 
             def collect(pairs: np.ndarray, found: jax.Array) -> None:
                 scores[pairs] = np.asarray(found)[: len(pairs)]
                 done(len(pairs))
 
-            for panel in self._panels(np.unique(images)):
-                image_arrays = self._join([image.arrays for image in self._images(variables, split, panel)])
+            def score(panel: np.ndarray) -> None:
+                image_arrays = self._panel(variables, split, panel)
                 is_here = np.isin(images, panel)
                 with in_flight(collect) as dispatched:
                     for text in texts:
@@ -153,19 +171,31 @@ class PairScorer:
                             text_index = order[np.searchsorted(text.items, captions[padded], sorter=order)]
                             found = self._pairs(variables, image_arrays, text_arrays, image_index, text_index)
                             dispatched(pairs, found)
+
+            for panel in self._panels(np.unique(images)):
+                score(panel)
         return scores
 
     def _panels(self, images: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(images), self._blocks.resident_images):
             yield images[start : start + self._blocks.resident_images]
 
-    def _images(self, variables: Any, split: Split, images: np.ndarray) -> list[Sides]:
-        """Returns the sides of pictures, on the devices, in blocks."""
+    def _panel(self, variables: Any, split: Split, images: np.ndarray) -> Any:
+        """Returns the sides of pictures as one tree of arrays [images, ...], on the devices; the last is repeated."""
+        panel, size = None, self._blocks.images
+        for number, block in enumerate(self._images(variables, split, images)):
+            if panel is None:
+                panel = self._empty(block.arrays, -(-len(images) // size) * size)
+            panel = self._place(panel, block.arrays, number * size)
+        return panel
+
+    def _images(self, variables: Any, split: Split, images: np.ndarray) -> Iterator[Sides]:
+        """Yields the sides of pictures, on the devices, in blocks."""
 
         def read(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
             return (batches.read_regions(split, chosen),)
 
-        return list(self._sides(self._encode_images, variables, read, images, self._blocks.images))
+        return self._sides(self._encode_images, variables, read, images, self._blocks.images)
 
     def _texts(self, variables: Any, split: Split, captions: np.ndarray) -> list[Sides]:
         """Returns the sides of captions by rising length, in host memory, in blocks."""

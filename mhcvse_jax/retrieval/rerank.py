@@ -4,7 +4,7 @@ Of a query, its best `top_k` candidates are re-scored; all others keep their pla
 the ranks are those of the slow score alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,30 +16,38 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Takes pictures <int>[pairs] and captions <int>[pairs]; returns <float32>[pairs]."""
 
 
-def reranked(similarity: Similarity, score: Score, image_of_caption: np.ndarray, *, top_k: int, folds: int) -> Ranks:
-    """Returns the rank of every query, ties against the model, within its own of `folds` consecutive parts.
+def reranked(
+    similarity: Similarity, score: Score, image_of_caption: np.ndarray, *, top_k: int, folds: Sequence[int]
+) -> dict[int, Ranks]:
+    """Returns by number of folds the rank of every query within its own part, ties against the model.
 
     Args:
       similarity: by which candidates are chosen; of equal ones the first.
       score: of chosen pairs; called once, each pair once.
       image_of_caption: <int>[captions].
       top_k: candidates of a query that are scored.
-      folds: see `protocols.fold_parts`.
+      folds: each divides the split into so many consecutive parts, see `protocols.fold_parts`.
     """
-    before = ranks_of(similarity, image_of_caption, folds)
-    captions_of_image, images_of_caption = candidates(similarity, image_of_caption, top_k=top_k, folds=folds)
     num_captions = similarity.num_captions
-    by_image = np.arange(similarity.num_images)[:, None] * num_captions + captions_of_image
-    by_caption = images_of_caption * num_captions + np.arange(num_captions)[:, None]
-    pairs, place = np.unique(np.concatenate([by_image.ravel(), by_caption.ravel()]), return_inverse=True)
-    scores = score(pairs // num_captions, pairs % num_captions)[place]
-    of_image, of_caption = np.split(scores, [by_image.size])
-    is_own_caption = image_of_caption[captions_of_image] == np.arange(similarity.num_images)[:, None]
-    is_own_image = images_of_caption == image_of_caption[:, None]
-    return Ranks(
-        i2t=_ranks(of_image.reshape(by_image.shape), is_own_caption, before.i2t),
-        t2i=_ranks(of_caption.reshape(by_caption.shape), is_own_image, before.t2i),
-    )
+    rows, columns = np.arange(similarity.num_images)[:, None], np.arange(num_captions)[:, None]
+    chosen = {
+        number: candidates(similarity, image_of_caption, top_k=top_k, folds=number) for number in dict.fromkeys(folds)
+    }
+    numbered = {
+        number: (rows * num_captions + captions, images * num_captions + columns)
+        for number, (captions, images) in chosen.items()
+    }
+    pairs = np.unique(np.concatenate([ways.ravel() for both in numbered.values() for ways in both]))
+    scores = score(pairs // num_captions, pairs % num_captions)
+    found = {}
+    for number, (captions_of_image, images_of_caption) in chosen.items():
+        before = ranks_of(similarity, image_of_caption, number)
+        of_image, of_caption = (scores[np.searchsorted(pairs, wanted)] for wanted in numbered[number])
+        found[number] = Ranks(
+            i2t=_ranks(of_image, image_of_caption[captions_of_image] == rows, before.i2t),
+            t2i=_ranks(of_caption, images_of_caption == image_of_caption[:, None], before.t2i),
+        )
+    return found
 
 
 def candidates(

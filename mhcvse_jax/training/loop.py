@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mhcvse_jax import distributed
+from mhcvse_jax import distributed, models
 from mhcvse_jax.compilation import Compilations
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
@@ -53,9 +53,17 @@ def train(
     bar = ProgressBar(config.num_epochs * steps, first_step)
     all_negatives_steps = round(config.loss.all_negatives_epochs * steps)
 
-    def collapse_at(step: int) -> float:
-        hardest = step > all_negatives_steps
-        return collapse_value(config.batch_size, config.loss.margin, config.loss.reduction, hardest=hardest)
+    mined = config.model.mined_negatives if "mined_negatives" in models.keys(config.model.name) else 0
+
+    def collapse_at(term: str, step: int) -> float:
+        every = config.batch_size - 1
+        if step > all_negatives_steps:
+            count = 1
+        elif term == "fusion" and mined:
+            count = min(mined, every)
+        else:
+            count = every
+        return collapse_value(config.batch_size, config.loss.margin, config.loss.reduction, num_negatives=count)
 
     def pictures_of(step: int) -> list[str]:
         epoch, step_of_epoch = divmod(step - 1, steps)

@@ -141,18 +141,18 @@ class CollapseWatch:
 
     TOLERANCE = 0.01  # relative
 
-    def __init__(self, value_at: Callable[[int], float], patience_steps: int):
-        """Takes the collapse value by step, and the steps there before it is reported, once a term."""
+    def __init__(self, value_at: Callable[[str, int], float], patience_steps: int):
+        """Takes the collapse value by term and step, and the steps there before it is reported, once a term."""
         self._value_at = value_at
         self._patience = patience_steps
         self._steps: dict[str, int] = {}
 
     def update(self, step: int, values: Mapping[str, float]) -> str | None:
         """Returns a warning when a term of this step has been collapsed for long, else None."""
-        collapse = self._value_at(step)
         for name in CONTRASTIVE:
             if f"loss_{name}" not in values:
                 continue
+            collapse = self._value_at(name, step)
             collapsed = abs(values[f"loss_{name}"] - collapse) <= self.TOLERANCE * collapse
             self._steps[name] = self._steps.get(name, 0) + 1 if collapsed else 0
             if self._steps[name] == self._patience:
