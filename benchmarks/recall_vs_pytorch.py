@@ -90,7 +90,7 @@ class Both:
     """Our CVSE and PyTorch's for one configuration, from the same parameters."""
 
     def __init__(self, config: config_lib.Config, data: TrainingData, workdir: pathlib.Path):
-        if config.model.name != "cvse" or config.loss.mask_same_image or config.loss.all_negatives_epochs:
+        if config.model.name != "cvse" or config.loss.mask_same_image:
             raise InputError("--config: expected one of model cvse, with its losses")
         self.config, self.data = config, data
         self.ours = Experiment.assemble(config, workdir, data.language, jax.devices()[:1])
@@ -106,6 +106,7 @@ class Both:
             mesh=self.ours.mesh,
         )
         settings = experiment.loss_settings(config, steps)
+        self.all_negatives_steps = settings.all_negatives_steps
         self.step = make_train_step(
             self.ours.model, optimizer, self.schedule, self.ours.graph, settings, self.ours.mesh
         )
@@ -149,7 +150,8 @@ class Both:
         """Takes a step of PyTorch's; returns the four losses before it."""
         for group in self.optimizer.param_groups:
             group["lr"] = float(np.asarray(self.schedule(step)))
-        terms = torch_cvse.losses(*self.torch.embed(*to_torch(batch)))
+        embeddings = self.torch.embed(*to_torch(batch))
+        terms = torch_cvse.losses(*embeddings, hardest=step >= self.all_negatives_steps)
         self.optimizer.zero_grad()
         torch_cvse.total_loss(terms).backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.optimizer.clip_norm)
@@ -241,7 +243,7 @@ def compare_recalls(arguments: argparse.Namespace) -> None:
     found = []
     for seed in arguments.seeds:
         path = arguments.out / f"recalls_seed{seed}.json"
-        wanted = {key: getattr(arguments, key) for key in ("epochs", "embedding_dim", "batch_size")}
+        wanted = {key: getattr(arguments, key) for key in ("epochs", "embedding_dim", "batch_size", "set")}
         if path.exists():
             one = json.loads(path.read_text(encoding="utf-8"))
             if one["settings"] != wanted:

@@ -20,4 +20,5 @@ def get_config():
     config.optimizer.step_epochs = 15
     config.eval.test_split = "testall"
     config.eval.folds = (5, 1)
+    config.eval.label_neighbours = "coco"
     return config

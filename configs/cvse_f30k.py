@@ -4,7 +4,8 @@ r"""CVSE on Flickr30k (ECCV 2020), as its released program trains it: the baseli
         --config.text.word_vectors_path=glove.840B.300d.txt
 
 Needs SCAN's f30k_precomp directory (29,000 / 1,014 / 1,000 pictures of 36 x 2048). The MH-CVSE paper prints for CVSE
-i2t 73.5 / 92.1 / 95.8 and t2i 52.9 / 80.4 / 87.8 (R@1/5/10), by label completion. Ours: not yet measured.
+i2t 73.5 / 92.1 / 95.8 and t2i 52.9 / 80.4 / 87.8 (R@1/5/10), and does not say whether labels are completed over the
+test set, as CVSE's program does it. Ours: not yet measured.
 CVSE starts from GloVe words; without the option above they start at random.
 
 Deviation: it reads captions as the literal of their bytes (`text.bytes_literal`, off here), validates with label

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
 import pathlib
@@ -27,6 +28,8 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 def run(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
     sys.unraisablehook = _report_unraisable
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another, and no traceback
     _quiet_failed_writes()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
@@ -104,4 +107,12 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number}; expected 1 or more")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Returns the whole number of 0 or more that a text holds."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number}; expected 0 or more")
     return number

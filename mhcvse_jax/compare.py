@@ -7,8 +7,8 @@ A SOURCE, or NAME=SOURCE to name it, is
                          become one row, mean and standard deviation
   ranks*.npz, *.json     what `main` and `evaluate` write
   *.csv, *.json          recalls, with the columns name, i2t_r1, i2t_r5, i2t_r10, t2i_r1, t2i_r5, t2i_r10 in percent,
-                         "-" where unknown; and, if stated, protocol, split, folds, num_images, num_captions,
-                         num_seeds, printed_mean_recall, note, source
+                         "-" where unknown; and, if stated, protocol, label_neighbours, split, folds, num_images,
+                         num_captions, num_seeds with i2t_r1_sd ... rsum_sd, printed_mean_recall, note, source
   *.npy                  a similarity matrix [pictures, captions], the captions of a picture side by side
 
 Rows of unlike protocols, splits, folds or pictures are refused, unless --allow_unlike.

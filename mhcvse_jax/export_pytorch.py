@@ -32,7 +32,7 @@ from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.torch_file import OpenDict, write_torch_file
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.import_pytorch import KEYS_OF_OPTIONS
+from mhcvse_jax.import_pytorch import ALPHA, KEYS_OF_OPTIONS
 
 ONLY = {
     "model.consensus_norm": "batch",
@@ -114,13 +114,20 @@ def export(arguments: argparse.Namespace) -> None:
         partial.unlink(missing_ok=True)
     total = sum(tensor.size for state in used for tensor in state.values())
     print(f"{out}: {config.model.name}, {total:,} numbers used, in {len(states)} state dicts")
+    in_the_program = {"eval.consensus_weight": config_lib.cvse().eval.consensus_weight}
+    if config.model.fusion == "fixed_sum":
+        in_the_program["model.fixed_instance_weight"] = ALPHA[config.eval.label_neighbours]
+    for key, value in in_the_program.items():
+        ours = config_lib.lookup(config, key)
+        if ours != value:
+            print(f"note: config.{key} is {ours}; the PyTorch program evaluates with {value}, a re-import with {ours}")
     if arguments.files:
         print(f"vocabulary, concepts and concept vectors in {arguments.files}")
 
 
 def options(config: Config, language: Language, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns `opt`: by what the PyTorch program builds its model and reads its data."""
-    name = "coco" if config.eval.test_split == "testall" else "f30k"
+    name = config.eval.label_neighbours
     annotations = f"data/{name}_annotations/Concept_annotations_{name}/"
     feature_dim, dim = arrays["params/region_projection/kernel"].shape
     values = {ours: config_lib.lookup(config, key) for ours, key in KEYS_OF_OPTIONS.items()}

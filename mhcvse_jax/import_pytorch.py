@@ -1,4 +1,4 @@
-r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE: all our commands take it.
+r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE, for evaluate and compare.
 
     python -m mhcvse_jax.import_pytorch model_best.pth.tar --vocab f30k_precomp_vocab.json \
         --concepts category_concepts.json --concept_embeddings f30k_concepts_glove_word2vec.pkl --out runs/cvse_pytorch
@@ -58,8 +58,10 @@ KEYS_OF_OPTIONS = {
     "attention_residual": "model.attention_residual",
     "bytes_literal": "text.bytes_literal",
     "remove_stop_words": "text.remove_stop_words",
+    "fixed_instance_weight": "model.fixed_instance_weight",
+    "consensus_weight": "eval.consensus_weight",
 }
-"""What `opt` says, where it does, and our key for it. The last five are of our own export."""
+"""What `opt` says, where it does, and our key for it. From num_heads on they are of our own export."""
 
 SUPPORTED = {
     "no_imgnorm": (False,),
@@ -91,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, kept in the workdir's configuration")
     parser.add_argument("--data_name", choices=sorted(ALPHA), help="the data set, where opt.data_name is not to decide")
     parser.add_argument(
-        "--num_heads", type=int, metavar="N", help="of an MH-CVSE; default: opt.num_heads, or 8 where it has none"
+        "--num_heads",
+        type=command_line.positive,
+        metavar="N",
+        help="of an MH-CVSE; default: opt.num_heads, or 8 where it has none",
     )
     parser.add_argument(
         "--attention_input",
@@ -100,6 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--attention_residual", action="store_true", default=None, help="it adds its input to what was attended"
+    )
+    parser.add_argument(
+        "--seed",
+        type=command_line.not_negative,
+        default=0,
+        metavar="N",
+        help="that it was trained with, which the checkpoint does not say (default 0): `compare` gathers checkpoints "
+        "that differ in it alone",
     )
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: import_checkpoint(arguments))
@@ -163,6 +176,8 @@ def configuration(checkpoint: Checkpoint, sizes: Sizes, arguments: argparse.Name
     model.pooling, model.fusion = sizes.pooling, sizes.fusion
     model.fixed_instance_weight = ALPHA[data_name]
     config.eval.max_captions = 5000
+    config.eval.label_neighbours = data_name
+    config.seed = arguments.seed
     if data_name == "coco":
         config.eval.test_split, config.eval.folds = "testall", (5, 1)
     if sizes.has_attention:
@@ -175,6 +190,8 @@ def configuration(checkpoint: Checkpoint, sizes: Sizes, arguments: argparse.Name
             said[name] = getattr(arguments, name)
     for name, value in said.items():
         _set(config, KEYS_OF_OPTIONS[name], value, f"{path}: opt.{name}")
+    if sizes.has_attention and model.num_heads < 1:
+        raise InputError(f"{path}: opt.num_heads is {model.num_heads}; expected 1 or more")
     try:
         config_lib.check(config)
     except InputError as error:

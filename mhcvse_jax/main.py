@@ -192,6 +192,8 @@ def prepare_workdir(config: Config, language: Language, workdir: pathlib.Path, l
     lock.acquire()
     keep_language(config, language, workdir)
     config_lib.save(config, workdir / "config.json")
+    for ranks in workdir.glob("ranks*.npz"):  # of a checkpoint that need not stay the best
+        ranks.unlink()
 
 
 def data_digest(data: TrainingData) -> str:

@@ -128,6 +128,9 @@ def test_seeds_of_one_configuration_become_one_row(tmp_path, run):
         assert [float(rows["other"][f"{name}_{side}"]) for side in ("low", "high")] == pytest.approx(bounds)
     deviation = f"{np.std(rsums, ddof=1):.1f}"
     assert f"{np.mean(rsums):.1f} ±{deviation}" in run(*workdirs)[1]
+    # What was trained on other data is no seed of it.
+    (workdirs[2] / "vocabulary.json").write_text("{}")
+    assert table(run(*workdirs, "--format", "csv")[1]).keys() == {"small", "small_2"}
     # Under names of their own they stay apart; under one they are one.
     named = [f"{name}={path}" for name, path in zip("aab", workdirs, strict=True)]
     assert table(run(*named, "--format", "csv")[1]).keys() == {"a", "b"}
@@ -144,8 +147,11 @@ def test_the_kept_evaluation_of_the_wanted_split_and_protocol_is_found(tmp_path,
         one.save(workdir / one.file_name())
     evaluation(4).save(workdir / "ranks_test_standard.npz")  # the run's own test comes first
     test = Evaluation.load(workdir / "ranks.npz")
+    dev_in_folds = evaluation(5, split="dev", ids=[str(i) for i in range(25)], folds=(5,))
+    dev_in_folds.save(workdir / dev_in_folds.file_name())  # the latest
     for arguments, expected, folds in (
         ((), test, 1),
+        (("--split", "dev", "--folds", 5), dev_in_folds, 5),
         (("--folds", 5), test, 5),
         (("--split", "dev"), more[0], 1),
         (("--protocol", "label_completion"), more[1], 1),
@@ -318,6 +324,13 @@ def test_a_matrix_is_compared_and_paired_with_a_run(tmp_path, run):
     row = table(run(tmp_path / "s.npy", "--format", "csv")[1])["s"]
     assert (row["split"], row["protocol"], row["transductive"]) == ("dev", "label_completion", "true")
     assert "the protocol differs" in run(tmp_path / "s.npy", workdir)[2]
+    # A rule that is not stated is no difference; another one is.
+    table_of = "name,i2t_r1,i2t_r5,i2t_r10,t2i_r1,t2i_r5,t2i_r10,split,protocol,label_neighbours\nS,6,7,8,5,6,7,dev,{}"
+    (tmp_path / "t.csv").write_text(table_of.format("label_completion,-"))
+    assert run(tmp_path / "s.npy", tmp_path / "t.csv")[0] == 0
+    (tmp_path / "t.csv").write_text(table_of.format("label_completion,f30k"))
+    code, _, err = run(tmp_path / "s.npy", tmp_path / "t.csv")
+    assert (code, "the rule of label completion differs: coco of s; f30k of S" in err) == (2, True)
     (tmp_path / "s.npy.json").write_text(json.dumps(facts | {"num_images": 7}))
     assert "is of 7 pictures and 115 captions" in run(tmp_path / "s.npy")[2]
 
@@ -334,10 +347,17 @@ def test_an_ensemble_of_matrices_is_the_rank_of_their_mean(tmp_path, run):
     rows = table(out)
     for name in ("rsum", "i2t_r1", "t2i_r10"):
         assert rows["ensemble of a + b"][name] == rows["mean"][name] > rows["a"][name]
+    # What one of them does not state is not taken from the other.
+    facts = {"split": "dev", "protocol": "standard", "label_neighbours": "", "folds": [1], "image_ids": IDS}
+    facts |= {"num_images": IMAGES, "num_captions": len(OWNER)}
+    (tmp_path / "a.npy.json").write_text(json.dumps(facts))
+    row = table(run("--ensemble", *paths, "--format", "csv")[1])["ensemble of a + b"]
+    assert (row["protocol"], row["split"], row["num_images"]) == ("", "", "23")
+    assert "the pictures of b are taken to be in the order of the others'" in row["note"]
     np.save(tmp_path / "b.npy", np.zeros((3, 15)))
     code, _, err = run("--ensemble", *paths)
     assert code == 2
-    assert "unlike shapes cannot be averaged: pictures x captions are 3 x 15, 23 x 115" in err
+    assert "the number of pictures differs: 23 of a; 3 of b" in err
 
 
 def old_workdir(path):
@@ -400,10 +420,20 @@ def bad_inputs(tmp_path):
     yield (file("h.csv", f"{HEADER}\nS,70,60,80,50,60,75\n"),), "expected R@1, R@5, R@10 to rise"
     yield (file("i.csv", f"{HEADER}\n{good.replace('S', ' ')}\n"),), "no name"
     yield (file("j.csv", f"{HEADER},folds\n{good},1.5\n"),), "folds is 1.5; expected a whole number"
+    yield (file("l.csv", f"{HEADER}\n"),), "l.csv: no row below the header"
+    yield (file("m.csv", f"{HEADER}\nS,60,70,80,50,60\n"),), "line 2: expected 7 cells, as the header has"
+    yield (file("n.csv", f"{HEADER}\n{good},1,2\n"),), "line 2: expected 7 cells, as the header has"
     yield (file("k.csv", f"{HEADER}\n{good}\n{good}\n"),), "two sources are named 'S'"
     yield (file("a.json", "{"),), "a.json: not JSON"
     yield (file("b.json", "[3]"),), "b.json: JSON of another kind"
     yield (file("c.json", '{"results": [{"split": "test"}]}'),), "c.json: JSON of another kind"
+    for key, value, message in (
+        ("i2t", {"r1": float("nan"), "r5": 1.0, "r10": 1.0}, "a recall of nan; expected percent"),
+        ("num_images", "1000", "num_images is '1000'"),
+        ("split", ["test"], "split is ['test']"),
+    ):
+        rows = [row | {key: value} for row in evaluation(0).rows()]
+        yield (file(f"{key}.json", json.dumps({"results": rows})),), message
     yield (file("d.json", '{"name": "x"}'),), "d.json: object 1 has no i2t_r1"
     yield (file("a.npz", "nothing"),), "not ranks that an evaluation has written"
     yield ("--ensemble", tmp_path / "a.npz"), "expected a workdir or a similarity matrix, .npy"

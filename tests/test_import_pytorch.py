@@ -159,11 +159,13 @@ def test_the_configuration_evaluates_as_the_original_does(workdir, data):
 def test_the_data_set_decides_alpha_and_folds(data, golden_states, tmp_path, capsys):
     options = golden_states["opt"] | {"data_name": "coco_precomp", "Concept_label_ratio": 0.4}
     write_torch_file(tmp_path / "coco.pth.tar", golden_states | {"opt": OpenDict(options)})
-    for name, more in (("coco", ()), ("said", ("--data_name", "f30k"))):
+    for name, more in (("coco", ()), ("said", ("--data_name", "f30k", "--seed", "3"))):
         imported(capsys, tmp_path / "coco.pth.tar", data, tmp_path / name, *more)
     coco, said = (config_lib.load(tmp_path / name / "config.json") for name in ("coco", "said"))
     assert (coco.model.fixed_instance_weight, coco.eval.test_split, coco.eval.folds) == (0.9, "testall", (5, 1))
     assert (said.model.fixed_instance_weight, said.eval.test_split, said.eval.folds) == (0.85, "test", (1,))
+    assert (coco.eval.label_neighbours, said.eval.label_neighbours) == ("coco", "f30k")
+    assert (coco.seed, said.seed) == (0, 3)
     assert coco.model.label_share == said.model.label_share == 0.4
 
 
@@ -192,6 +194,20 @@ def test_what_is_exported_and_imported_is_the_same(workdir, data, tmp_path, caps
     for module, (before, after) in enumerate(zip(original["model"], exported["model"], strict=True)):
         assert before.keys() == after.keys(), module
         assert {name: tensor.shape for name, tensor in before.items()} == {n: t.shape for n, t in after.items()}
+
+
+def test_what_the_pytorch_program_has_fixed_survives_an_export(workdir, data, tmp_path, capsys):
+    path = workdir / "config.json"
+    saved = json.loads(path.read_text())
+    saved["model"]["fixed_instance_weight"], saved["eval"]["consensus_weight"] = 0.6, 0.0
+    path.write_text(json.dumps(saved))
+    code, printed, errors = run(export_pytorch, capsys, workdir, "--out", tmp_path / "back.pth.tar")
+    assert code == 0, errors
+    assert "note: config.model.fixed_instance_weight is 0.6; the PyTorch program evaluates with 0.85" in printed
+    assert "note: config.eval.consensus_weight is 0.0; the PyTorch program evaluates with 0.05" in printed
+    imported(capsys, tmp_path / "back.pth.tar", data, tmp_path / "again")
+    again = config_lib.load(tmp_path / "again" / "config.json")
+    assert (again.model.fixed_instance_weight, again.eval.consensus_weight) == (0.6, 0.0)
 
 
 def test_a_vocabulary_may_be_a_pickle_and_vectors_too(data, tmp_path, capsys):
@@ -384,10 +400,12 @@ def test_a_pytorch_mhcvse_is_imported_and_exported(torch, trained, tmp_path, cap
     )
     states = model.state_dict()
     states[9] = {f"attention.{name}": tensor for name, tensor in states[9].items()}  # under any prefix
-    options = OpenDict(data_name="f30k_precomp")
-    torch.save(
-        {"epoch": 1, "model": states, "best_rsum": 1.0, "opt": dict(options), "Eiters": 9}, tmp_path / "mh.pth.tar"
-    )
+    content = {"epoch": 1, "model": states, "best_rsum": 1.0, "opt": {"data_name": "f30k_precomp"}, "Eiters": 9}
+    torch.save(content | {"opt": content["opt"] | {"num_heads": 0}}, tmp_path / "headless.pth.tar")
+    out = ("--out", tmp_path / "run")
+    code, _, errors = run(import_pytorch, capsys, tmp_path / "headless.pth.tar", *data.arguments, *out)
+    assert (code, "opt.num_heads is 0; expected 1 or more" in errors) == (2, True)
+    torch.save(content, tmp_path / "mh.pth.tar")
     imported(capsys, tmp_path / "mh.pth.tar", data, tmp_path / "run", "--num_heads", "2")
     config = config_lib.load(tmp_path / "run" / "config.json")
     assert (config.model.name, config.model.num_heads, config.model.fusion) == ("mhcvse", 2, "weight_sum")

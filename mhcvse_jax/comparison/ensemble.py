@@ -44,18 +44,17 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
             raise InputError(f"--ensemble {source}: expected a workdir or a similarity matrix, .npy")
         members.append(member)
         matrices.append(matrix)
-    mean = similarity.mean(matrices)
     unlike = differences(members)
     if unlike:
         raise InputError(f"--ensemble: {unlike[0]}; expected similarities of the same pictures and captions")
+    mean = similarity.mean(matrices)
     if owner is None:
         owner = np.repeat(np.arange(mean.num_images), wanted.captions_per_image)
-    facts = Facts(
-        *(
-            next((value for value in values if value is not None), None)
-            for values in zip(*(m.facts for m in members), strict=True)
-        )
-    )
+    # What a member does not state is not known of the mean.
+    stated = zip(*(member.facts for member in members), strict=True)
+    facts = Facts(*(None if None in values else values[0] for values in stated))
+    unknown = [member.name for member in members if member.image_ids is None]
+    order = (f"the pictures of {', '.join(unknown)} are taken to be in the order of the others'",) if unknown else ()
     folds = facts.folds or 1
     ranks = similarity.ranks_of(mean, owner, folds)
     names = [member.name for member in members]
@@ -63,9 +62,9 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
         name=f"ensemble of {' + '.join(names)}",
         figures=figures_of(recalls_of(mean_recall_over_folds(*ranks, owner, folds))),
         facts=facts,
-        image_ids=next((member.image_ids for member in members if member.image_ids), None),
+        image_ids=None if unknown else members[0].image_ids,
         hits=hits_of(ranks, owner),
-        notes=(f"an ensemble: the mean of {len(members)} similarities",),
+        notes=(f"an ensemble: the mean of {len(members)} similarities", *order),
     )
 
 

@@ -28,6 +28,12 @@ class Facts(NamedTuple):
     num_captions: int | None = None
 
     @property
+    def stamped_protocol(self) -> str | None:
+        """The protocol; says where it is transductive."""
+        is_transductive = self.protocol is not None and protocols.is_transductive(self.protocol)
+        return f"{self.protocol} (transductive)" if is_transductive else self.protocol
+
+    @property
     def protocol_name(self) -> str | None:
         """The protocol with its rule; says where it is transductive."""
         if self.protocol is None or not protocols.is_transductive(self.protocol):
@@ -120,7 +126,7 @@ def _gathered(runs: Sequence[Run]) -> Entry:
         if other is not run:
             raise InputError(
                 f"{other.path} and {run.path} have the same configuration and the same seed, {run.seed}; expected "
-                "seeds that differ (NAME=SOURCE keeps two runs apart)"
+                "seeds that differ (NAME=SOURCE keeps two runs apart; import_pytorch has --seed)"
             )
     entries = [run.entry for run in by_seed.values()]
     names = [entry.name for entry in entries]

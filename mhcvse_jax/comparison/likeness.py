@@ -8,7 +8,8 @@ import numpy as np
 from mhcvse_jax.comparison.entry import Entry
 
 _NAMES = {
-    "protocol_name": "protocol",
+    "stamped_protocol": "protocol",
+    "label_neighbours": "rule of label completion",
     "split": "split",
     "folds": "number of folds",
     "num_images": "number of pictures",
@@ -26,7 +27,7 @@ def differences(entries: Sequence[Entry]) -> list[str]:
         holders: dict[Any, list[str]] = {}
         for entry in entries:
             value = getattr(entry.facts, key)
-            if value is not None:
+            if value not in (None, ""):  # no rule where labels are not completed
                 holders.setdefault(value, []).append(entry.name)
         if len(holders) > 1:
             values = "; ".join(f"{_number(value)} of {', '.join(names)}" for value, names in holders.items())

@@ -24,6 +24,7 @@ from typing import Any
 
 from mhcvse_jax.comparison.entry import FIGURES, RECALLS, Entry, Facts, figures_of
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.retrieval import protocols
 
 REQUIRED = ("name", *RECALLS)
 
@@ -40,7 +41,15 @@ def read_csv(path: pathlib.Path) -> list[Entry]:
             missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f"{path}: no column {missing[0]}; expected {', '.join(REQUIRED)}")
-            return [_entry(row, f"{path} line {reader.line_num}") for row in reader]
+            entries = []
+            for row in reader:
+                where = f"{path} line {reader.line_num}"
+                if None in row or None in row.values():  # what DictReader makes of a cell too many, and too few
+                    raise InputError(f"{where}: expected {len(reader.fieldnames or ())} cells, as the header has")
+                entries.append(_entry(row, where))
+            if not entries:
+                raise InputError(f"{path}: no row below the header; expected one or more")
+            return entries
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -81,7 +90,7 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
     deviations = {key: _number(row, f"{key}_sd", where) for key in FIGURES}
     facts = Facts(
         protocol=_text(row, "protocol"),
-        label_neighbours=_text(row, "label_neighbours") or "",
+        label_neighbours=_text(row, "label_neighbours") or _no_rule(_text(row, "protocol")),
         split=_text(row, "split"),
         **{key: _whole(row, key, where) for key in ("folds", "num_images", "num_captions")},
     )
@@ -96,11 +105,21 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
     )
 
 
+def _no_rule(protocol: str | None) -> str | None:
+    """Returns the rule of label completion that need not be stated: none, where labels are not completed."""
+    return None if protocol is not None and protocols.is_transductive(protocol) else ""
+
+
+def check_percent(recalls: Mapping[str, float | None], where: str) -> None:
+    """Raises InputError for a recall that is no percentage."""
+    for value in recalls.values():
+        if value is not None and not 0 <= value <= 100:
+            raise InputError(f"{where}: a recall of {value:g}; expected percent, 0 to 100")
+
+
 def _check_recalls(recalls: Mapping[str, float | None], where: str) -> None:
+    check_percent(recalls, where)
     known = [value for value in recalls.values() if value is not None]
-    wrong = [value for value in known if not 0 <= value <= 100]
-    if wrong:
-        raise InputError(f"{where}: a recall of {wrong[0]:g}; expected percent, 0 to 100")
     if known and 0 < max(known) <= 1:
         raise InputError(f"{where}: no recall above {max(known):g}; expected percent, not shares of 1")
     for way in ("i2t", "t2i"):

@@ -1,6 +1,7 @@
 """What a SOURCE of `compare` is: a workdir, a file of ranks, results, recalls, or a similarity matrix."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -9,8 +10,8 @@ import numpy as np
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import results
-from mhcvse_jax.comparison.entry import Entry, Facts, Run, figures_of, hits_of, recalls_of, recalls_of_dict
-from mhcvse_jax.comparison.recall_files import entries_of_json, read_csv
+from mhcvse_jax.comparison.entry import RECALLS, Entry, Facts, Run, figures_of, hits_of, recalls_of, recalls_of_dict
+from mhcvse_jax.comparison.recall_files import check_percent, entries_of_json, read_csv
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.evaluation import Evaluation
@@ -79,7 +80,9 @@ def read_workdir(path: pathlib.Path, name: str | None, wanted: Wanted) -> Run:
     try:
         split = wanted.split or config["eval"]["test_split"]
         rule = config["eval"].get("label_neighbours", "")
-        key = f"{name}: {_configuration(config)}"
+        words = path / "vocabulary.json"  # tells apart what was trained on other data
+        digest = hashlib.sha256(words.read_bytes()).hexdigest() if words.is_file() else ""
+        key = f"{name}: {_configuration(config)} {digest}"
         seed = int(config["seed"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{config_path}: not the configuration of a run ({error!r})") from error
@@ -91,6 +94,8 @@ def read_workdir(path: pathlib.Path, name: str | None, wanted: Wanted) -> Run:
     fitting = [one for one in map(Evaluation.load, kept) if (one.split, one.protocol) == (split, wanted.protocol)]
     fitting = [one for one in fitting if one.label_neighbours == rule] or fitting
     fitting = [one for one in fitting if wanted.folds is None or wanted.folds in one.ranks]
+    if wanted.folds is None:
+        fitting.sort(key=lambda one: 1 not in one.ranks)
     if fitting:
         entry = _measured(shown, fitting[0], _folds(fitting[0], wanted), wanted)
     else:
@@ -127,7 +132,9 @@ def matrix_facts(path: pathlib.Path, matrix: similarity.Similarity, wanted: Want
     Raises:
       InputError: what stands beside it is not of this matrix.
     """
-    facts = Facts(folds=wanted.folds or 1, num_images=matrix.num_images, num_captions=matrix.num_captions)
+    facts = Facts(
+        label_neighbours="", folds=wanted.folds or 1, num_images=matrix.num_images, num_captions=matrix.num_captions
+    )
     beside = results.similarity_facts_path(path)
     if not beside.exists():
         return facts, None
@@ -236,9 +243,15 @@ def _rows(content: Any, path: pathlib.Path) -> list[dict[str, Any]]:
     try:
         rows = content["results"]
         for row in rows:
-            _reported("", row)
-            if not isinstance(row["embedding"], str):
-                raise TypeError("embedding")
+            recalls = {key: value for key, value in _reported("", row).figures.items() if key in RECALLS}
+            check_percent(recalls, str(path))
+            for kind, names in (
+                (str, ("embedding", "split", "protocol")),
+                (int, ("folds", "num_images", "num_captions")),
+            ):
+                for name in names:
+                    if not isinstance(row[name], kind):
+                        raise TypeError(f"{name} is {row[name]!r}")
         return rows
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: JSON of another kind; expected the results of a run ({error!r})") from error

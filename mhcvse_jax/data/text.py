@@ -129,6 +129,8 @@ class Vocabulary:
                 ids = safe_pickle.load_object(path, "Vocabulary")["word2idx"]
             else:
                 ids = json.loads(path.read_text(encoding="utf-8"))["word2idx"]
+            if not isinstance(ids, dict):
+                raise TypeError(f"word2idx is of type {type(ids).__name__}")
             words = sorted(ids, key=lambda word: ids[word])
         except InputError:
             raise
