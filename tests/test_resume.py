@@ -80,9 +80,12 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
     assert "the same command goes on" in errors
     stopped_at = train_lines(workdir)[-1]["step"]
     assert stopped_at < 2 * STEPS
+    of_an_earlier_checkpoint = workdir / "ranks_dev_standard.npz"
+    of_an_earlier_checkpoint.touch()
     done = run("main", *tiny(workdir))
     assert done.returncode == 0, done.stderr
     assert f"resuming  at step {stopped_at}" in done.stdout
+    assert not of_an_earlier_checkpoint.exists()
     assert_same_run(workdir, finished[0])
     # Trained, and stopped before the test was written: the test alone is done again.
     (workdir / "results.json").unlink()
