@@ -101,7 +101,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     split = experiment.load_split(directory, name, folds)
     second = Reranking.load(arguments, experiment, split, directory, folds) if arguments.rerank else None
     encoding = time.monotonic()
-    encoded = experiment.encode_with_best(split)
+    variables, progress = experiment.restore_best(split.regions.shape[1:])
+    print(f"checkpoint of step {progress.best_step:,}, whose dev rsum is {progress.best_rsum:.1f}", flush=True)
+    encoded = experiment.encode(variables, split)
     tested = experiment.test(encoded, split, folds)
     transductive = " (transductive)" if protocols.is_transductive(tested.protocol) else ""
     print(f"{tested.protocol} protocol{transductive}, {split.num_images:,} pictures, {split.num_captions:,} captions")

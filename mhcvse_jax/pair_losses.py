@@ -8,21 +8,25 @@ from mhcvse_jax.losses import LossTerms, contrastive_loss, negatives
 from mhcvse_jax.models.pair_scores import Candidates, PairScores
 
 
-def pair_hinge(outputs: PairScores, *, margin: float, hardest: jax.Array | bool) -> jax.Array:
+def pair_hinge(
+    scores: Candidates, is_text: jax.Array, is_image: jax.Array, *, margin: float, hardest: jax.Array | bool
+) -> jax.Array:
     """Hinge loss of each pair against its negatives, both directions (SCAN Eq. 13), <float32>[batch].
 
     Args:
-      outputs: the batch's scores. Where they are of all its pairs, this is `losses.contrastive_loss`.
+      scores: the batch's. Where they are of all its pairs, this is `losses.contrastive_loss`.
+      is_text: <bool>[batch, texts] which of the other captions are negatives.
+      is_image: <bool>[batch, images] which of the other pictures are.
       margin: score by which a pair must lead its negatives.
       hardest: true: the hardest negative of each direction counts; false: all are summed.
     """
 
     def against(candidates: jax.Array, is_negative: jax.Array) -> jax.Array:
-        excess = jnp.maximum(margin + candidates - outputs.scores.positive[:, None], 0.0)
+        excess = jnp.maximum(margin + candidates - scores.positive[:, None], 0.0)
         excess = jnp.where(is_negative, excess, 0.0)
         return jnp.where(hardest, jnp.max(excess, axis=1), jnp.sum(excess, axis=1))
 
-    return against(outputs.scores.texts, outputs.is_text) + against(outputs.scores.images, outputs.is_image)
+    return against(scores.texts, is_text) + against(scores.images, is_image)
 
 
 def matching_loss(matching: Candidates, is_text: jax.Array, is_image: jax.Array) -> jax.Array:
@@ -56,8 +60,8 @@ def pair_loss_terms(
 ) -> LossTerms:
     """Returns the losses of a batch, each a <float32> scalar; the arguments are those of `losses.loss_terms`.
 
-    `fusion` is the hinge on the pair score; `matching` and, of whole pictures and captions over the whole batch,
-    `instance` where the model has them.
+    `fusion` is the hinge on the pair score, in the mean with those of what it is made of; `matching` and, of whole
+    pictures and captions over the whole batch, `instance` where the model has them.
     """
     reduce = {"sum": jnp.sum, "mean": jnp.mean}[reduction]
     instance = matching = None
@@ -67,8 +71,12 @@ def pair_loss_terms(
         instance = reduce(contrastive_loss(outputs.whole, **options))
     if outputs.matching is not None:
         matching = reduce(matching_loss(outputs.matching, outputs.is_text, outputs.is_image))
+    hinges = [
+        reduce(pair_hinge(scores, outputs.is_text, outputs.is_image, margin=margin, hardest=hardest))
+        for scores in (outputs.scores, *outputs.alone)
+    ]
     return LossTerms(
-        fusion=reduce(pair_hinge(outputs, margin=margin, hardest=hardest)),
+        fusion=sum(hinges[1:], hinges[0]) / len(hinges),
         instance=instance,
         consensus=None,
         kl=None,

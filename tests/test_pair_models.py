@@ -228,7 +228,7 @@ def test_positional_encoding_begins_with_sine_and_cosine():
 @pytest.mark.parametrize("hardest", [True, False])
 def test_the_hinge_over_all_pairs_is_the_contrastive_loss(hardest):
     scores = np.random.default_rng(0).uniform(-1, 1, (BATCH, BATCH)).astype(np.float32)
-    found = pair_hinge(of_matrix(jnp.asarray(scores), jnp.asarray(IS_NEGATIVE)), margin=0.3, hardest=hardest)
+    found = pair_hinge(*of_matrix(jnp.asarray(scores), jnp.asarray(IS_NEGATIVE)), margin=0.3, hardest=hardest)
     expected = contrastive_loss(jnp.asarray(scores), margin=0.3, is_negative=IS_NEGATIVE, hardest=hardest)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

@@ -15,11 +15,12 @@ of ours, without a published recall to reproduce:
 - *Gates.* Feature by feature between own and gathered (above); one over the levels: softmax of a linear function of
   their similarities. It begins at equal shares. `cross_levels` leaves levels out of
   the score; one that chooses negatives keeps its hinge.
-- *Objective.* The hinge of the hardest negative on the pair's score; cross-entropy of match or no match; the hinge of
-  the global level over the whole batch (`loss.instance_weight`), which makes it fit to choose the negatives: only
-  `mined_negatives` of each picture and caption, those that the global level finds most alike, are scored as pairs.
-  In the first epochs, when all negatives count (`loss.all_negatives_epochs`), any are as good: from those that it
-  confuses, levels that know nothing yet never learn anything, and the score comes to be that of the global level.
+- *Objective.* The hinge of the hardest negative on the pair's score, in the mean with that of the fragment and of the
+  context level alone: else the global level, which is learnt first, does all that the score needs, and the attention
+  learns next to nothing. Cross-entropy of match or no match. The hinge of the global level over the whole batch
+  (`loss.instance_weight`), which makes it fit to choose the negatives: only `mined_negatives` of each picture and
+  caption, those that the global level finds most alike, are scored as pairs. In the first epochs, when all negatives
+  count (`loss.all_negatives_epochs`), any are as good: what it confuses is too hard for levels that know nothing yet.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from mhcvse_jax.layers.cross_attention import Projected, Projections, attend
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.text_gru import word_mask
-from mhcvse_jax.models.pair_scores import Candidates, PairModel, PairScores, of_matrix
+from mhcvse_jax.models.pair_scores import Candidates, PairModel, PairScores, every_pair, of_matrix
 
 LEVELS = ("fragment", "context", "global")
 MATCHING_SCALE = 10.0  # of a score in the matching logit, at the start; learned
@@ -96,14 +97,21 @@ class CrossAttention(PairModel):
         return Side(projected, nn.softmax(logits), mask, l2_normalize(mean_pool(fragments, mask)))
 
     def score_pair(self, image: Side, text: Side) -> jax.Array:
+        return self._joined(self._levels(image, text))
+
+    def _levels(self, image: Side, text: Side) -> jax.Array:
+        """Returns <float32>[levels], the similarity of each of `cross_levels`."""
         ways = (
             attended_levels(text, image, jnp.exp(self.text_temperature), self.text_gates),
             attended_levels(image, text, jnp.exp(self.image_temperature), self.image_gates),
         )
         levels = {name: (ways[0][name] + ways[1][name]) / 2 for name in ways[0]}
         levels["global"] = jnp.dot(image.whole, text.whole, precision=jax.lax.Precision.HIGHEST)
-        found = jnp.stack([levels[name] for name in self.cross_levels])
-        return jnp.dot(nn.softmax(found @ self.level_kernel + self.level_bias), found)
+        return jnp.stack([levels[name] for name in self.cross_levels])
+
+    def _joined(self, levels: jax.Array) -> jax.Array:
+        """Returns <float32>[...], the score that levels <float32>[..., levels] make together."""
+        return jnp.sum(nn.softmax(levels @ self.level_kernel + self.level_bias) * levels, axis=-1)
 
     def score_batch(self, images: Side, texts: Side, is_negative: jax.Array, hardest: jax.Array | bool) -> PairScores:
         """Returns the scores of each pair and of its mined negatives, or of all pairs where these are 0."""
@@ -113,27 +121,40 @@ class CrossAttention(PairModel):
             place = jnp.arange(len(whole))
             order = -((place - place[:, None]) % len(whole)).astype(whole.dtype)
             likeness = jnp.where(hardest, jax.lax.stop_gradient(whole), order)
-            outputs = self._mined(images, texts, jnp.where(is_negative, likeness, -jnp.inf))
+            levels, is_text, is_image = self._mined(images, texts, jnp.where(is_negative, likeness, -jnp.inf))
         else:
-            outputs = of_matrix(self.score_matrix(images, texts), is_negative)
+            levels, is_text, is_image = of_matrix(every_pair(self._levels, images, texts), is_negative)
         needs_whole = self.mined_negatives > 0 or "global" in self.cross_levels
         scale, bias = self.matching_scale, self.matching_bias
-        matching = jax.tree.map(lambda scores: scale * scores + bias, outputs.scores)
-        return outputs._replace(matching=matching, whole=whole if needs_whole else None)
+        scores = jax.tree.map(self._joined, levels)
+        return PairScores(
+            scores,
+            is_text,
+            is_image,
+            alone=tuple(
+                Candidates(*(values[..., number] for values in levels))
+                for number, name in enumerate(self.cross_levels)
+                if name != "global"
+            ),
+            matching=jax.tree.map(lambda values: scale * values + bias, scores),
+            whole=whole if needs_whole else None,
+        )
 
-    def _mined(self, images: Side, texts: Side, likeness: jax.Array) -> PairScores:
-        """Returns the scores of each pair with those that are most alike; -inf in `likeness` is no negative."""
+    def _mined(self, images: Side, texts: Side, likeness: jax.Array) -> tuple[Candidates, jax.Array, jax.Array]:
+        """Returns the levels of each pair with those that are most alike, and which of these are negatives.
+
+        -inf in `likeness` <float32>[images, texts] is no negative.
+        """
         num = min(self.mined_negatives, len(likeness))
         of_image, text_index = jax.lax.top_k(likeness, num)
         of_text, image_index = jax.lax.top_k(likeness.T, num)
         # A picture with its own caption and its negatives at once: its keys and values are read once for all.
         own = jnp.arange(len(likeness))[:, None]
         chosen = jax.tree.map(lambda x: x[jnp.concatenate([own, text_index], axis=1)], texts)
-        scores = jax.vmap(lambda image, few: jax.vmap(lambda text: self.score_pair(image, text))(few))(images, chosen)
+        levels = jax.vmap(lambda image, few: jax.vmap(lambda text: self._levels(image, text))(few))(images, chosen)
         chosen = jax.tree.map(lambda x: x[image_index], images)
-        others = jax.vmap(lambda text, few: jax.vmap(lambda image: self.score_pair(image, text))(few))(texts, chosen)
-        candidates = Candidates(scores[:, 0], scores[:, 1:], others)
-        return PairScores(candidates, jnp.isfinite(of_image), jnp.isfinite(of_text), matching=None, whole=None)
+        others = jax.vmap(lambda text, few: jax.vmap(lambda image: self._levels(image, text))(few))(texts, chosen)
+        return Candidates(levels[:, 0], levels[:, 1:], others), jnp.isfinite(of_image), jnp.isfinite(of_text)
 
 
 def attended_levels(own: Side, other: Side, temperature: jax.Array, gates: jax.Array) -> dict[str, jax.Array]:

@@ -1,5 +1,6 @@
 """The interface of a model whose similarity needs both sides: a score of one picture and one caption."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ class PairScores(NamedTuple):
     scores: Candidates
     is_text: jax.Array  # <bool>[batch, texts] which of the other captions are negatives
     is_image: jax.Array  # <bool>[batch, images] which of the other pictures are
+    alone: tuple[Candidates, ...]  # of what the scores are made of, each of which is to rank by itself
     matching: Candidates | None  # logits of "this caption is of this picture"
     whole: jax.Array | None  # <float32>[images, texts] cosine of a whole picture and a whole caption
 
@@ -61,7 +63,7 @@ class PairModel(Fragments):
 
     def score_matrix(self, images: Any, texts: Any) -> jax.Array:
         """Returns <float32>[images, texts], the score of every picture with every caption."""
-        return jax.vmap(lambda image: jax.vmap(lambda text: self.score_pair(image, text))(texts))(images)
+        return every_pair(self.score_pair, images, texts)
 
     def score_list(self, images: Any, texts: Any) -> jax.Array:
         """Returns <float32>[pairs], the score of each picture with the caption in its place."""
@@ -99,10 +101,16 @@ class PairModel(Fragments):
 
     def score_batch(self, images: Any, texts: Any, is_negative: jax.Array, hardest: jax.Array | bool) -> PairScores:
         """Returns the scores of an encoded batch; see `__call__`."""
-        return of_matrix(self.score_matrix(images, texts), is_negative)
+        found = of_matrix(self.score_matrix(images, texts), is_negative)
+        return PairScores(*found, alone=(), matching=None, whole=None)
 
 
-def of_matrix(scores: jax.Array, is_negative: jax.Array) -> PairScores:
-    """Returns a batch's scores from those of all its pairs, <float32>[images, texts]."""
-    candidates = Candidates(jnp.diagonal(scores), scores, scores.T)
-    return PairScores(candidates, is_negative, is_negative.T, matching=None, whole=None)
+def every_pair(score: Callable[[Any, Any], jax.Array], images: Any, texts: Any) -> jax.Array:
+    """Returns [images, texts, ...] of a function of one picture and one caption."""
+    return jax.vmap(lambda image: jax.vmap(lambda text: score(image, text))(texts))(images)
+
+
+def of_matrix(values: jax.Array, is_negative: jax.Array) -> tuple[Candidates, jax.Array, jax.Array]:
+    """Returns a batch's values from those of all its pairs, [images, texts, ...], and which others are negatives."""
+    own = jnp.arange(len(values))
+    return Candidates(values[own, own], values, jnp.swapaxes(values, 0, 1)), is_negative, is_negative.T
