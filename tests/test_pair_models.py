@@ -261,6 +261,32 @@ def test_mined_negatives_are_the_most_alike_by_the_global_level():
             np.testing.assert_allclose(found[i], scores[i, others[:2]], atol=1e-6)
 
 
+@pytest.mark.parametrize("mined", [0, 2])
+def test_fragment_and_context_have_a_hinge_of_their_own(mined):
+    """In the score the global level could rank for all of them."""
+    model = build(**CHOSEN["cross"] | {"mined_negatives": mined})
+    variables = random_variables(model)
+    outputs = scores_of(model, variables)
+    assert len(outputs.alone) == 2
+    for name, alone in zip(("fragment", "context"), outputs.alone, strict=True):
+        expected = scores_of(model.clone(cross_levels=(name,)), one_level(variables)).scores
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), alone, expected)
+    options = {"margin": 0.3, "mask_same_image": True, "hardest": True, "reduction": "sum"}
+    found = pair_loss_terms(outputs, IMAGE_INDEX, **options).fusion
+    hinges = [
+        np.sum(pair_hinge(scores, outputs.is_text, outputs.is_image, margin=0.3, hardest=True))
+        for scores in (outputs.scores, *outputs.alone)
+    ]
+    np.testing.assert_allclose(found, np.mean(hinges), rtol=1e-6)
+    assert len(np.unique(hinges)) == 3
+
+
+def one_level(variables):
+    """The parameters with a gate of a single level."""
+    gate = {"level_kernel": jnp.zeros((1, 1)), "level_bias": jnp.zeros(1)}
+    return {"params": variables["params"] | gate}
+
+
 def test_the_level_that_mines_is_trained_where_it_is_left_out_of_the_score():
     chosen = CHOSEN["cross"] | {"cross_levels": ("fragment",)}
     for mined in (0, 2):
