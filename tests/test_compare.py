@@ -19,6 +19,7 @@ from mhcvse_jax.retrieval.ranks import Ranks
 IMAGES, PER_IMAGE = 23, 5
 OWNER = np.repeat(np.arange(IMAGES), PER_IMAGE)
 IDS = [f"{i}.jpg" for i in range(IMAGES)]
+FACTS = {"folds": [1], "num_images": IMAGES, "num_captions": len(OWNER), "image_ids": IDS}
 HEADER = "name,i2t_r1,i2t_r5,i2t_r10,t2i_r1,t2i_r5,t2i_r10"
 
 
@@ -316,16 +317,13 @@ def test_a_matrix_is_compared_and_paired_with_a_run(tmp_path, run):
     row = table(run(tmp_path / "s.npy", "--folds", IMAGES, "--format", "csv")[1])["s"]
     assert (row["folds"], row["i2t_r1"], row["t2i_r1"]) == (str(IMAGES), "100.0", "100.0")  # each picture alone
     # What it is of stands beside it.
-    facts = {
-        **{"split": "dev", "protocol": "label_completion", "transductive": True, "label_neighbours": "coco"},
-        **{"folds": [1], "num_images": IMAGES, "num_captions": len(OWNER), "image_ids": IDS},
-    }
+    facts = FACTS | {"split": "dev", "protocol": "label_completion", "transductive": True, "label_neighbours": "coco"}
     (tmp_path / "s.npy.json").write_text(json.dumps(facts))
     row = table(run(tmp_path / "s.npy", "--format", "csv")[1])["s"]
     assert (row["split"], row["protocol"], row["transductive"]) == ("dev", "label_completion", "true")
     assert "the protocol differs" in run(tmp_path / "s.npy", workdir)[2]
     # A rule that is not stated is no difference; another one is.
-    table_of = "name,i2t_r1,i2t_r5,i2t_r10,t2i_r1,t2i_r5,t2i_r10,split,protocol,label_neighbours\nS,6,7,8,5,6,7,dev,{}"
+    table_of = f"{HEADER},split,protocol,label_neighbours\nS,6,7,8,5,6,7,dev,{{}}"
     (tmp_path / "t.csv").write_text(table_of.format("label_completion,-"))
     assert run(tmp_path / "s.npy", tmp_path / "t.csv")[0] == 0
     (tmp_path / "t.csv").write_text(table_of.format("label_completion,f30k"))
@@ -348,8 +346,7 @@ def test_an_ensemble_of_matrices_is_the_rank_of_their_mean(tmp_path, run):
     for name in ("rsum", "i2t_r1", "t2i_r10"):
         assert rows["ensemble of a + b"][name] == rows["mean"][name] > rows["a"][name]
     # What one of them does not state is not taken from the other.
-    facts = {"split": "dev", "protocol": "standard", "label_neighbours": "", "folds": [1], "image_ids": IDS}
-    facts |= {"num_images": IMAGES, "num_captions": len(OWNER)}
+    facts = FACTS | {"split": "dev", "protocol": "standard", "label_neighbours": ""}
     (tmp_path / "a.npy.json").write_text(json.dumps(facts))
     row = table(run("--ensemble", *paths, "--format", "csv")[1])["ensemble of a + b"]
     assert (row["protocol"], row["split"], row["num_images"]) == ("", "", "23")
