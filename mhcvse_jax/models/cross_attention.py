@@ -13,8 +13,8 @@ of ours, without a published recall to reproduce:
   learned share of each fragment; context: the same shares' sum of what was gathered, against that of the fragments
   themselves; global: the whole picture against the whole caption, as an embedding model would.
 - *Gates.* Feature by feature between own and gathered (above); one over the levels: softmax of a linear function of
-  their similarities. It begins at equal shares. `cross_levels` leaves levels out of
-  the score; one that chooses negatives keeps its hinge.
+  their similarities. It begins at equal shares. `cross_levels` leaves levels out of the score; one that chooses
+  negatives keeps its hinge.
 - *Objective.* The hinge of the hardest negative on the pair's score, in the mean with that of the fragment and of the
   context level alone: else the global level, which is learnt first, does all that the score needs, and the attention
   learns next to nothing. Cross-entropy of match or no match. The hinge of the global level over the whole batch
