@@ -13,7 +13,9 @@ import pytest
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.layers.cross_attention import Projections, attend
 from mhcvse_jax.layers.gpo import positional_encoding
+from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.losses import contrastive_loss, loss_terms
 from mhcvse_jax.models.pair_scores import Candidates, PairScores, of_matrix
 from mhcvse_jax.pair_losses import matching_loss, pair_hinge, pair_loss_terms
@@ -217,6 +219,17 @@ def test_one_layer_has_no_gates_between_layers():
     params = random_variables(build(**CHOSEN["cross_one_layer"]))["params"]
     assert "image_gates" not in params
     assert all(x.size for x in jax.tree.leaves(params))
+
+
+def test_before_training_a_fragment_attends_to_the_other_side_s_copy_of_it():
+    x = l2_normalize(jax.random.normal(jax.random.key(0), (1, 6, 32)))
+    layer = Projections(num_heads=4, dtype=jnp.dtype("float32"))
+    own, other = (
+        layer.apply(layer.init(jax.random.key(seed), x), fragments) for seed, fragments in ((1, x), (2, x[:, ::-1]))
+    )
+    context = jax.tree.map(lambda part: part[0], other)
+    gathered = attend(own.queries[0], context, jnp.ones(6, bool), jnp.full(4, 200.0))
+    np.testing.assert_allclose(gathered.reshape(6, 32), x[0], atol=1e-3)
 
 
 def test_positional_encoding_begins_with_sine_and_cosine():

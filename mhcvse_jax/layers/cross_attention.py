@@ -25,6 +25,10 @@ class Projected(NamedTuple):
 class Projections(nn.Module):
     """The queries, keys and values of a side's fragments, for one layer.
 
+    The kernels begin as the identity: both sides lie in one space, in which a matching picture and caption come to be
+    alike, so from the start a fragment attends to what is like it. At random every head would begin with a space of its
+    own for either side, in which likeness means nothing.
+
     Attributes:
       num_heads: heads; they share the width equally.
       dtype: of the arithmetic.
@@ -38,13 +42,19 @@ class Projections(nn.Module):
         """Returns the projections of <float32>[batch, fragments, D]."""
         shape = (*fragments.shape[:-1], self.num_heads, fragments.shape[-1] // self.num_heads)
         queries, keys, values = (
-            nn.Dense(fragments.shape[-1], dtype=self.dtype, name=name)(fragments) for name in ("query", "key", "value")
+            nn.Dense(fragments.shape[-1], kernel_init=_identity, dtype=self.dtype, name=name)(fragments)
+            for name in ("query", "key", "value")
         )
         return Projected(
             queries.reshape(shape),
             l2_normalize(keys.reshape(shape)).astype(self.dtype),
             l2_normalize(values).reshape(shape).astype(self.dtype),
         )
+
+
+def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
 
 
 def attend(queries: jax.Array, context: Projected, mask: jax.Array, temperature: jax.Array) -> jax.Array:

@@ -38,6 +38,7 @@ from mhcvse_jax.models.pair_scores import Candidates, PairModel, PairScores, eve
 
 LEVELS = ("fragment", "context", "global")
 MATCHING_SCALE = 10.0  # of a score in the matching logit, at the start; learned
+CAPTIONS_IN_CACHE = 4  # with a block of 32 pictures
 
 
 class Side(NamedTuple):
@@ -98,6 +99,19 @@ class CrossAttention(PairModel):
 
     def score_pair(self, image: Side, text: Side) -> jax.Array:
         return self._joined(self._levels(image, text))
+
+    def score_matrix(self, images: Side, texts: Side) -> jax.Array:
+        """Returns <float32>[images, texts], the score of every picture with every caption.
+
+        On a CPU a few captions after another: what a pair makes between its products then stays in the caches, and a
+        block takes less than half the time. An accelerator has all pairs of a block at once.
+        """
+
+        def few_by_few(images: Side, texts: Side) -> jax.Array:
+            of_all_images = jax.vmap(self.score_pair, in_axes=(0, None))
+            return jax.lax.map(lambda text: of_all_images(images, text), texts, batch_size=CAPTIONS_IN_CACHE).T
+
+        return jax.lax.platform_dependent(images, texts, cpu=few_by_few, default=super().score_matrix)
 
     def _levels(self, image: Side, text: Side) -> jax.Array:
         """Returns <float32>[levels], the similarity of each of `cross_levels`."""
