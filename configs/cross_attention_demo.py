@@ -2,8 +2,8 @@
 
     python -m mhcvse_jax.main --config configs/cross_attention_demo.py
 
-Test, all pairs: i2t 23.2 / 56.0 / 71.2, t2i 19.0 / 45.4 / 58.7 (R@1/5/10), rsum 273.6. The sizes are those of
-configs/demo.py. All negatives count throughout, for the reason given there: none is mined by the global level, and a
+Test, all pairs: i2t 32.6 / 63.2 / 79.2, t2i 21.0 / 47.6 / 60.8 (R@1/5/10), rsum 304.4. The sizes are those of
+configs/demo.py, but for the heads: two, 64 wide; with eight, 16 wide, the rsum is 273.4. All negatives count throughout, for the reason given there: none is mined by the global level, and a
 pair is told from two others of its batch, not from the hardest. Dev is validated on 500 captions.
 """
 
@@ -20,6 +20,7 @@ def get_config():
     config.concepts.num = 30
     config.model.name = "cross_attention"
     config.model.embedding_dim = 128
+    config.model.num_heads = 2
     config.model.word_dim = 64
     config.model.dropout_rate = 0.0
     config.loss.weighting = "fixed"
