@@ -3,8 +3,9 @@
     python -m mhcvse_jax.main --config configs/cross_attention_demo.py
 
 Test, all pairs: i2t 32.6 / 63.2 / 79.2, t2i 21.0 / 47.6 / 60.8 (R@1/5/10), rsum 304.4. The sizes are those of
-configs/demo.py, but for the heads: two, 64 wide; with eight, 16 wide, the rsum is 273.4. All negatives count throughout, for the reason given there: none is mined by the global level, and a
-pair is told from two others of its batch, not from the hardest. Dev is validated on 500 captions.
+configs/demo.py, but for the heads: two, 64 wide; with eight, 16 wide, the rsum is 273.4. All negatives count
+throughout, for the reason given there: none is mined by the global level, and a pair is told from two others of its
+batch, not from the hardest. Dev is validated on 500 captions.
 """
 
 from mhcvse_jax.config import base
