@@ -325,6 +325,19 @@ def test_what_is_no_negative_is_not_mined():
     assert np.asarray(outputs.is_text).sum(axis=1).tolist() == IS_NEGATIVE.sum(axis=1).tolist() == [3, 4, 3, 4, 4]
 
 
+def test_a_few_captions_at_a_time_equal_all_at_once():
+    """A CPU has the one, an accelerator the other."""
+    model = build(**CHOSEN["cross"])
+    variables = random_variables(model)
+
+    def matrix(variables, *inputs):
+        images = model.apply(variables, inputs[0], GRAPH, method="encode_images")
+        texts = model.apply(variables, *inputs[1:], GRAPH, method="encode_texts")
+        return model.apply(variables, images, texts, method=models.PairModel.score_matrix)
+
+    np.testing.assert_allclose(similarity(model, variables), compiled(matrix)(variables, *INPUTS), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["t2i_avg", "cross"])
 def test_a_pair_needs_no_product_with_a_square_matrix(name):
     """Twice the width is twice the operations of a pair, not four times."""
