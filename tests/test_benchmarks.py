@@ -1,17 +1,32 @@
 """Each benchmark through its command at a tiny size; the model of costs against XLA's own count."""
 
+import functools
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import floor, gru, loss_memory, models, pairs, recall, step_vs_pytorch, synthetic, table, whole_run
+from benchmarks import (
+    floor,
+    gru,
+    levels,
+    loss_memory,
+    models,
+    pairs,
+    recall,
+    step_vs_pytorch,
+    synthetic,
+    table,
+    whole_run,
+)
 from benchmarks.workload import SIZES, Sizes, make_config
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
+from mhcvse_jax.experiment import Experiment
 
 SIDES = ("ours", "torch")
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
@@ -216,3 +231,29 @@ def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
     printed = capfd.readouterr().out
     assert "run 1 of 1" not in printed
     assert printed.count(row) == 2
+
+
+def test_levels_of_a_cross_attention(tmp_path, capfd):
+    """The global level ranks as one product of both wholes does, whatever the others do."""
+    data, workdir = tmp_path / "data", tmp_path / "runs" / "cross_attention_seed0"
+    synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16", "--regions", "3"])
+    small = ("model.embedding_dim=8", "model.word_dim=4", "num_epochs=1", "batch_size=16", "concepts.num=10")
+    arguments = ["--data", str(data), "--out", str(workdir.parent), "--seeds", "0", "--models", "cross_attention"]
+    assert models.main([*arguments, "--set", *small, "data.caption_lengths=(96,)"]) == 0
+    capfd.readouterr()
+    assert levels.main(["--workdir", str(workdir), "--data", str(data), "--captions", "25"]) == 0
+    printed = capfd.readouterr().out.splitlines()
+    rows = {line.split("|")[0].split()[-1]: line.split("|")[1:3] for line in printed if line.startswith("test,")}
+    assert list(rows) == ["score", "fragment", "context", "global"]
+    experiment = Experiment.of_workdir(workdir)
+    split = dataset.first_captions(experiment.load_split(data, "test", (1,)), 25)
+    variables, _ = experiment.restore_best(split.regions.shape[1:])
+    apply = functools.partial(experiment.model.apply, variables, graph=experiment.graph)
+    images: Any = apply(split.regions.read(np.arange(5)), method="encode_images")
+    texts: Any = apply(split.tokens, split.lengths, split.caption_labels, method="encode_texts")
+    similarity = np.asarray(images.whole @ texts.whole.T)
+    own = similarity[split.image_of_caption, np.arange(25)]
+    ranks = 1 + np.sum((similarity >= own) & (np.arange(5)[:, None] != split.image_of_caption), axis=0)
+    found = list(map(float, rows["global"][1].split()))
+    assert found[:3] == [pytest.approx(100 * np.mean(ranks <= k), abs=0.051) for k in (1, 5, 10)]
+    assert found[4] == pytest.approx(ranks.mean(), abs=0.051)
