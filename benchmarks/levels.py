@@ -54,8 +54,14 @@ def run(arguments: argparse.Namespace) -> None:
         config.model.cross_levels = (level,)
         alone = Experiment.assemble(config.lock(), arguments.workdir, experiment.language)
         results[level] = recall(alone, variables | {"params": variables["params"] | no_gate}, split)
-    counts = {"num_images": split.num_images, "num_captions": split.num_captions}
-    rows = protocols.result_rows(results, split=split.name, protocol="standard", folds=1, **counts)
+    rows = protocols.result_rows(
+        results,
+        split=split.name,
+        protocol="standard",
+        folds=1,
+        num_images=split.num_images,
+        num_captions=split.num_captions,
+    )
     print(f"{split.num_images:,} pictures, {split.num_captions:,} captions")
     print(protocols.table(rows))
 
