@@ -53,6 +53,7 @@ def base() -> Config:
     config.batch_size = 128  # pairs in a step, over all devices
     config.num_epochs = 30  # at most; an epoch shows each training caption once, but for less than a batch
     config.patience_epochs = 5  # epochs without a better dev rsum before training stops
+    config.start_from = ""  # a workdir, its best parameters, words and concepts to begin with; random ones if empty
     config.steps_per_dispatch = 8  # that the host hands over at once, where the features are on the devices
     config.compute_dtype = "float32"  # of the layers' arithmetic; parameters and losses are float32
     config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
@@ -275,6 +276,12 @@ def check(config: Config) -> None:
         raise InputError(f"config.concepts.scale is {config.concepts.scale}; expected more than 1")
     if bool(config.concepts.words_path) != bool(config.concepts.counts_path):
         raise InputError("config.concepts.words_path and config.concepts.counts_path go together; one is empty")
+    for key in ("text.vocabulary_path", "text.word_vectors_path", "concepts.words_path", "concepts.vectors_path"):
+        if config.start_from and lookup(config, key):
+            raise InputError(
+                f"config.{key} is {lookup(config, key)}; expected none, as words and concepts are those of "
+                f"config.start_from, {config.start_from}"
+            )
     if config.optimizer.warmup_epochs >= config.num_epochs:
         raise InputError(
             f"config.optimizer.warmup_epochs is {config.optimizer.warmup_epochs}; "
@@ -364,10 +371,12 @@ def save(config: Config, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Config:
-    """Returns the configuration that `save` wrote.
+    """Returns the configuration that `save` wrote; a key that an earlier version did not have is as in `base()`.
+
+    A new key of `base()` therefore stands for what was done before there was one.
 
     Raises:
-      InputError: the file is missing, not JSON, or its keys are not those of `base()`.
+      InputError: the file is missing or not JSON, lacks a whole section, or has a key that `base()` has not.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a workdir that a run has written")
@@ -376,10 +385,13 @@ def load(path: pathlib.Path) -> Config:
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a configuration in JSON: {error}") from error
     config = base()
-    differing = sorted(set(keys(config)) ^ set(keys(saved)))
-    if differing:
-        raise InputError(f"{path}: config.{differing[0]} is not in both the file and this version of the program")
-    for key in keys(config):
+    unknown = sorted(set(keys(saved)) - set(keys(config)))
+    if unknown:
+        raise InputError(f"{path}: config.{unknown[0]} does not exist in this version of the program")
+    for name, value in config.items():
+        if isinstance(value, ConfigDict) and name not in saved:
+            raise InputError(f"{path}: config.{name} is missing; expected what a run has written")
+    for key in keys(saved):
         value = lookup(saved, key)
         parent, _, name = key.rpartition(".")
         target = lookup(config, parent) if parent else config

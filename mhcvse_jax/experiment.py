@@ -107,8 +107,30 @@ class Experiment:
         print(f"words     {path} has {covered}")
         return vectors
 
+    def initial_variables(self, regions_shape: tuple[int, ...]) -> Any:
+        """Returns {params, batch_stats} of the run that the user starts from, and names it; None for random ones.
+
+        Args:
+          regions_shape: (regions, features) that they are to fit.
+
+        Raises:
+          InputError: it has no sound checkpoint, is another model, or has features of another width.
+        """
+        if not self.config.start_from:
+            return None
+        start = pathlib.Path(self.config.start_from)
+        variables, progress = dataclasses.replace(self, workdir=start).restore_best(regions_shape)
+        of_dev = f", dev rsum {progress.best_rsum:.1f}" if progress.best_rsum >= 0 else ""
+        print(f"starting  from {start}, step {progress.best_step:,}{of_dev}")
+        return variables
+
     def train(
-        self, train_split: Split, dev_split: Split, initial_word_vectors: word_vectors.WordVectors | None = None
+        self,
+        train_split: Split,
+        dev_split: Split,
+        *,
+        initial_word_vectors: word_vectors.WordVectors | None = None,
+        initial_variables: Any = None,
     ) -> Progress:
         """Returns the progress of the finished training; goes on from the workdir's latest checkpoint.
 
@@ -116,6 +138,7 @@ class Experiment:
           train_split: what is learnt.
           dev_split: what every epoch is validated on.
           initial_word_vectors: those to begin with, a row a word of the vocabulary; None for random ones.
+          initial_variables: {params, batch_stats} to begin with, which the first step takes over; None for random ones.
         """
         config, compilations = self.config, Compilations()
         jax.config.update("jax_default_matmul_precision", _precision(config))
@@ -131,6 +154,8 @@ class Experiment:
             mesh=self.mesh,
             word_vectors=initial_word_vectors,
         )
+        if initial_variables is not None:
+            state = state.replace(**initial_variables)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         dim = config.model.embedding_dim
         print(f"model     {config.model.name}, D {dim}, {_choices(config)}: {parameters:,} parameters")

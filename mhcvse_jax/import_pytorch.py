@@ -1,12 +1,18 @@
-r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE, for evaluate and compare.
+r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE.
 
     python -m mhcvse_jax.import_pytorch model_best.pth.tar --vocab f30k_precomp_vocab.json \
         --concepts category_concepts.json --concept_embeddings f30k_concepts_glove_word2vec.pkl --out runs/cvse_pytorch
     python -m mhcvse_jax.evaluate --workdir runs/cvse_pytorch --data_dir data/f30k_precomp
+    python -m mhcvse_jax.main --config configs/cvse_f30k.py --config.start_from=runs/cvse_pytorch \
+        --config.text.bytes_literal=True
 
 The workdir's configuration evaluates as that program does: captions read as the literal of their bytes, the first
 5,000 captions of dev and test, 0.95 of the fused and 0.05 of the consensus similarity, alpha 0.85 (Flickr30k) or
-0.9 (COCO).
+0.9 (COCO). That program always completes labels: `evaluate --protocol label_completion`.
+
+Deviation: at test time that program looks for the lemmas of concepts among the lemmas of a caption's words, by
+WordNet; here, as in training there, words are compared as they stand. "dogs" then does not name the concept "dog",
+so captions with such words get another label.
 
 The checkpoint is a dict {epoch, model, best_rsum, opt, Eiters}; `model` is a list of eight state dicts: image encoder,
 text encoder, attention pooling (visual, textual), consensus (visual, textual), concept GCN, fusion. A PyTorch

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mhcvse_jax import __version__, command_line, distributed, results
+from mhcvse_jax import __version__, command_line, distributed, models, results
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
@@ -39,6 +39,16 @@ FREE_TO_CHANGE = (
     *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
 )
 """Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
+
+KEPT_FROM_START = (
+    *("text.remove_stop_words", "text.bytes_literal"),
+    *("concepts.num", "concepts.vector_dim", "concepts.scale", "concepts.shift", "concepts.threshold"),
+    "concepts.neighbour_weight",
+)
+"""Keys that a run and the one that it starts from have in common, beside those that its model reads."""
+
+FREE_FROM_START = ("dropout_rate", "attention_dropout_rate", "gru", "graph_product", "mined_negatives")
+"""Keys of `model` that may differ: trained parameters mean the same with another value."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,6 +145,21 @@ def check_workdir(workdir: pathlib.Path, config: Config) -> None:
                 )
 
 
+def check_start(config: Config) -> None:
+    """Raises InputError where `start_from` is no run, one of another model, or one that reads captions otherwise."""
+    if not config.start_from:
+        return
+    path = pathlib.Path(config.start_from) / "config.json"
+    start = config_lib.load(path)
+    read = models.keys(config.model.name) & set(config.model) - set(FREE_FROM_START)
+    for key in ("model.name", *(f"model.{name}" for name in sorted(read)), *KEPT_FROM_START):
+        old, new = config_lib.lookup(start, key), config_lib.lookup(config, key)
+        if old != new:
+            raise InputError(
+                f"{path} has {key} {old!r}, and config.{key} is {new!r}; expected the same where a run starts from it"
+            )
+
+
 def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, results_path: pathlib.Path) -> None:
     """Trains from the latest checkpoint, or from the start; tests the best once; writes the results.
 
@@ -143,6 +168,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
     """
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     check_devices(config)
+    check_start(config)
     if config.data.format == "scenes":
         distributed.from_first(lock.acquire)
     directory = pathlib.Path(distributed.from_first(lambda: str(dataset.data_directory(config, workdir))))
@@ -157,11 +183,12 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
             f"expected those of train, {data.train.regions.shape[1:]}"
         )
     experiment.check_batch_size(data.train)
-    vectors = experiment.initial_word_vectors()
+    word_vectors = experiment.initial_word_vectors()
+    variables = experiment.initial_variables(data.train.regions.shape[1:])
     distributed.check_same("data", data_digest(data))
     distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
     describe_data(config, data, test_split)
-    progress = experiment.train(data.train, data.dev, vectors)
+    progress = experiment.train(data.train, data.dev, initial_word_vectors=word_vectors, initial_variables=variables)
     stopped_early = progress.epochs_done < config.num_epochs
     why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
     print(
@@ -253,7 +280,9 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
     )
     names = {"object": "objects", "property": "properties", "motion": "motions", "": "of no known kind"}
     kinds = ", ".join(f"{concepts.kinds.count(kind)} {names[kind]}" for kind in dict.fromkeys(concepts.kinds))
-    if data.concepts_found is None:
+    if config.start_from:
+        vectors = f"vectors of {config.start_from}"
+    elif data.concepts_found is None:
         vectors = "random vectors"
     else:
         vectors = f"{config.concepts.vectors_path} has vectors of {data.concepts_found}"

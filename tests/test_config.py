@@ -1,3 +1,4 @@
+import json
 import pathlib
 
 import jax
@@ -112,6 +113,18 @@ def test_a_saved_configuration_reads_back_whole(tmp_path):
     config = config_lib.read(DEMO, ["--config.seed=3", "--config.eval.folds=(5,1)"])
     config_lib.save(config, tmp_path / "config.json")
     assert config_lib.load(tmp_path / "config.json").to_dict() == config.to_dict()
+
+
+def test_a_key_newer_than_a_saved_configuration_has_its_default(tmp_path):
+    config = config_lib.read(DEMO, ["--config.seed=3"])
+    older = config.to_dict()
+    del older["start_from"], older["model"]["cross_layers"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert config_lib.load(tmp_path / "config.json").to_dict() == config.to_dict()
+    older["model"]["heads"] = 8
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(InputError, match=r"config\.model\.heads does not exist in this version"):
+        config_lib.load(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}', '{"unknown": 1}'])

@@ -17,7 +17,7 @@ import pytest
 from cvse_data import GOLDEN, run
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import evaluate, export_pytorch, import_pytorch, pytorch_layout
+from mhcvse_jax import evaluate, export_pytorch, import_pytorch, main, pytorch_layout
 from mhcvse_jax.data import torch_file
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.torch_file import OpenDict, read_torch_file, write_torch_file
@@ -167,6 +167,41 @@ def test_the_data_set_decides_alpha_and_folds(data, golden_states, tmp_path, cap
     assert (coco.eval.label_neighbours, said.eval.label_neighbours) == ("coco", "f30k")
     assert (coco.seed, said.seed) == (0, 3)
     assert coco.model.label_share == said.model.label_share == 0.4
+
+
+def test_a_run_starts_from_an_imported_checkpoint(workdir, data, tmp_path, capsys):
+    """At a rate that moves no parameter the run ends with the imported ones."""
+    theirs = config_lib.load(workdir / "config.json")
+    values = {
+        "start_from": workdir,
+        "data.dir": data.directory,
+        "batch_size": 40,
+        "num_epochs": 1,
+        "optimizer.learning_rate": 1e-30,
+        "text.bytes_literal": True,
+    }
+    for section in ("model", "concepts"):
+        values |= {f"{section}.{key}": value for key, value in theirs[section].items() if value != ""}
+    arguments = ["--config", "configs/cvse_f30k.py", *(f"--config.{key}={value}" for key, value in values.items())]
+    code, printed, errors = run(main, capsys, *arguments, "--workdir", tmp_path / "same")
+    assert code == 0, errors
+    assert f"starting  from {workdir}, step 41" in printed
+    assert f"vectors of {workdir}" in printed
+    start, same = (load(path).restore_best()[0]["params"] for path in (workdir, tmp_path / "same"))
+    jax.tree.map(np.testing.assert_array_equal, start, same)
+    for name in ("vocabulary.json", "concepts.npz", "concept_vectors.npy"):
+        assert (workdir / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+    for wrong, message in (
+        ("text.bytes_literal=False", f"{workdir}/config.json has text.bytes_literal True, and config.text"),
+        ("model.label_share=0.9", f"{workdir}/config.json has model.label_share 0.35, and config.model.label_share"),
+        ("text.vocabulary_path=v.json", "config.text.vocabulary_path is v.json; expected none"),
+        (f"start_from={tmp_path}/absent", f"{tmp_path}/absent/config.json: no such file"),
+    ):
+        code, _, errors = run(main, capsys, *arguments, f"--config.{wrong}", "--workdir", tmp_path / "wrong")
+        assert (code, errors.count("\n")) == (2, 1)
+        assert message in errors
+        assert not (tmp_path / "wrong").exists()
 
 
 def test_what_is_exported_and_imported_is_the_same(workdir, data, tmp_path, capsys):

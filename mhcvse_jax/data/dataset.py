@@ -183,7 +183,7 @@ class TrainingData(NamedTuple):
 
 
 def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
-    """Returns the training and the dev split, and the language learned from them.
+    """Returns the training and the dev split, and the language learned from them, or that of `config.start_from`.
 
     The vocabulary is built from the training and dev captions, concepts and graph from the training captions.
     """
@@ -191,7 +191,10 @@ def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
     check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
     # Tuples of strings, unlike lists, are nothing that the garbage collector goes through again and again.
     train_tokens, dev_tokens = ([tuple(text.tokenize(c)) for c in split.captions] for split in (train, dev))
-    language, concepts_found = learn_language(config, train_tokens, dev_tokens)
+    if config.start_from:
+        language, concepts_found = Language.load(pathlib.Path(config.start_from), config.text), None
+    else:
+        language, concepts_found = learn_language(config, train_tokens, dev_tokens)
     return TrainingData(
         encode_split("train", train, train_tokens, language),
         first_captions(encode_split("dev", dev, dev_tokens, language), config.eval.max_captions),
