@@ -10,6 +10,7 @@ import struct
 import zipfile
 
 import cvse_data
+import front_door
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,6 +176,7 @@ def test_a_run_starts_from_an_imported_checkpoint(workdir, data, tmp_path, capsy
     values = {
         "start_from": workdir,
         "data.dir": data.directory,
+        "data.caption_lengths": "(32,)",
         "batch_size": 40,
         "num_epochs": 1,
         "optimizer.learning_rate": 1e-30,
@@ -183,10 +185,10 @@ def test_a_run_starts_from_an_imported_checkpoint(workdir, data, tmp_path, capsy
     for section in ("model", "concepts"):
         values |= {f"{section}.{key}": value for key, value in theirs[section].items() if value != ""}
     arguments = ["--config", "configs/cvse_f30k.py", *(f"--config.{key}={value}" for key, value in values.items())]
-    code, printed, errors = run(main, capsys, *arguments, "--workdir", tmp_path / "same")
-    assert code == 0, errors
-    assert f"starting  from {workdir}, step 41" in printed
-    assert f"vectors of {workdir}" in printed
+    done = front_door.run("main", *arguments, "--workdir", tmp_path / "same")
+    assert done.returncode == 0, done.stderr
+    assert f"starting  from {workdir}, step 41" in done.stdout
+    assert f"vectors of {workdir}" in done.stdout
     start, same = (load(path).restore_best()[0]["params"] for path in (workdir, tmp_path / "same"))
     jax.tree.map(np.testing.assert_array_equal, start, same)
     for name in ("vocabulary.json", "concepts.npz", "concept_vectors.npy"):
@@ -292,14 +294,37 @@ def test_tensors_that_lay_on_a_gpu_are_read(golden_states, tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "stride", "offset"),
-    [((2, 3), (3, 1), 1), ((7,), (1,), 0), ((7,), (0,), 0), ((6,), (1,), -1), ((-1,), (1,), 0)],
+    [
+        *(((2, 3), (3, 1), 1), ((7,), (1,), 0), ((7,), (0,), 0), ((6,), (1,), -1), ((-1,), (1,), 0)),
+        ((5,), (np.int64(2**62),), 0),  # 4 times it is 0 in 64 bits
+    ],
 )
 def test_a_tensor_reaches_no_further_than_its_storage(size, stride, offset):
     storage = torch_file._Storage(np.dtype("<f4"), 6)
     storage.fill(np.arange(6, dtype="<f4").tobytes())
     np.testing.assert_array_equal(torch_file._Tensor(storage, 1, (2, 2), (1, 2)).plain(), [[1, 3], [2, 4]])
-    with pytest.raises(ValueError, match="of a storage of 6 numbers"):
+    with pytest.raises(ValueError, match=r"of a storage of 6 numbers|expected whole numbers"):
         torch_file._Tensor(storage, offset, size, stride).plain()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(b"ctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ", id="a storage"),
+        pytest.param(b"0ctorch\ndevice\n", id="a name"),
+        pytest.param(b"0ctorch\ndevice\n)R", id="an object"),
+    ],
+)
+def test_a_pickle_sets_no_attribute(before, tmp_path):
+    """A storage that said it has more numbers than it has would give the memory behind it away."""
+    path = tmp_path / "sets.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        state = b"N}X\x03\x00\x00\x00numJ\x00\xca\x9a\x3bs\x86b"  # BUILD (None, {"num": 10**9})
+        archive.writestr("archive/data.pkl", b"\x80\x02(X\x07\x00\x00\x00storage" + before + state + b".")
+        archive.writestr("archive/data/0", np.arange(6, dtype="<f4").tobytes())
+    with pytest.raises(InputError, match=r"sets\.pth: holds a state for"):
+        read_torch_file(path)
+    assert not hasattr(torch_file._Text, "num")
 
 
 def test_nothing_that_exists_is_overwritten(workdir, data, tmp_path, capsys):

@@ -198,3 +198,14 @@ def test_one_object_is_all_that_may_stand_there(tmp_path):
     with pytest.raises(InputError, match=r"holds (posix|nt)\.mkdir"):
         load_object(path, "Held")
     assert not (tmp_path / "trace").exists()
+
+
+def test_a_value_that_is_nested_in_itself_without_end_is_refused(tmp_path):
+    """Forty levels of two references each are two hundred bytes, and 2**40 values."""
+    value = [1]
+    for _ in range(40):
+        value = [value, value]
+    path = tmp_path / "nested.pkl"
+    path.write_bytes(pickle.dumps(value))
+    with pytest.raises(InputError, match=r"nested\.pkl: holds more than 1,000,000 values"):
+        load_arrays(path)

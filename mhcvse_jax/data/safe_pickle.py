@@ -17,6 +17,7 @@ import numpy as np
 from mhcvse_jax.errors import InputError
 
 _PLAIN_KINDS = "biufcSU"  # booleans, numbers, bytes, strings
+_MOST_VALUES = 1_000_000  # of a pickle, each counted wherever it stands: a few bytes can nest one in itself without end
 
 
 def load_arrays(path: str | Path) -> Any:
@@ -69,8 +70,31 @@ class StandIn:
     """What is made in place of an object of the pickle."""
 
     def plain(self) -> Any:
-        """Returns what it stands for, of plain types."""
-        raise NotImplementedError
+        """Returns what it stands for, of plain types, or of containers that hold stand-ins.
+
+        Raises:
+          Forbidden: it only ever stands for a part of something.
+        """
+        raise Forbidden(f"an object of type {type(self).__name__.lstrip('_')}")
+
+    def __setstate__(self, state: Any) -> None:
+        """Without it a pickle could set any attribute."""
+        raise Forbidden(f"a state for {type(self).__name__.lstrip('_')}")
+
+
+class _Name:
+    """What a name of a pickle leads to: it can be called, and nothing can be set on what is behind it."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]):
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise Forbidden("a state for a function")
 
 
 class Attributes(StandIn):
@@ -87,10 +111,10 @@ class Attributes(StandIn):
         self.attributes = state
 
     def plain(self) -> dict[str, Any]:
-        return plain(self.attributes or {})
+        return self.attributes or {}
 
 
-class _Dtype:
+class _Dtype(StandIn):
     """Stands for numpy.dtype: a plain one, whose state may only be a byte order."""
 
     def __init__(self, name: str, *_: Any):
@@ -112,18 +136,24 @@ class _Array(StandIn):
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, is_fortran, data = state
-        self.value = _from_buffer(data, dtype, shape, "F" if is_fortran else "C")
+        self.value = _read(data, dtype, shape, "F" if is_fortran else "C")
 
     def plain(self) -> np.ndarray:
         return self.value
 
 
-def _from_buffer(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(_encode(data), dtype.dtype).reshape(shape, order=order).copy(order="K")
+def _from_buffer(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> _Array:
+    array = _Array()
+    array.value = _read(data, dtype, shape, order)
+    return array
 
 
 def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
-    return _from_buffer(data, dtype, (), "C")[()]
+    return _read(data, dtype, (), "C")[()]
+
+
+def _read(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return np.frombuffer(_encode(data), dtype.dtype).reshape(shape, order=order).copy(order="K")
 
 
 def _encode(data: bytes | str, *_: Any) -> bytes:
@@ -176,9 +206,11 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         for stand_ins in (_STAND_INS, self._admitted):
             try:
-                return stand_ins[module, name]
+                found = stand_ins[module, name]
             except KeyError:
                 continue
+            # Protocol 2 makes an object of its class itself; all else is only ever called.
+            return _Name(found) if callable(found) and found is not Attributes else found
         raise Forbidden(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -207,14 +239,23 @@ def plain(value: Any) -> Any:
     """Equal nesting with plain types in the place of the stand-ins.
 
     Raises:
-      Forbidden: something else is in it.
+      Forbidden: something else is in it, or too many values.
     """
-    if isinstance(value, StandIn):
-        return value.plain()
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
-    if value is None or isinstance(value, int | float | complex | str | bytes | np.ndarray | np.generic):
-        return value
-    raise Forbidden(f"an object of type {type(value).__name__}")
+    num_values = 0
+
+    def walk(value: Any) -> Any:
+        nonlocal num_values
+        num_values += 1
+        if num_values > _MOST_VALUES:
+            raise Forbidden(f"more than {_MOST_VALUES:,} values")
+        if isinstance(value, StandIn):
+            return walk(value.plain())
+        if isinstance(value, dict):
+            return {key: walk(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(walk(item) for item in value)
+        if value is None or isinstance(value, int | float | complex | str | bytes | np.ndarray | np.generic):
+            return value
+        raise Forbidden(f"an object of type {type(value).__name__}")
+
+    return walk(value)

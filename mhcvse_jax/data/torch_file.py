@@ -67,7 +67,7 @@ def read_torch_file(path: str | Path) -> Any:
         raise InputError(f"{path}: not a whole file of torch.save ({type(error).__name__}: {error})") from error
 
 
-class _Storage:
+class _Storage(StandIn):
     """The numbers that tensors are views of; they may be read after the tensors are known."""
 
     def __init__(self, dtype: np.dtype, num: int):
@@ -91,17 +91,21 @@ class _Tensor(StandIn):
         """Leaves out what was attached to the tensor."""
 
     def plain(self) -> np.ndarray:
+        """Returns a view of the storage, so that a tensor that is named often takes no more memory."""
         storage, offset, size, stride = self._view
-        if storage.values is None:
+        if not isinstance(storage, _Storage) or storage.values is None:
             raise ValueError("a tensor without its storage")
+        values = storage.values
+        if any(type(number) is not int for number in (offset, *size, *stride)):  # others may wrap around
+            raise ValueError(f"a tensor {size} with stride {stride} at {offset}, expected whole numbers")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        is_within = min(offset, *size, *stride, 0) >= 0 and (0 in size or last < storage.num)
-        if not is_within or math.prod(size) > storage.num:
-            raise ValueError(f"a tensor {size} with stride {stride} at {offset} of a storage of {storage.num} numbers")
+        is_within = min(offset, *size, *stride, 0) >= 0 and (0 in size or last < len(values))
+        if not is_within or math.prod(size) > len(values):
+            raise ValueError(f"a tensor {size} with stride {stride} at {offset} of a storage of {len(values)} numbers")
         if 0 in size:
-            return np.zeros(size, storage.dtype)
-        strides = [step * storage.dtype.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(storage.values[offset:], size, strides).copy()
+            return np.zeros(size, values.dtype)
+        strides = [step * values.dtype.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(values[offset:], size, strides, writeable=False)
 
 
 class _OrderedDict(dict[Any, Any]):
