@@ -103,14 +103,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     encoding = time.monotonic()
     variables, progress = experiment.restore_best(split.regions.shape[1:])
     print(f"checkpoint of step {progress.best_step:,}, whose dev rsum is {progress.best_rsum:.1f}", flush=True)
-    encoded = experiment.encode(variables, split)
+    encoded = experiment.encode_for_protocol(variables, split)
     tested = experiment.test(encoded, split, folds)
     transductive = " (transductive)" if protocols.is_transductive(tested.protocol) else ""
     print(f"{tested.protocol} protocol{transductive}, {split.num_images:,} pictures, {split.num_captions:,} captions")
     print(protocols.table(tested.rows()))
     pairs = twins.read(directory, split)
-    more = {} if pairs is None else {"twins": twins.measure(encoded, split, pairs)}
-    if more:
+    more = {}
+    if pairs is not None:
+        more["twins"] = twins.measure(encoded, split, pairs, consensus_weight=config.eval.consensus_weight)
         print(twins.describe(more["twins"]))
     if second:
         tested, more["rerank"] = second.run(encoded, tested, time.monotonic() - encoding)
@@ -121,11 +122,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
     elif not second:
         keep_ranks(tested, workdir)
     if arguments.similarity:
-        save_similarity(experiment.final_embeddings(encoded, split), tested, config, arguments.similarity)
+        save_similarity(encoded, tested, config, arguments.similarity)
     if arguments.matches:
-        image_dir = arguments.image_dir or directory / "images"
-        number = arguments.num_matches
-        matches.draw(encoded, split, image_dir, arguments.matches, num_queries=number, seed=config.seed)
+        matches.draw(
+            encoded,
+            split,
+            arguments.image_dir or directory / "images",
+            arguments.matches,
+            consensus_weight=config.eval.consensus_weight,
+            num_queries=arguments.num_matches,
+            seed=config.seed,
+        )
         print(f"matches in {arguments.matches}")
 
 

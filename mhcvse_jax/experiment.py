@@ -54,7 +54,7 @@ class Experiment:
         Raises:
           InputError: the devices do not divide a batch.
         """
-        mesh = check_devices(config, devices)
+        mesh = check_devices(config, devices, keys=_encoded_at_once(config))
         model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
         edges = dataset.graph_edges(language.concepts, config.concepts)
         graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
@@ -228,12 +228,30 @@ class Experiment:
         return split
 
     def encode_with_best(self, split: Split) -> protocols.Found:
-        """Returns the embeddings of a split, or the scores of its pairs, by the workdir's best checkpoint.
+        """Returns what `encode_for_protocol` does, by the workdir's best checkpoint.
 
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
-        return self.encode(self.restore_best(split.regions.shape[1:])[0], split)
+        return self.encode_for_protocol(self.restore_best(split.regions.shape[1:])[0], split)
+
+    def encode_for_protocol(self, variables: Any, split: Split) -> protocols.Found:
+        """Returns the embeddings of a split, or the scores of its pairs, that the configuration's protocol ranks.
+
+        Under `label_completion` captions are encoded a second time, with labels completed over the whole split, as
+        CVSE's program does it; folds are ranked each by itself after that.
+
+        Args:
+          variables: {params, batch_stats}.
+          split: what is encoded.
+        """
+        encoded, values = self.encode(variables, split), self.config.eval
+        if values.protocol == "standard" or not isinstance(self.encode, Encoder):
+            return encoded
+        assert isinstance(encoded, EncodedSplit)
+        neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
+        labels = label_completion.completed_labels(split.caption_labels, neighbours)
+        return encoded._replace(text=self.encode.texts(variables, split, labels))
 
     def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.
@@ -252,20 +270,19 @@ class Experiment:
         return checkpoints.restore_model(like, best, self.mesh), checkpoints.restore_progress(best)
 
     def test(self, encoded: protocols.Found, split: Split, folds: Sequence[int]) -> Evaluation:
-        """Returns the ranks of an encoded split under the configuration's protocol, for each number of folds."""
+        """Returns the ranks of a split that was encoded for the configuration's protocol, for each number of folds."""
         values = self.config.eval
-        final = self.final_embeddings(encoded, split)
         ranks = {}
         for number in folds:
             ranks[number] = {
                 kind: protocols.split_ranks(
-                    final,
+                    encoded,
                     split.image_of_caption,
                     kind=kind,
                     consensus_weight=values.consensus_weight,
                     folds=number,
                 )
-                for kind in protocols.kinds(final)
+                for kind in protocols.kinds(encoded)
             }
         return Evaluation(
             split=split.name,
@@ -276,35 +293,30 @@ class Experiment:
             ranks=ranks,
         )
 
-    def final_embeddings(self, encoded: protocols.Found, split: Split) -> protocols.Found:
-        """Returns the embeddings that the configuration's protocol ranks, from those of a first pass.
 
-        Under `label_completion` captions are encoded again, with labels completed over the whole split, as CVSE's
-        program does it; folds are ranked each by itself after that.
-        """
-        values = self.config.eval
-        if values.protocol == "standard" or not isinstance(self.encode, Encoder):
-            return encoded
-        assert isinstance(encoded, EncodedSplit)
-        neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
-        labels = label_completion.completed_labels(split.caption_labels, neighbours)
-        return encoded._replace(text=self.encode.texts(self.restore_best(split.regions.shape[1:])[0], split, labels))
-
-
-def check_devices(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
+def check_devices(config: Config, devices: Sequence[Any] | None = None, *, keys: Sequence[str] | None = None) -> Mesh:
     """Returns the mesh of the given devices, or all.
 
+    Args:
+      config: the configuration.
+      devices: None for all.
+      keys: the sizes that are split over them; None for all of a training and its tests.
+
     Raises:
-      InputError: they do not divide a batch.
+      InputError: they do not divide one of these.
     """
     mesh = make_mesh(devices)
-    scores_pairs = issubclass(models.MODELS[config.model.name], PairModel)
-    encoded = ("eval.pair_images", "eval.pair_captions") if scores_pairs else ("eval.batch_size",)
-    for key in ("batch_size", "loss.similarity_block", *encoded):
+    for key in keys or ("batch_size", "loss.similarity_block", *_encoded_at_once(config)):
         size = config_lib.lookup(config, key)
         if size % mesh.size:
             raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
     return mesh
+
+
+def _encoded_at_once(config: Config) -> tuple[str, ...]:
+    """Returns the keys of what a test has on the devices at once."""
+    scores_pairs = issubclass(models.MODELS[config.model.name], PairModel)
+    return ("eval.pair_images", "eval.pair_captions") if scores_pairs else ("eval.batch_size",)
 
 
 def _precision(config: Config) -> str | None:

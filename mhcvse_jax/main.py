@@ -202,7 +202,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
     more: dict[str, Any] = {"test_seconds": round(time.monotonic() - testing, 1)}
     pairs = twins.read(directory, test_split)
     if pairs is not None:
-        more["twins"] = twins.measure(encoded, test_split, pairs)
+        more["twins"] = twins.measure(encoded, test_split, pairs, consensus_weight=config.eval.consensus_weight)
     encoded = distributed.local(encoded)
 
     def keep() -> None:
@@ -239,7 +239,15 @@ def draw_matches(
     image_dir = pathlib.Path(config.log.image_dir or directory / "images")
     path = workdir / "matches.png"
     try:
-        matches.draw(encoded, split, image_dir, path, num_queries=config.log.matches, seed=config.seed)
+        matches.draw(
+            encoded,
+            split,
+            image_dir,
+            path,
+            consensus_weight=config.eval.consensus_weight,
+            num_queries=config.log.matches,
+            seed=config.seed,
+        )
         print(f"matches   {path}")
     except InputError as error:
         print(f"matches   not drawn: {error}")

@@ -74,12 +74,11 @@ class Reranking:
         Seconds are of all folds together, with reading, encoding and compiling what was not compiled before.
 
         Args:
-          found: of the first model.
+          found: of the first model, what its protocol ranks.
           tested: what it was evaluated to.
           seconds: what that took.
         """
-        final = self.first.final_embeddings(found, self.split)
-        similarity = protocols.similarity_of(final, "fused", self.first.config.eval.consensus_weight)
+        similarity = protocols.similarity_of(found, "fused", self.first.config.eval.consensus_weight)
         owner, name = self.split.image_of_caption, self.second.config.model.name
 
         def score(images, captions):

@@ -121,14 +121,15 @@ def test_label_completion_is_called_transductive_wherever_it_is_told(completed, 
 def test_label_completion_encodes_again_with_the_labels_of_neighbours_over_all_folds(completed, finished):
     experiment = Experiment.of_workdir(finished[0], protocol="label_completion")
     split = experiment.load_split(finished[0] / "scenes", "test", (2,))
-    encoded = experiment.encode_with_best(split)
+    variables, _ = experiment.restore_best()
+    encoded = experiment.encode(variables, split)
     labels = split.caption_labels.copy()
     sides = (np.asarray(side.fused, float) for side in encoded)
     for i, neighbours in enumerate(oracle.completion_neighbours(*sides, 3, 3)):
         for j in neighbours:
             labels[i] |= split.caption_labels[j]
     assert (labels != split.caption_labels).any(axis=1).sum() > 20
-    text = experiment.encode(experiment.restore_best()[0], dataclasses.replace(split, caption_labels=labels)).text
+    text = experiment.encode(variables, dataclasses.replace(split, caption_labels=labels)).text
     matrix = np.load(completed[0] / "lc.npy")
     assert (matrix.dtype, matrix.shape) == (np.float32, (20, 100))
     np.testing.assert_allclose(matrix, encoded.image.fused @ text.fused.T, atol=1e-5)

@@ -103,11 +103,16 @@ def test_order_accuracy_counts_captions_nearer_to_their_own_picture(encoded, spl
     pairs = twins.Twins(
         twin=np.array([1, 0] + [-1] * (IMAGES - 2)), tells_apart=np.isin(np.arange(IMAGES * PER_IMAGE), [0, 3, 5])
     )
+    right = text.copy()
+    right[3], right[5] = (2, 1), (0, 1)  # the consensus has all three nearer to their own
+    image, text, right = map(jax.numpy.asarray, (image, text, right))
     by_hand = EncodedSplit(
-        image=encoded[1].image._replace(fused=jax.numpy.asarray(image)),
-        text=encoded[1].text._replace(fused=jax.numpy.asarray(text)),
+        image=encoded[1].image._replace(fused=image, consensus=image),
+        text=encoded[1].text._replace(fused=text, consensus=right),
     )
-    measured = twins.measure(by_hand, split, pairs)
+    by_consensus = twins.measure(by_hand, split, pairs, consensus_weight=1.0)
+    assert (by_consensus["order_accuracy"], by_consensus["recall"]["t2i"]["r1"]) == (100, 100)
+    measured = twins.measure(by_hand, split, pairs, consensus_weight=0.0)
     assert measured["order_accuracy"] == pytest.approx(100 / 3, abs=1e-3)
     assert (measured["num_images"], measured["num_captions"]) == (2, 3)
     # Of the three captions one finds its picture first; a tie counts against the second.

@@ -77,7 +77,7 @@ def _of_workdir(
     folds = wanted.folds or 1
     directory = data_dir or dataset.data_directory(experiment.config, path)
     split = experiment.load_split(directory, wanted.split or values.test_split, (folds,))
-    encoded = experiment.final_embeddings(experiment.encode_with_best(split), split)
+    encoded = experiment.encode_with_best(split)
     matrix = protocols.similarity_of(encoded, wanted.embedding, values.consensus_weight)
     rule = values.label_neighbours if protocols.is_transductive(wanted.protocol) else ""
     facts = Facts(wanted.protocol, rule, split.name, folds, split.num_images, split.num_captions)

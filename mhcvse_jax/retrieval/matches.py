@@ -24,6 +24,7 @@ def draw(
     image_dir: pathlib.Path,
     path: pathlib.Path,
     *,
+    consensus_weight: float,
     num_queries: int,
     seed: int,
 ) -> None:
@@ -45,7 +46,7 @@ def draw(
     rng = np.random.default_rng(seed)
     captions = rng.choice(split.num_captions, min(num_queries, split.num_captions), replace=False)
     images = rng.choice(split.num_images, min(num_queries, split.num_images), replace=False)
-    similarity = protocols.similarity_of(encoded, "fused", 0.0)
+    similarity = protocols.similarity_of(encoded, "fused", consensus_weight)
     columns = np.concatenate([block[:, captions] for _, block in similarity.blocks()])
     top_images = _top(columns.T)
     top_captions = _top(np.concatenate([similarity.rows(i, i + 1) for i in images.tolist()]))

@@ -31,8 +31,14 @@ def read(directory: pathlib.Path, split: Split) -> Twins | None:
     return pairs if pairs.tells_apart.any() and len(pairs.twin) == split.num_images else None
 
 
-def measure(encoded: protocols.Found, split: Split, pairs: Twins) -> dict[str, Any]:
+def measure(encoded: protocols.Found, split: Split, pairs: Twins, *, consensus_weight: float) -> dict[str, Any]:
     """Returns how well the fused embedding, or the score of pairs, does on twins.
+
+    Args:
+      encoded: the split.
+      split: with twins in it.
+      pairs: which they are.
+      consensus_weight: of the consensus similarity, as retrieval has it.
 
     Returns:
       `num_images`, `num_captions`: twins, and their captions that tell them apart.
@@ -44,11 +50,11 @@ def measure(encoded: protocols.Found, split: Split, pairs: Twins) -> dict[str, A
     chosen = np.flatnonzero(pairs.tells_apart)
     own, other = owner[chosen], pairs.twin[owner[chosen]]
     lead = np.zeros(len(chosen), np.float32)
-    for start, block in protocols.similarity_of(encoded, "fused", 0.0).blocks():
+    for start, block in protocols.similarity_of(encoded, "fused", consensus_weight).blocks():
         for images, sign in ((own, 1), (other, -1)):
             here = (images >= start) & (images < start + len(block))
             lead[here] += sign * block[images[here] - start, chosen[here]]
-    all_ranks = protocols.split_ranks(encoded, owner, kind="fused", consensus_weight=0.0, folds=1)
+    all_ranks = protocols.split_ranks(encoded, owner, kind="fused", consensus_weight=consensus_weight, folds=1)
     among_all = Retrieval(recall(all_ranks.i2t[pairs.twin >= 0]), recall(all_ranks.t2i[chosen]))
     return {
         "split": split.name,
