@@ -40,6 +40,15 @@ from mhcvse_jax.workdir import whole_file
 
 TERMS = ("fusion", "instance", "consensus", "kl")
 STYLES = ('stroke="#4477aa" stroke-width="5"', 'stroke="#cc3311" stroke-width="2" stroke-dasharray="5 4"')
+FOLLOWED = (
+    *("model.embedding_dim", "model.word_dim", "model.dropout_rate", "model.fixed_instance_weight"),
+    *("model.gru", "model.graph_product", "loss.all_negatives_epochs", "loss.similarity_block"),
+    *("optimizer.learning_rate", "optimizer.warmup_epochs", "optimizer.schedule", "optimizer.cosine_cycles"),
+    *("optimizer.final_rate_share", "optimizer.step_epochs", "optimizer.step_factor", "optimizer.clip_norm"),
+    *("optimizer.adam_b1", "optimizer.adam_b2", "optimizer.adam_eps"),
+)
+"""Keys of model, loss and optimizer that both sides follow, or that change no result."""
+OURS_ALONE = ("compute_dtype", "start_from", "text.word_vectors_path")
 COLUMNS = ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum")
 
 
@@ -86,12 +95,21 @@ def overrides(arguments: argparse.Namespace, **more: Any) -> list[str]:
     ]
 
 
+def check_followed(config: config_lib.Config) -> None:
+    """Raises InputError for the first key in which our side would differ from CVSE, and PyTorch's would not."""
+    cvse = config_lib.cvse()
+    for key in config_lib.keys(cvse):
+        value, expected = config_lib.lookup(config, key), config_lib.lookup(cvse, key)
+        decides = key.startswith(("model.", "loss.", "optimizer.")) or key in OURS_ALONE
+        if decides and key not in FOLLOWED and value != expected:
+            raise InputError(f"config.{key} is {value!r}; expected {expected!r}, which the PyTorch side has built in")
+
+
 class Both:
     """Our CVSE and PyTorch's for one configuration, from the same parameters."""
 
     def __init__(self, config: config_lib.Config, data: TrainingData, workdir: pathlib.Path):
-        if config.model.name != "cvse" or config.loss.mask_same_image:
-            raise InputError("--config: expected one of model cvse, with its losses")
+        check_followed(config)
         self.config, self.data = config, data
         self.ours = Experiment.assemble(config, workdir, data.language, jax.devices()[:1])
         steps = batches.steps_per_epoch(data.train, config.batch_size)
@@ -243,7 +261,8 @@ def compare_recalls(arguments: argparse.Namespace) -> None:
     found = []
     for seed in arguments.seeds:
         path = arguments.out / f"recalls_seed{seed}.json"
-        wanted = {key: getattr(arguments, key) for key in ("epochs", "embedding_dim", "batch_size", "set")}
+        wanted = {key: getattr(arguments, key) for key in ("config", "epochs", "embedding_dim", "batch_size", "set")}
+        wanted |= {"data": str(arguments.data)}
         if path.exists():
             one = json.loads(path.read_text(encoding="utf-8"))
             if one["settings"] != wanted:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from mhcvse_jax import command_line, compare
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.main import check_workdir
 
 POLL_SECONDS = 0.2
 
@@ -131,7 +132,7 @@ def train(runs: Sequence[Run], *, jobs: int) -> None:
       KeyboardInterrupt: a run was stopped, or this program; all have saved themselves.
     """
     for run in runs:
-        config_lib.read(run.config, run.arguments[4:])
+        check_run(run)
     waiting = [run for run in runs if not run.is_finished]
     num_before = len(runs) - len(waiting)
     if num_before:
@@ -164,6 +165,22 @@ def train(runs: Sequence[Run], *, jobs: int) -> None:
             process.send_signal(signal.SIGTERM)
         for _, process in running.values():
             process.wait()
+
+
+def check_run(run: Run) -> None:
+    """Raises InputError where a run cannot be used, or its workdir holds one of another configuration or of other data.
+
+    Data that a finished run was trained on may have been moved since, but nothing tells those from others.
+    """
+    config = config_lib.read(run.config, run.arguments[4:])
+    check_workdir(run.workdir, config)
+    if run.is_finished:
+        trained_on = config_lib.load(run.workdir / "config.json").data.dir
+        if pathlib.Path(trained_on).resolve() != pathlib.Path(config.data.dir).resolve():
+            raise InputError(
+                f"{run.workdir} is finished, with config.data.dir={trained_on!r}, not {config.data.dir!r}; expected "
+                "the same, or another --out; --table_only tabulates what there is"
+            )
 
 
 def start(run: Run, gpus: str | None, *, logged: bool) -> subprocess.Popen:

@@ -146,6 +146,12 @@ def test_recall_vs_pytorch(tmp_path, capsys):
         assert 0 < sum(six) < 600
     assert recall_vs_pytorch.main([*arguments, "--steps", "0"]) == 0  # of what is done already
     assert first[0] in capsys.readouterr().out
+    for more, message in (
+        (["--data", str(tmp_path)], "recalls_seed5.json is of "),
+        (["--steps", "1", "--config", "configs/cvse_coco.py"], "config.model.label_share is 0.4; expected 0.35"),
+    ):
+        assert recall_vs_pytorch.main([*arguments, "--steps", "0", *more]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_pairs(tmp_path, capsys):

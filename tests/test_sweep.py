@@ -89,3 +89,9 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_in_a_table(finished, tmp_path
     done = subprocess.run(**whole, capture_output=True, timeout=600)
     assert "2 of 2 runs are finished already" in done.stdout
     assert [os.stat(workdir / "results.json").st_mtime_ns for workdir in workdirs] == before
+
+    # What is finished is of the same settings and data, or not taken for it.
+    for change, message in (("loss.margin=0.3", "config.loss.margin"), (f"data.dir={tmp_path}", "config.data.dir")):
+        run = sweep.Run("margin_0.1", 0, out, "configs/demo.py", [*values, "loss.margin=0.1", change])
+        with pytest.raises(InputError, match=message):
+            sweep.train([run], jobs=1)
