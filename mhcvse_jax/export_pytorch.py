@@ -161,8 +161,7 @@ def options(config: Config, language: Language, arrays: dict[str, np.ndarray]) -
         "norm_func_type": "sigmoid",
         "feature_fuse_type": "weight_sum" if config.model.fusion == "fixed_sum" else config.model.fusion,
         "measure": "cosine",
-        "max_violation": True,
-        "batch_size": config.batch_size,
+        "max_violation": config.loss.all_negatives_epochs < config.num_epochs,
         "learning_rate_MLGCN": config.optimizer.learning_rate * config.optimizer.gcn_rate_factor,
     }
 

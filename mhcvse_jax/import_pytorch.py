@@ -56,6 +56,7 @@ KEYS_OF_OPTIONS = {
     "dropout_rate": "model.dropout_rate",
     "margin": "loss.margin",
     "learning_rate": "optimizer.learning_rate",
+    "batch_size": "batch_size",
     "lr_update": "optimizer.step_epochs",
     "grad_clip": "optimizer.clip_norm",
     "num_epochs": "num_epochs",
@@ -165,9 +166,10 @@ def configuration(checkpoint: Checkpoint, sizes: Sizes, arguments: argparse.Name
     """
     path, options = checkpoint.path, checkpoint.options
     for name, values in SUPPORTED.items():
-        if name in options and options[name] not in values:
-            expected = ", ".join(map(repr, values))
-            raise InputError(f"{path}: opt.{name} is {options[name]!r}, not supported; expected {expected}")
+        is_array = isinstance(options.get(name), np.ndarray)
+        if name in options and (is_array or options[name] not in values):
+            found, expected = "an array" if is_array else repr(options[name]), ", ".join(map(repr, values))
+            raise InputError(f"{path}: opt.{name} is {found}, not supported; expected {expected}")
     data_name = arguments.data_name or next((n for n in ALPHA if n in str(options.get("data_name"))), None)
     if data_name is None:
         raise InputError(f"{path}: opt.data_name is {options.get('data_name')!r}; say --data_name f30k or coco")
@@ -196,6 +198,13 @@ def configuration(checkpoint: Checkpoint, sizes: Sizes, arguments: argparse.Name
             said[name] = getattr(arguments, name)
     for name, value in said.items():
         _set(config, KEYS_OF_OPTIONS[name], value, f"{path}: opt.{name}")
+    if options.get("max_violation") is False:  # then it sums over all negatives, to the end
+        config.loss.all_negatives_epochs = float(config.num_epochs)
+    of_gcn = options.get("learning_rate_MLGCN")
+    if of_gcn is not None:
+        where = f"{path}: opt.learning_rate_MLGCN"
+        _set(config, "optimizer.gcn_rate_factor", of_gcn, where)
+        config.optimizer.gcn_rate_factor /= config.optimizer.learning_rate or 1.0
     if sizes.has_attention and model.num_heads < 1:
         raise InputError(f"{path}: opt.num_heads is {model.num_heads}; expected 1 or more")
     try:
@@ -213,7 +222,9 @@ def _set(config: Config, key: str, value: Any, where: str) -> None:
         if isinstance(value, bool) != (kind is bool):
             raise TypeError(f"expected {kind.__name__}")
         target[name] = kind(value)
-    except (TypeError, ValueError) as error:
+        if kind is int and target[name] != value:
+            raise ValueError("expected a whole number")
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where} is {value!r}, which cannot be config.{key} ({error})") from error
 
 

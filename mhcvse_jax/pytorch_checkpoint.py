@@ -60,7 +60,9 @@ def read_checkpoint(path: pathlib.Path) -> Checkpoint:
     if num_modules not in (FUSION + 1, len(MODULES)):
         raise InputError(f"{path}: model holds {num_modules}; expected a list of 8 state dicts, of an MH-CVSE 10")
     for module, state in enumerate(states):
-        if not isinstance(state, dict) or not all(isinstance(tensor, np.ndarray) for tensor in state.values()):
+        if not isinstance(state, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in state.items()
+        ):
             raise InputError(f"{path}: model[{module}] is no state dict; expected tensors by name")
     states = [_without_prefix(state, "module.") for state in states]
     for module in SELF_ATTENTIONS[: len(states) - len(MODULES) + len(SELF_ATTENTIONS)]:
@@ -74,7 +76,9 @@ def read_checkpoint(path: pathlib.Path) -> Checkpoint:
             best_step=max(int(held.get("Eiters", 0)), 0),
             epochs_done=max(int(held.get("epoch", 0)), 0),
         )
-    except (TypeError, ValueError) as error:
+        if progress.best_step > np.iinfo(np.int32).max:
+            raise ValueError(f"Eiters is {progress.best_step}")
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: epoch, best_rsum and Eiters are to be numbers ({error})") from error
     return Checkpoint(path, states, options, progress)
 

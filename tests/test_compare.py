@@ -1,6 +1,7 @@
 """`compare` through its front door, on workdirs and files made by hand; a real run is in test_commands."""
 
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -331,6 +332,18 @@ def test_a_matrix_is_compared_and_paired_with_a_run(tmp_path, run):
     assert (code, "the rule of label completion differs: coco of s; f30k of S" in err) == (2, True)
     (tmp_path / "s.npy.json").write_text(json.dumps(facts | {"num_images": 7}))
     assert "is of 7 pictures and 115 captions" in run(tmp_path / "s.npy")[2]
+    for folds in (["x"], [0]):
+        (tmp_path / "s.npy.json").write_text(json.dumps(facts | {"folds": folds}))
+        code, _, err = run(tmp_path / "s.npy")
+        assert (code, "does not say what s.npy is of" in err) == (2, True)
+
+
+def test_recalls_below_one_percent_are_read_where_the_pictures_are_counted(tmp_path, run):
+    """Chance among 5,000 pictures is 0.2 for R@10."""
+    (tmp_path / "chance.csv").write_text(f"{HEADER},num_images\nchance,0,.1,.2,0,.1,.2,5000\n")
+    code, out, err = run(tmp_path / "chance.csv", "--format", "csv")
+    assert code == 0, err
+    assert table(out)["chance"]["i2t_r10"] == "0.2"
 
 
 def test_an_ensemble_of_matrices_is_the_rank_of_their_mean(tmp_path, run):
@@ -428,11 +441,18 @@ def bad_inputs(tmp_path):
         ("i2t", {"r1": float("nan"), "r5": 1.0, "r10": 1.0}, "a recall of nan; expected percent"),
         ("num_images", "1000", "num_images is '1000'"),
         ("split", ["test"], "split is ['test']"),
+        ("rsum", float("inf"), "rsum is inf"),
+        ("mean_recall", float("nan"), "a recall of nan; expected percent"),
+        ("folds", 0, "folds is 0"),
     ):
         rows = [row | {key: value} for row in evaluation(0).rows()]
         yield (file(f"{key}.json", json.dumps({"results": rows})),), message
     yield (file("d.json", '{"name": "x"}'),), "d.json: object 1 has no i2t_r1"
     yield (file("a.npz", "nothing"),), "not ranks that an evaluation has written"
+    for name, folds in (("none", []), ("no_divisor", [4])):
+        whole = evaluation(0)
+        dataclasses.replace(whole, ranks=dict.fromkeys(folds, whole.ranks[1])).save(tmp_path / f"{name}.npz")
+        yield (tmp_path / f"{name}.npz",), f"{whole.num_images} pictures in {folds} folds; expected folds that divide"
     yield ("--ensemble", tmp_path / "a.npz"), "expected a workdir or a similarity matrix, .npy"
     np.save(tmp_path / "s.npy", np.zeros((4, 12)))
     yield (tmp_path / "s.npy",), "--captions_per_image says how many"

@@ -157,6 +157,22 @@ def test_the_configuration_evaluates_as_the_original_does(workdir, data):
     np.testing.assert_array_equal(Language.load(workdir, config.text).concepts.adjacency, data.adjacency)
 
 
+def test_how_it_was_trained_tells_it_from_others(data, golden_states, tmp_path, capsys):
+    """So that compare does not gather it with checkpoints of another training."""
+    said = {
+        "batch_size": 96,
+        "learning_rate": 1e-3,
+        "learning_rate_MLGCN": 2e-4,
+        "num_epochs": 7,
+        "max_violation": False,
+    }
+    write_torch_file(tmp_path / "other.pth.tar", golden_states | {"opt": OpenDict(golden_states["opt"] | said)})
+    imported(capsys, tmp_path / "other.pth.tar", data, tmp_path / "other")
+    config = config_lib.load(tmp_path / "other" / "config.json")
+    assert (config.batch_size, config.optimizer.learning_rate, config.loss.all_negatives_epochs) == (96, 1e-3, 7)
+    assert config.optimizer.gcn_rate_factor == pytest.approx(0.2)
+
+
 def test_the_data_set_decides_alpha_and_folds(data, golden_states, tmp_path, capsys):
     options = golden_states["opt"] | {"data_name": "coco_precomp", "Concept_label_ratio": 0.4}
     write_torch_file(tmp_path / "coco.pth.tar", golden_states | {"opt": OpenDict(options)})

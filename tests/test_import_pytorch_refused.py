@@ -150,6 +150,12 @@ def test_a_tensor_that_does_not_fit_is_named(module, changes, message, data, gol
         ),
         ({"opt": OpenDict(data_name="f30k", dropout_rate=1.5)}, "config.model.dropout_rate is 1.5; expected a share"),
         ({"opt": OpenDict(data_name="f30k"), "epoch": "last"}, "epoch, best_rsum and Eiters are to be numbers"),
+        ({"opt": OpenDict(data_name="f30k"), "epoch": np.inf}, "epoch, best_rsum and Eiters are to be numbers"),
+        ({"opt": OpenDict(data_name="f30k"), "Eiters": 2**31}, "epoch, best_rsum and Eiters are to be numbers"),
+        ({"opt": OpenDict(data_name="f30k", num_epochs=np.inf)}, "opt.num_epochs is inf, which cannot be config.num"),
+        ({"opt": OpenDict(data_name="f30k", lr_update=2.7)}, "opt.lr_update is 2.7, which cannot be config.optimizer"),
+        ({"opt": OpenDict(data_name="f30k", no_imgnorm=floats(2))}, "opt.no_imgnorm is an array, not supported"),
+        ({"model": [{1: floats(2)}] * 8}, "model[0] is no state dict"),
     ],
 )
 def test_another_file_is_no_checkpoint(content, message, data, golden_states, tmp_path, capsys):

@@ -86,7 +86,6 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
     if not name:
         raise InputError(f"{where}: no name; expected one")
     recalls = {key: _number(row, key, where) for key in RECALLS}
-    _check_recalls(recalls, where)
     deviations = {key: _number(row, f"{key}_sd", where) for key in FIGURES}
     facts = Facts(
         protocol=_text(row, "protocol"),
@@ -94,6 +93,7 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
         split=_text(row, "split"),
         **{key: _whole(row, key, where) for key in ("folds", "num_images", "num_captions")},
     )
+    _check_recalls(recalls, facts.num_images, where)
     return Entry(
         name=name,
         figures=figures_of(recalls),
@@ -117,11 +117,13 @@ def check_percent(recalls: Mapping[str, float | None], where: str) -> None:
             raise InputError(f"{where}: a recall of {value:g}; expected percent, 0 to 100")
 
 
-def _check_recalls(recalls: Mapping[str, float | None], where: str) -> None:
+def _check_recalls(recalls: Mapping[str, float | None], num_images: int | None, where: str) -> None:
     check_percent(recalls, where)
     known = [value for value in recalls.values() if value is not None]
-    if known and 0 < max(known) <= 1:
-        raise InputError(f"{where}: no recall above {max(known):g}; expected percent, not shares of 1")
+    if known and 0 < max(known) <= 1 and num_images is None:  # among thousands of pictures, chance is below 1
+        raise InputError(
+            f"{where}: no recall above {max(known):g}; expected percent, not shares of 1, or num_images where it is so"
+        )
     for way in ("i2t", "t2i"):
         rising = [value for value in (recalls[f"{way}_r{k}"] for k in (1, 5, 10)) if value is not None]
         if rising != sorted(rising):

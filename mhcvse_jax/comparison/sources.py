@@ -80,8 +80,8 @@ def read_workdir(path: pathlib.Path, name: str | None, wanted: Wanted) -> Run:
     try:
         split = wanted.split or config["eval"]["test_split"]
         rule = config["eval"].get("label_neighbours", "")
-        words = path / "vocabulary.json"  # tells apart what was trained on other data
-        digest = hashlib.sha256(words.read_bytes()).hexdigest() if words.is_file() else ""
+        language = (path / "vocabulary.json", path / "concepts.npz")  # tell apart what was trained on other data
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in language if file.is_file())).hexdigest()
         key = f"{name}: {_configuration(config)} {digest}"
         seed = int(config["seed"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -149,10 +149,12 @@ def matrix_facts(path: pathlib.Path, matrix: similarity.Similarity, wanted: Want
             )
         rule = str(content["label_neighbours"])
         folds = wanted.folds or (1 if 1 in content["folds"] else int(content["folds"][0]))
+        if folds < 1:
+            raise ValueError(f"{folds} folds")
         return facts._replace(
             protocol=str(content["protocol"]), label_neighbours=rule, split=str(content["split"]), folds=folds
         ), image_ids
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{beside}: does not say what {path.name} is of ({error!r})") from error
 
 
@@ -243,14 +245,16 @@ def _rows(content: Any, path: pathlib.Path) -> list[dict[str, Any]]:
     try:
         rows = content["results"]
         for row in rows:
-            recalls = {key: value for key, value in _reported("", row).figures.items() if key in RECALLS}
-            check_percent(recalls, str(path))
+            figures = _reported("", row).figures
+            check_percent({key: figures[key] for key in (*RECALLS, "mean_recall")}, str(path))
+            if not 0 <= (figures["rsum"] or 0) <= 600:
+                raise ValueError(f"rsum is {figures['rsum']}")
             for kind, names in (
                 (str, ("embedding", "split", "protocol")),
                 (int, ("folds", "num_images", "num_captions")),
             ):
                 for name in names:
-                    if not isinstance(row[name], kind):
+                    if not isinstance(row[name], kind) or (kind is int and row[name] < 1):
                         raise TypeError(f"{name} is {row[name]!r}")
         return rows
     except (KeyError, TypeError, ValueError) as error:

@@ -134,6 +134,8 @@ class Vocabulary:
             words = sorted(ids, key=lambda word: ids[word])
         except InputError:
             raise
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a vocabulary with a word2idx ({error!r})") from error
         if [ids[word] for word in words] != list(range(len(words))):

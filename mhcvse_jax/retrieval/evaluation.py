@@ -120,6 +120,9 @@ class Evaluation:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
         except (ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not ranks that an evaluation has written ({error})") from error
+        folds = list(loaded.ranks)
+        if not folds or min(folds) < 1 or not loaded.num_images or any(loaded.num_images % each for each in folds):
+            raise InputError(f"{path}: {loaded.num_images} pictures in {folds} folds; expected folds that divide them")
         for kinds in loaded.ranks.values():
             for both in kinds.values():
                 if (len(both.i2t), len(both.t2i)) != (loaded.num_images, loaded.num_captions):
