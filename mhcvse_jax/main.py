@@ -184,7 +184,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         )
     experiment.check_batch_size(data.train)
     word_vectors = experiment.initial_word_vectors()
-    variables = experiment.initial_variables(data.train.regions.shape[1:])
+    has_begun = distributed.from_first(lambda: is_begun(workdir))
+    variables = None if has_begun else experiment.initial_variables(data.train.regions.shape[1:])
     distributed.check_same("data", data_digest(data))
     distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
     describe_data(config, data, test_split)
@@ -212,6 +213,11 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         results.save_results(results_path, tested.rows(), seed=config.seed, seconds=progress.train_seconds, **more)
 
     distributed.from_first(keep)
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether there is a checkpoint to go on from."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def prepare_workdir(config: Config, language: Language, workdir: pathlib.Path, lock: WorkdirLock) -> None:
@@ -259,7 +265,7 @@ def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> 
     Raises:
       InputError: the data have changed since: a resumed model would read other words, or use another graph.
     """
-    if not any((workdir / "checkpoints").glob("[0-9]*")):
+    if not is_begun(workdir):
         language.save(workdir)
         return
     saved = Language.load(workdir, config.text)
