@@ -102,7 +102,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     second = Reranking.load(arguments, experiment, split, directory, folds) if arguments.rerank else None
     encoding = time.monotonic()
     variables, progress = experiment.restore_best(split.regions.shape[1:])
-    print(f"checkpoint of step {progress.best_step:,}, whose dev rsum is {progress.best_rsum:.1f}", flush=True)
+    print(f"checkpoint of {progress.best()}", flush=True)
     encoded = experiment.encode_for_protocol(variables, split)
     tested = experiment.test(encoded, split, folds)
     transductive = " (transductive)" if protocols.is_transductive(tested.protocol) else ""

@@ -120,8 +120,7 @@ class Experiment:
             return None
         start = pathlib.Path(self.config.start_from)
         variables, progress = dataclasses.replace(self, workdir=start).restore_best(regions_shape)
-        of_dev = f", dev rsum {progress.best_rsum:.1f}" if progress.best_rsum >= 0 else ""
-        print(f"starting  from {start}, step {progress.best_step:,}{of_dev}")
+        print(f"starting  from {start}, {progress.best()}")
         return variables
 
     def train(
@@ -142,7 +141,6 @@ class Experiment:
         """
         config, compilations = self.config, Compilations()
         jax.config.update("jax_default_matmul_precision", _precision(config))
-        dev_split = dataset.first_captions(dev_split, config.eval.validation_captions, "eval.validation_captions")
         steps = batches.steps_per_epoch(train_split, config.batch_size)
         schedule, optimizer = schedule_and_optimizer(config, steps)
         state = initialize(
@@ -256,6 +254,8 @@ class Experiment:
     def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.
 
+        Where the best is lost, the newest stands for it, its own dev rsum not known.
+
         Args:
           regions_shape: (regions, features) that they are to fit; None for what they were trained on.
 
@@ -267,7 +267,10 @@ class Experiment:
         if regions_shape is None:
             regions_shape = _trained_regions(checkpoints.model_shapes(best))
         like = model_shapes(self.model, self.graph, regions_shape)
-        return checkpoints.restore_model(like, best, self.mesh), checkpoints.restore_progress(best)
+        progress = checkpoints.restore_progress(best)
+        if progress.best_step != best:  # the best is lost
+            progress = dataclasses.replace(progress, best_step=best, best_rsum=-1.0)
+        return checkpoints.restore_model(like, best, self.mesh), progress
 
     def test(self, encoded: protocols.Found, split: Split, folds: Sequence[int]) -> Evaluation:
         """Returns the ranks of a split that was encoded for the configuration's protocol, for each number of folds."""
@@ -383,6 +386,6 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         weighting=loss.weighting,
         base_weights=LossTerms(*(loss[f"{name}_weight"] for name in LossTerms._fields)),
         mask_same_image=loss.mask_same_image,
-        all_negatives_steps=round(loss.all_negatives_epochs * steps_per_epoch),
+        all_negatives_steps=loop.all_negatives_steps(config, steps_per_epoch),
         similarity_block=loss.similarity_block,
     )

@@ -129,12 +129,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 def check_workdir(workdir: pathlib.Path, config: Config) -> None:
     """Checks that a workdir can be made, or is one of this configuration; writes nothing.
 
+    A run that left no checkpoint may be started with another.
+
     Raises:
       InputError: it cannot be written, or belongs to a run with another configuration.
     """
     check_can_be_made(workdir)
     path = workdir / "config.json"
-    if path.exists():
+    if path.exists() and (is_begun(workdir) or (workdir / "results.json").exists()):
         saved = config_lib.load(path)
         for key in config_lib.keys(config):
             old, new = config_lib.lookup(saved, key), config_lib.lookup(config, key)
@@ -168,12 +170,16 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
     """
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     check_devices(config)
-    check_start(config)
+    has_begun = distributed.from_first(lambda: is_begun(workdir))  # then the workdir holds all that it started from
+    if not has_begun:
+        check_start(config)
     if config.data.format == "scenes":
         distributed.from_first(lock.acquire)
     directory = pathlib.Path(distributed.from_first(lambda: str(dataset.data_directory(config, workdir))))
     print(f"reading   {directory}", flush=True)
-    data = dataset.load_training(config, directory)
+    start = workdir if has_begun else pathlib.Path(config.start_from)
+    language = Language.load(start, config.text) if config.start_from else None
+    data = dataset.load_training(config, directory, language)
     experiment = Experiment.assemble(config, workdir, data.language)
     # Before the training: a test split that cannot be used is to be known now.
     test_split = experiment.load_split(directory, config.eval.test_split, config.eval.folds)
@@ -184,7 +190,6 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
         )
     experiment.check_batch_size(data.train)
     word_vectors = experiment.initial_word_vectors()
-    has_begun = distributed.from_first(lambda: is_begun(workdir))
     variables = None if has_begun else experiment.initial_variables(data.train.regions.shape[1:])
     distributed.check_same("data", data_digest(data))
     distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
@@ -216,8 +221,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock, res
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
-    """Returns whether there is a checkpoint to go on from."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    """Returns whether there is a checkpoint to go on from; one that was not finished, as a kill leaves it, is none."""
+    return any(path.name.isdigit() and path.is_dir() for path in (workdir / "checkpoints").glob("*"))
 
 
 def prepare_workdir(config: Config, language: Language, workdir: pathlib.Path, lock: WorkdirLock) -> None:
@@ -274,6 +279,9 @@ def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> 
         "concepts": saved.concepts.words == language.concepts.words,
         "counts of concepts": np.array_equal(saved.concepts.occurrences, language.concepts.occurrences)
         and np.array_equal(saved.concepts.cooccurrences, language.concepts.cooccurrences),
+        "concept graph": np.array_equal(
+            dataset.adjacency(saved.concepts, config.concepts), dataset.adjacency(language.concepts, config.concepts)
+        ),
         "concept vectors": np.array_equal(saved.concept_vectors, language.concept_vectors),
     }
     for name, is_same in same.items():

@@ -161,6 +161,11 @@ MAIN = {
     ),
     "a wrong type": (leave, ["config.batch_size", "many"], {"batch_size": "many"}),
     "a wrong value": (leave, ["config.model.fusion is 'sum'; expected one of 'concat'"], {"model.fusion": "sum"}),
+    "fewer captions for dev than a picture has": (
+        leave,
+        ["config.eval.validation_captions is 3; expected 0 or at least the 5 of a picture"],
+        {"eval.validation_captions": 3},
+    ),
     "heads that do not divide D": (
         leave,
         ["config.model.num_heads is 3, which does not divide model.embedding_dim 8"],

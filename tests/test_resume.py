@@ -139,6 +139,20 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(finished
     assert not any(checkpoints.glob("*tmp*"))
 
 
+def test_what_was_logged_up_to_a_checkpoint_is_on_disk_when_it_is(tmp_path):
+    """Killed right after an epoch is saved: its recalls on dev would not be written again."""
+    workdir, steps = tmp_path / "killed", 300 * 5 // 4
+    # The next epoch takes seconds, and nothing else is written in it.
+    process = start(*tiny(workdir, "log.every_steps=1000", "data.scenes.num_train=300", "batch_size=4"))
+    try:
+        wait_until(lambda: (workdir / "checkpoints" / str(steps)).is_dir(), process)
+    finally:
+        process.kill()
+        process.communicate()
+    kinds = [line["kind"] for line in train_lines(workdir) if line["step"] == steps]
+    assert kinds == ["train", "dev_fused", "dev_instance", "dev_consensus"]
+
+
 @pytest.fixture
 def copied(finished, tmp_path):
     """The finished run without its results, to be damaged."""
@@ -187,6 +201,7 @@ def test_evaluate_names_damage_and_leaves_it_where_it_is(copied):
     done = run("evaluate", "--workdir", copied)
     assert done.returncode == 0
     assert f"checkpoints/{2 * STEPS} is not used: model/" in done.stderr
+    assert f"checkpoint of step {STEPS}" in done.stdout  # what is tested, not what was best
     assert (copied / "checkpoints" / str(2 * STEPS)).exists()
     flip_a_bit(copied / "checkpoints" / str(STEPS))
     for done in (run("evaluate", "--workdir", copied), run("main", *tiny(copied))):

@@ -12,8 +12,11 @@ import optax
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import main
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.mesh import make_mesh
+from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
 from mhcvse_jax.training.step import TrainState
@@ -187,3 +190,22 @@ def test_a_collapse_is_reported_once_when_it_lasts():
     assert "fusion loss" in warning
     assert "all_negatives_epochs" in warning
     assert watch.update(12, losses) is None
+
+
+def test_only_a_run_that_left_a_checkpoint_holds_its_workdir(tmp_path):
+    first, other = config_lib.base(), config_lib.base()
+    other.batch_size = 64
+    config_lib.save(first, tmp_path / "config.json")
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)  # a kill in the first save leaves it
+    main.check_workdir(tmp_path, other)
+    (tmp_path / "checkpoints" / "7").mkdir()
+    main.check_workdir(tmp_path, first)
+    with pytest.raises(InputError, match=r"holds a run with config\.batch_size=128, not 64"):
+        main.check_workdir(tmp_path, other)
+
+
+def test_all_negatives_may_count_for_ever():
+    config = config_lib.base()
+    for epochs, steps in ((0.0, 0), (0.5, 117), (1e30, 30 * 234), (math.inf, 30 * 234)):
+        config.loss.all_negatives_epochs = epochs
+        assert loop.all_negatives_steps(config, 234) == steps

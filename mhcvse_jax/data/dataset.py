@@ -182,25 +182,30 @@ class TrainingData(NamedTuple):
     concepts_found: int | None  # by the file of concept vectors, if the user brought one
 
 
-def load_training(config: Config, directory: pathlib.Path) -> TrainingData:
-    """Returns the training and the dev split, and the language learned from them, or that of `config.start_from`.
+def load_training(config: Config, directory: pathlib.Path, language: Language | None = None) -> TrainingData:
+    """Returns the training and the dev split, and the language that they are read with.
 
     The vocabulary is built from the training and dev captions, concepts and graph from the training captions.
+
+    Args:
+      config: the whole configuration.
+      directory: the data.
+      language: what captions are read with; None: it is learned from these.
+
+    Raises:
+      InputError: a file is missing, damaged or of another kind, or a key asks for what they do not hold.
     """
     train, dev = (read_split(config.data, directory, split) for split in ("train", "dev"))
     check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
     # Tuples of strings, unlike lists, are nothing that the garbage collector goes through again and again.
     train_tokens, dev_tokens = ([tuple(text.tokenize(c)) for c in split.captions] for split in (train, dev))
-    if config.start_from:
-        language, concepts_found = Language.load(pathlib.Path(config.start_from), config.text), None
-    else:
+    concepts_found = None
+    if language is None:
         language, concepts_found = learn_language(config, train_tokens, dev_tokens)
-    return TrainingData(
-        encode_split("train", train, train_tokens, language),
-        first_captions(encode_split("dev", dev, dev_tokens, language), config.eval.max_captions),
-        language,
-        concepts_found,
-    )
+    dev_split = encode_split("dev", dev, dev_tokens, language)
+    for key in ("max_captions", "validation_captions"):
+        dev_split = first_captions(dev_split, config.eval[key], f"eval.{key}")
+    return TrainingData(encode_split("train", train, train_tokens, language), dev_split, language, concepts_found)
 
 
 def load_split(directory: pathlib.Path, name: str, language: Language, values: Config) -> Split:

@@ -35,6 +35,10 @@ class Progress:
     skipped_steps: int = 0  # whose loss or gradient was not finite
     train_seconds: float = 0.0  # over all starts
 
+    def best(self) -> str:
+        """Returns the best step in words, with its dev rsum where that is known."""
+        return f"step {self.best_step:,}" + (f", dev rsum {self.best_rsum:.1f}" if self.best_rsum >= 0 else "")
+
     def record(self, rsum: float, step: int) -> bool:
         """Counts a validated epoch; returns whether it is the best so far."""
         self.epochs_done += 1
@@ -135,7 +139,9 @@ class SavedCheckpoints:
 
     def _find_damage(self) -> list[tuple[int, str]]:
         """Returns the damaged steps, each with what is wrong; names them on stderr, and the newest if it is gone."""
-        damaged = [(step, damage) for step in self.steps() if (damage := checksums.damage(self._path(step)))]
+        looked_at = [(step, checksums.damage(self._path(step))) for step in self.steps()]
+        # A run under way drops old steps meanwhile: what is gone is not damaged.
+        damaged = [(step, damage) for step, damage in looked_at if damage and self._path(step).is_dir()]
         for step, damage in damaged:
             _warn(f"checkpoint {self._path(step)} is not used: {damage}")
         newest = self._newest_written()

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from mhcvse_jax import distributed
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches, resident
 from mhcvse_jax.data.dataset import Split
@@ -126,7 +127,8 @@ def make_feed(
     Raises:
       InputError: features are to be on the devices, and do not fit, or one is not finite.
     """
-    placement = resident.choose_placement(config, split, mesh)
+    # One choice for all: devices of unlike memory would take unlike ones, and wait for each other for ever.
+    placement = distributed.from_first(lambda: resident.choose_placement(config, split, mesh))
     if placement == "host":
         feed = HostFeed(config, split, mesh, make_train_step(model, optimizer, schedule, graph, settings, mesh))
         print(

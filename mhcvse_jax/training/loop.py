@@ -51,13 +51,12 @@ def train(
     steps = batches.steps_per_epoch(train_split, config.batch_size)
     first_step = int(state.step)
     bar = ProgressBar(config.num_epochs * steps, first_step)
-    all_negatives_steps = round(config.loss.all_negatives_epochs * steps)
-
+    num_first = all_negatives_steps(config, steps)
     mined = config.model.mined_negatives if "mined_negatives" in models.keys(config.model.name) else 0
 
     def collapse_at(term: str, step: int) -> float:
         every = config.batch_size - 1
-        if step > all_negatives_steps:
+        if step > num_first:
             count = 1
         elif term == "fusion" and mined:
             count = min(mined, every)
@@ -87,6 +86,7 @@ def train(
     def save(rsum: float | None = None) -> None:
         nonlocal saved_at
         values.flush(epoch_name)  # which raises where a step was not finite: that is never saved as good
+        log.flush()  # a step that is saved is not done again: what was logged up to it has to be there
         saved_at = time.monotonic()
         progress.train_seconds = earlier_seconds + saved_at - started
         checkpoints.save(state, progress, rsum)
@@ -136,6 +136,11 @@ def train(
         log.flush()
     checkpoints.wait()
     return progress
+
+
+def all_negatives_steps(config: Config, steps_per_epoch: int) -> int:
+    """Returns how many steps come before the hardest negatives alone count; all, for ever so many epochs."""
+    return round(min(config.loss.all_negatives_epochs, config.num_epochs) * steps_per_epoch)
 
 
 def is_over(config: Config, progress: Progress) -> bool:
