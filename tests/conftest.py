@@ -9,9 +9,7 @@ import front_door
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-flags = os.environ.get("XLA_FLAGS", "")
-if "--xla_force_host_platform_device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+os.environ["XLA_FLAGS"] = front_door.xla_flags(8)
 
 
 # A shell's background jobs, and all that they start, have Ctrl-C ignored: what the tests send is to arrive there, too.

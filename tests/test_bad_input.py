@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import front_door
 import numpy as np
 import pytest
 
@@ -254,11 +255,10 @@ def answers(tmp_path_factory):
         (directory / "dev_caps.txt").unlink()
         commands.append([module, [argument.replace("DIR", str(directory)) for argument in arguments]])
     (top / "cases.json").write_text(json.dumps(commands))
-    devices = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", RUN_CASES, str(top / "cases.json"), str(top / "answers.json")],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": front_door.xla_flags(8)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -29,7 +29,6 @@ from mhcvse_jax.data import dataset, text
 from mhcvse_jax.experiment import Experiment
 
 SIDES = ("ours", "torch")
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +56,7 @@ def test_floor(tmp_path, capsys):
 
 
 def xla_flops(function, *args):
-    return jax.jit(function).lower(*args).compile(FAST_COMPILE).cost_analysis()["flops"]
+    return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
 def test_costs_are_what_xla_counts():

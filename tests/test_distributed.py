@@ -48,7 +48,6 @@ class Job:
         python.chmod(0o755)
         whole = command("main", num_devices=2)
         whole["args"] = [str(ROOT / "launch" / "local.sh"), "2", *map(str, arguments)]
-        whole["env"]["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # compiles in half of the time
         whole["env"] |= {"PYTHON": str(python), "PYTHONPATH": str(ROOT), "RECORD_DIR": str(record), **environment}
         self.process = subprocess.Popen(**whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

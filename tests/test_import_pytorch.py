@@ -27,8 +27,6 @@ from mhcvse_jax.experiment import Experiment
 from mhcvse_jax.loss_weighting import loss_weights
 from mhcvse_jax.losses import LossTerms, loss_terms
 
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
-
 
 @pytest.fixture(scope="module", autouse=True)
 def precision():
@@ -107,7 +105,7 @@ def assert_same_losses_and_gradients(experiment, split, expected):
         lambdas = loss_weights(losses, weights, experiment.config.loss.weighting)
         return sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, lambdas))), losses
 
-    compiled = jax.jit(jax.grad(objective, has_aux=True), compiler_options=FAST_COMPILE)
+    compiled = jax.jit(jax.grad(objective, has_aux=True))
     gradients, losses = compiled(variables["params"])
     np.testing.assert_allclose(jax.tree.leaves(losses), expected["losses"], rtol=1e-4)
     arrays = {path: np.asarray(leaf) for path, leaf in pytorch_layout.flatten({"params": gradients}).items()}

@@ -45,7 +45,6 @@ CHOSEN = {
 SPREAD = 2.0  # of kernels, relative to what keeps variance: no branch idles in the linear part of its tanh
 MARGIN = 0.7
 BASE_WEIGHTS = LossTerms(fusion=3.0, instance=5.0, consensus=1.0, kl=2.0)
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 class Inputs(NamedTuple):
@@ -138,7 +137,7 @@ def computed(request):
         return evaluated, total, aside, gradients
 
     variables = random_variables(model)
-    again = functools.partial(jax.jit(compute, compiler_options=FAST_COMPILE), variables)
+    again = functools.partial(jax.jit(compute), variables)
     evaluated, total, (trained, batch_stats, losses), gradients = again(INPUTS)
     return Computed(model, variables, evaluated, trained, batch_stats, total, losses, gradients, again)
 
@@ -237,16 +236,13 @@ def test_what_stands_at_padding_does_not_matter(computed):
 
 def test_more_padding_does_not_matter(computed):
     tokens = np.pad(INPUTS.tokens, ((0, 0), (0, 8)), constant_values=22)
-    encode = jax.jit(functools.partial(computed.model.apply, method="encode_texts"), compiler_options=FAST_COMPILE)
+    encode = jax.jit(functools.partial(computed.model.apply, method="encode_texts"))
     text = encode(computed.variables, tokens, LENGTHS, INPUTS.labels, the_graph())
     assert_close(text, computed.evaluated[1], rtol=0, atol=1e-6)
 
 
 def test_bfloat16_stays_near_and_keeps_float32_parameters():
-    evaluate = {
-        dtype: jax.jit(functools.partial(build(dtype).apply, train=False), compiler_options=FAST_COMPILE)
-        for dtype in ("float32", "bfloat16")
-    }
+    evaluate = {dtype: jax.jit(functools.partial(build(dtype).apply, train=False)) for dtype in ("float32", "bfloat16")}
     variables = random_variables(build("bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     exact, rounded = (evaluate[dtype](variables, *INPUTS, the_graph()) for dtype in evaluate)
@@ -324,9 +320,9 @@ def attend(elements, mask=None, *, heads=2, form="unit", change=lambda params: p
         return entropies["image_attention"], updated["intermediates"]["attention"]["attention_weights"][0]
 
     key = jax.random.key(0)
-    params = jax.jit(lambda: layer.init(key, elements, mask, train=False)["params"], compiler_options=FAST_COMPILE)()
+    params = jax.jit(lambda: layer.init(key, elements, mask, train=False)["params"])()
     params = change(jax.tree.map(np.array, params))
-    value, weights = jax.jit(weigh, compiler_options=FAST_COMPILE)(params)
+    value, weights = jax.jit(weigh)(params)
     return float(value), np.asarray(weights), params
 
 

@@ -35,7 +35,6 @@ CHOSEN = {
     "cross": {"name": "cross_attention", "num_heads": 2, "cross_temperature": 3.0, "mined_negatives": 0},
     "cross_one_layer": {"name": "cross_attention", "num_heads": 13, "cross_layers": 1, "cross_levels": ("context",)},
 }
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 RNG = np.random.default_rng(7)
 INPUTS = (
     RNG.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
@@ -67,7 +66,7 @@ def random_variables(model):
 
 
 def compiled(function):
-    return jax.jit(function, compiler_options=FAST_COMPILE)
+    return jax.jit(function)
 
 
 def similarity(model, variables, inputs=INPUTS):

@@ -11,7 +11,6 @@ from mhcvse_jax.layers import gru_packed
 from mhcvse_jax.layers.text_gru import TextGRU, choose_gru
 
 VOCABULARY, WORD_DIM, DIM = 29, 7, 11
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 LENGTHS = {
     "mixed": ([3, 13, 1, 5, 5, 2, 8, 1, 3, 4, 2, 6, 1, 1, 2, 3, 9], 13),
     "all padded": ([2, 5, 3], 11),
@@ -36,7 +35,7 @@ def problem(case):
 
 
 def compiled(function, *args):
-    return jax.jit(function).lower(*args).compile(FAST_COMPILE)(*args)
+    return jax.jit(function).lower(*args).compile()(*args)
 
 
 def states_and_gradients(model, variables, tokens, lengths, cotangent):

@@ -24,7 +24,6 @@ from mhcvse_jax.training.step import LossSettings, initialize, make_train_step
 
 BATCH, REGIONS, FEATURES, VOCABULARY, WORD_DIM, CONCEPTS = 16, 5, 11, 23, 3, 7
 ALL_NEGATIVES_STEPS = 2
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 ADAM = {"b1": 0.9, "b2": 0.999}
 CLIP_NORM = 2.0
 SETTINGS = LossSettings(
@@ -75,7 +74,7 @@ class Trainer:
     def step(self, state, batch):
         batch = jax.device_put(batch, by_batch(self.mesh))
         if self.compiled is None:
-            self.compiled = self.function.lower(state, batch).compile(FAST_COMPILE)
+            self.compiled = self.function.lower(state, batch).compile()
         return self.compiled(state, batch)
 
     def place(self, state):
