@@ -49,6 +49,7 @@ FOLLOWED = (
 )
 """Keys of model, loss and optimizer that both sides follow, or that change no result."""
 OURS_ALONE = ("compute_dtype", "start_from", "text.word_vectors_path")
+"""Keys outside of these sections that would change our side alone."""
 COLUMNS = ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum")
 
 
