@@ -1,0 +1,66 @@
+"""What every encoder offers: pictures in, regions out."""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from mhcvse_jax.errors import InputError
+
+
+class Regions(NamedTuple):
+    """The regions of one picture, the best first where an encoder ranks them; n is at least 1."""
+
+    features: np.ndarray  # <float32>[n, F]
+    boxes: np.ndarray  # <float32>[n, 4], x1 y1 x2 y2 in pixels of the picture
+    classes: np.ndarray | None = None  # <int32>[n]
+    class_scores: np.ndarray | None = None  # <float32>[n], in [0, 1]
+    attributes: np.ndarray | None = None  # <int32>[n]
+    attribute_scores: np.ndarray | None = None  # <float32>[n], in [0, 1]
+
+
+class Encoder(Protocol):
+    """Makes regions of pictures. Its `__init__` reads the weights and takes what `add_options` adds, by name."""
+
+    name: ClassVar[str]
+    weights_sha256: str  # of the file that the weights came from
+    regions_width: int  # F
+    max_regions: int  # the most regions that a picture gets
+
+    @classmethod
+    def add_options(cls, options: Any) -> None:
+        """Adds the options that this encoder alone has to a group of the command line's."""
+
+    def __init__(self, weights: pathlib.Path | None, **options: Any):
+        """Reads the weights, or those that a package brings where None.
+
+        Raises:
+          InputError: the weights are missing, damaged, or of another network.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all that changes the features beside the weights, as JSON can hold it."""
+        ...
+
+    def encode(self, pictures: Sequence[np.ndarray]) -> list[Regions]:
+        """Returns the regions of each picture, in order.
+
+        Args:
+          pictures: RGB, upright, <uint8>[height, width, 3] each, of any sizes.
+        """
+        ...
+
+
+def file_sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
