@@ -32,10 +32,10 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.retrieval.protocols import EMBEDDINGS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.compare") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.compare",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -309,18 +309,24 @@ def keys(config: Config, prefix: str = "") -> list[str]:
     return found
 
 
+def named() -> dict[str, pathlib.Path]:
+    """Returns the configurations that come with the package, by name: `f30k` is configs/f30k.py."""
+    return {path.stem: path for path in sorted((pathlib.Path(__file__).parent / "configs").glob("*.py"))}
+
+
 def read(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Returns the configuration of a file in `configs/` with `--config.key=value` overrides applied.
+    """Returns a configuration with `--config.key=value` overrides applied.
 
     Args:
-      path: a Python file with a function `get_config()`.
+      path: a Python file with a function `get_config()`, or one of `named()`.
       overrides: each `--config.some.key=value`, or `--config.some.key` followed by the value.
 
     Raises:
       InputError: the file is missing or fails; a key is unknown; a value has another type or is unusable.
     """
+    path = str(named().get(path, path))
     if not pathlib.Path(path).is_file():
-        raise InputError(f"--config {path}: no such file")
+        raise InputError(f"--config {path}: no such file; expected one, or one of {', '.join(named())}")
     holder = flags.FlagValues()
     arguments = ["mhcvse_jax", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=holder, sys_argv=arguments)

@@ -22,10 +22,10 @@ from mhcvse_jax.retrieval import matches, protocols, similarity, twins
 from mhcvse_jax.retrieval.evaluation import Evaluation
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.evaluate") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.evaluate",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

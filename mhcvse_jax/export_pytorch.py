@@ -44,10 +44,10 @@ ONLY = {
 """What is fixed in the PyTorch program."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.export_pytorch") -> int:
     """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.export_pytorch",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

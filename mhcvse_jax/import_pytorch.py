@@ -81,10 +81,10 @@ SUPPORTED = {
 """Values of `opt` that change what is computed and leave no trace in the tensors."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.import_pytorch") -> int:
     """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.import_pytorch",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -51,15 +51,15 @@ FREE_FROM_START = ("dropout_rate", "attention_dropout_rate", "gru", "graph_produ
 """Keys of `model` that may differ: trained parameters mean the same with another value."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.main") -> int:
     """Returns the exit code: 0 finished, 2 bad input, 3 the run failed, 75 stopped and to be started again."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.main",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a file in configs/")
+    parser.add_argument("--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file")
     parser.add_argument(
         "--workdir",
         metavar="DIR",

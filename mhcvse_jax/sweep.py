@@ -53,15 +53,15 @@ class Run(NamedTuple):
         return ["--config", self.config, "--workdir", str(self.workdir), *(f"--config.{value}" for value in values)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sweep") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 a run failed, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.sweep",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a file in configs/")
+    parser.add_argument("--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="a workdir a run is made in it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default 0)")
     parser.add_argument(

@@ -29,10 +29,10 @@ from mhcvse_jax.progress import counted
 _KNOWN_ORDER = ("train", "dev", "test", "testall")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.data.build_tfds") -> int:
     """Returns the exit code: 0 built, 2 bad input, 3 it could not be written, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.data.build_tfds",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -37,10 +37,10 @@ SPLITS = ("train", "dev", "test", "testall")
 COMPARED_AT_MOST = 100  # pictures whose features are compared, of those with the same id
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.data.check") -> int:
     """Returns the exit code: 0 sound, 2 something that a run would refuse, 75 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mhcvse_jax.data.check",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

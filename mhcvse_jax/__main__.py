@@ -1,0 +1,58 @@
+"""Image-text matching in JAX: trains, tests, compares and exchanges models.
+
+    mhcvse train --config f30k --config.data.dir=data/f30k_precomp
+    mhcvse evaluate --workdir runs/f30k --split test
+
+Each command describes itself and its options: mhcvse COMMAND --help.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mhcvse_jax import __version__
+
+
+class Command(NamedTuple):
+    """A module with `main(argv, prog)`, which returns an exit code; imported only when it is asked for."""
+
+    module: str
+    summary: str
+    arguments: tuple[str, ...] = ()  # put before the user's
+
+
+COMMANDS = {
+    "demo": Command("mhcvse_jax.main", "train on the built-in data set", ("--config", "demo")),
+    "check": Command("mhcvse_jax.data.check", "read a data directory and say what is wrong with it"),
+    "build-tfds": Command("mhcvse_jax.data.build_tfds", "make a tensorflow-datasets data set of a data directory"),
+    "train": Command("mhcvse_jax.main", "train a model and test it"),
+    "evaluate": Command("mhcvse_jax.evaluate", "test a trained model"),
+    "compare": Command("mhcvse_jax.compare", "put the recalls of runs and publications into one table"),
+    "sweep": Command("mhcvse_jax.sweep", "train a grid of settings and seeds, and compare them"),
+    "import-pytorch": Command("mhcvse_jax.import_pytorch", "turn a checkpoint of PyTorch's CVSE into a workdir"),
+    "export-pytorch": Command("mhcvse_jax.export_pytorch", "write a workdir's model as a checkpoint of PyTorch's CVSE"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code of the command that the arguments name."""
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="mhcvse",
+        usage="mhcvse COMMAND ...",
+        description=f"{__doc__}\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mhcvse_jax {__version__}")
+    parser.add_argument("name", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = parser.parse_args(words[:1]).name  # the rest is the command's own
+    chosen = COMMANDS[name]
+    return importlib.import_module(chosen.module).main([*chosen.arguments, *words[1:]], prog=f"mhcvse {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

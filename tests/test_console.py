@@ -1,0 +1,73 @@
+"""The `mhcvse` command: what it lists, and that each name starts what it says."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from front_door import ROOT
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import main as train
+from mhcvse_jax.__main__ import COMMANDS, main
+
+
+def test_help_lists_every_command_on_one_screen(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS] == [*COMMANDS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_helps_by_its_own_name(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    assert f"usage: mhcvse {name} [-h]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"]])
+def test_without_a_known_command_it_leaves_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_the_listing_imports_no_command():
+    code = "import mhcvse_jax.__main__, sys; print([m for m in ('jax', 'numpy', 'ml_collections') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_arguments_and_exit_codes_are_the_commands_own(capsys):
+    assert main(["train", "--config", "f30k", "--config.batch_sise=3"]) == 2
+    assert "config.batch_sise does not exist; the nearest key is config.batch_size" in capsys.readouterr().err
+    assert main(["demo", "--config.model.num_heads=3", "--dry_run"]) == 2
+    assert "model.num_heads is 3, which does not divide model.embedding_dim 128" in capsys.readouterr().err
+
+
+def test_a_configuration_is_a_name_or_a_file():
+    assert set(config_lib.named()) == {path.stem for path in (ROOT / "configs").glob("*.py")}
+    by_name, by_file = config_lib.read("cvse_coco"), config_lib.read(str(ROOT / "configs" / "cvse_coco.py"))
+    assert by_name.to_json() == by_file.to_json()
+    assert by_name.model.fixed_instance_weight == 0.9
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(capsys):
+    assert train.main(["--config", "f30q"]) == 2
+    error = capsys.readouterr().err
+    assert "f30q: no such file" in error
+    assert "f30k_small" in error
+
+
+def test_the_command_is_installed():
+    scripts = tomllib.loads((pathlib.Path(ROOT) / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, function = scripts["mhcvse"].split(":")
+    assert getattr(importlib.import_module(module), function) is main
