@@ -1,9 +1,10 @@
 """The encoders, one file each: they make regions of pictures for `mhcvse extract`.
 
-An encoder is a class as `encoder.Encoder` describes it. Another one is a file here and a line in `ENCODERS`.
+An encoder is an `encoder.Encoder`. Another one is a file here and a line in `ENCODERS`.
 """
 
+from mhcvse_jax.encoders.efficientnet_lite2 import EfficientNetLite2
 from mhcvse_jax.encoders.encoder import Encoder
 
-ENCODERS: dict[str, type[Encoder]] = {}
+ENCODERS: dict[str, type[Encoder]] = {encoder.name: encoder for encoder in (EfficientNetLite2,)}
 """By the name that `--encoder` takes."""

@@ -1,9 +1,10 @@
 """What every encoder offers: pictures in, regions out."""
 
+import abc
 import hashlib
 import pathlib
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,11 @@ class Regions(NamedTuple):
     attribute_scores: np.ndarray | None = None  # <float32>[n], in [0, 1]
 
 
-class Encoder(Protocol):
-    """Makes regions of pictures. Its `__init__` reads the weights and takes what `add_options` adds, by name."""
+class Encoder(abc.ABC):
+    """Makes regions of pictures. It is made of a file of weights and, by name, of what `add_options` adds.
+
+    With None for the weights it takes those that a package brings, if any. Bad weights are an InputError.
+    """
 
     name: ClassVar[str]
     weights_sha256: str  # of the file that the weights came from
@@ -30,27 +34,24 @@ class Encoder(Protocol):
     max_regions: int  # the most regions that a picture gets
 
     @classmethod
+    @abc.abstractmethod
     def add_options(cls, options: Any) -> None:
-        """Adds the options that this encoder alone has to a group of the command line's."""
+        """Adds the options that this encoder alone has, where any, to a group of the command line's."""
 
-    def __init__(self, weights: pathlib.Path | None, **options: Any):
-        """Reads the weights, or those that a package brings where None.
+    @abc.abstractmethod
+    def __init__(self, weights: pathlib.Path | None, **options: Any): ...
 
-        Raises:
-          InputError: the weights are missing, damaged, or of another network.
-        """
-
+    @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
         """Returns all that changes the features beside the weights, as JSON can hold it."""
-        ...
 
+    @abc.abstractmethod
     def encode(self, pictures: Sequence[np.ndarray]) -> list[Regions]:
         """Returns the regions of each picture, in order.
 
         Args:
           pictures: RGB, upright, <uint8>[height, width, 3] each, of any sizes.
         """
-        ...
 
 
 def file_sha256(path: pathlib.Path) -> str:
