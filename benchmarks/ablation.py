@@ -13,7 +13,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mhcvse_jax import command_line, sweep
+from mhcvse_jax import sweep
+from mhcvse_jax.run import command_line
 
 VARIANTS = {
     "whole": {},

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mhcvse_jax import command_line
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.run import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = (

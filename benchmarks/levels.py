@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mhcvse_jax import command_line
 from mhcvse_jax.data import dataset
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.models import CrossAttention
-from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.recall import Retrieval
+from mhcvse_jax.run import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

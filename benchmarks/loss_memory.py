@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.workload import Sizes
+from mhcvse_jax.devices.mesh import by_batch, make_mesh
 from mhcvse_jax.losses import loss_terms
-from mhcvse_jax.mesh import by_batch, make_mesh
 from mhcvse_jax.models.embeddings import Embeddings
 
 

@@ -17,8 +17,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mhcvse_jax import command_line, sweep
+from mhcvse_jax import sweep
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.run import command_line
 
 SMALL = {
     "model.embedding_dim": 256,

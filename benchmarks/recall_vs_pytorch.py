@@ -24,19 +24,21 @@ import torch  # pyright: ignore[reportMissingImports]
 import tqdm
 
 from benchmarks import torch_cvse
-from mhcvse_jax import command_line, experiment, pytorch_layout
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import batches, dataset
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.dataset import TrainingData
+from mhcvse_jax.devices.mesh import by_batch
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.mesh import by_batch
+from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.models.embeddings import Embeddings
-from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.run import command_line
 from mhcvse_jax.training.step import initialize, make_train_step
-from mhcvse_jax.workdir import whole_file
+from mhcvse_jax.weights import pytorch_layout
 
 TERMS = ("fusion", "instance", "consensus", "kl")
 STYLES = ('stroke="#4477aa" stroke-width="5"', 'stroke="#cc3311" stroke-width="2" stroke-dasharray="5 4"')
@@ -114,7 +116,7 @@ class Both:
         self.config, self.data = config, data
         self.ours = Experiment.assemble(config, workdir, data.language, jax.devices()[:1])
         steps = batches.steps_per_epoch(data.train, config.batch_size)
-        self.schedule, optimizer = experiment.schedule_and_optimizer(config, steps)
+        self.schedule, optimizer = parts.schedule_and_optimizer(config, steps)
         regions_shape = data.train.regions.shape[1:]
         self.state = initialize(
             self.ours.model,
@@ -124,7 +126,7 @@ class Both:
             seed=config.seed,
             mesh=self.ours.mesh,
         )
-        settings = experiment.loss_settings(config, steps)
+        settings = parts.loss_settings(config, steps)
         self.all_negatives_steps = settings.all_negatives_steps
         self.step = make_train_step(
             self.ours.model, optimizer, self.schedule, self.ours.graph, settings, self.ours.mesh

@@ -29,9 +29,9 @@ from benchmarks.workload import (
     make_graph,
     set_precision,
 )
-from mhcvse_jax import command_line
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.run import command_line
 
 # Of the loss and of the gradient's norm, relative. In float32 the order of sums differs; in the others products are
 # rounded to 11 or 8 bits.

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mhcvse_jax import command_line
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.run import command_line
 
 HERE = pathlib.Path(__file__).parent
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tqdm
 
-from mhcvse_jax.results import device_name, git_revision, versions
+from mhcvse_jax.evaluation.provenance import device_name, git_revision, versions
 
 
 class Timing(NamedTuple):

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import timing
-from mhcvse_jax import command_line
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.run import command_line
 
 
 class Watched:

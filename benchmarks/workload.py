@@ -9,13 +9,14 @@ import numpy as np
 
 from benchmarks.synthetic import VOCABULARY_SIZE, make_batch
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import experiment, models
-from mhcvse_jax.data import resident
+from mhcvse_jax import models
 from mhcvse_jax.data.batches import Batch, pad_tokens
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
+from mhcvse_jax.experiment import parts
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
-from mhcvse_jax.mesh import by_batch, make_mesh, replicated
+from mhcvse_jax.training import resident
 from mhcvse_jax.training.step import TrainState, initialize, make_resident_steps, make_train_step
 
 STEPS_PER_EPOCH = 1132  # of Flickr30k in batches of 128; only the rate depends on it
@@ -101,7 +102,7 @@ class Trainer:
         self.model: models.Model = models.build(
             config.model, vocabulary_size=sizes.vocabulary, dtype=config.compute_dtype
         )
-        self.schedule, self.optimizer = experiment.schedule_and_optimizer(config, STEPS_PER_EPOCH)
+        self.schedule, self.optimizer = parts.schedule_and_optimizer(config, STEPS_PER_EPOCH)
         self.state: TrainState = initialize(
             self.model,
             self.optimizer,
@@ -110,7 +111,7 @@ class Trainer:
             seed=0,
             mesh=self.mesh,
         )
-        self.settings = experiment.loss_settings(config, STEPS_PER_EPOCH)
+        self.settings = parts.loss_settings(config, STEPS_PER_EPOCH)
         self._step = make_train_step(self.model, self.optimizer, self.schedule, self.graph, self.settings, self.mesh)
 
     def place(self, batch: Batch) -> Batch:

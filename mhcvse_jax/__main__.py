@@ -25,8 +25,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("mhcvse_jax.main", "train on the built-in data set", ("--config", "demo")),
-    "check": Command("mhcvse_jax.data.check", "read a data directory and say what is wrong with it"),
-    "build-tfds": Command("mhcvse_jax.data.build_tfds", "make a tensorflow-datasets data set of a data directory"),
+    "check": Command("mhcvse_jax.check_data", "read a data directory and say what is wrong with it"),
+    "build-tfds": Command("mhcvse_jax.build_tfds", "make a tensorflow-datasets data set of a data directory"),
     "train": Command("mhcvse_jax.main", "train a model and test it"),
     "evaluate": Command("mhcvse_jax.evaluate", "test a trained model"),
     "compare": Command("mhcvse_jax.compare", "put the recalls of runs and publications into one table"),

@@ -20,7 +20,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mhcvse_jax import command_line
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.comparison import bootstrap, formats, recall_files, sources
 from mhcvse_jax.comparison.bootstrap import Interval
@@ -29,7 +28,8 @@ from mhcvse_jax.comparison.likeness import are_paired, differences
 from mhcvse_jax.comparison.sources import Wanted
 from mhcvse_jax.comparison.table import Comparison
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.retrieval.protocols import EMBEDDINGS
+from mhcvse_jax.evaluation.protocols import EMBEDDINGS
+from mhcvse_jax.run import command_line
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.compare") -> int:

@@ -15,3 +15,7 @@ class RunFailedError(RuntimeError):
 
 class PeerLostError(RunFailedError):
     """Another process of the run has ended, so this one cannot go on. Exit code 75: the same command goes on."""
+
+
+class Interrupted(Exception):  # noqa: N818 (a request, not an error)
+    """The run was asked to stop and has saved itself. Exit code 75."""

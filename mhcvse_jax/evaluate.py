@@ -10,16 +10,18 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mhcvse_jax import command_line, results
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
+from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.reranking import TOP_K, Reranking
-from mhcvse_jax.retrieval import matches, protocols, similarity, twins
-from mhcvse_jax.retrieval.evaluation import Evaluation
+from mhcvse_jax.evaluation import protocols, results, twins
+from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.report import matches
+from mhcvse_jax.retrieval import similarity
+from mhcvse_jax.run import command_line
+from mhcvse_jax.run.reranking import TOP_K, Reranking
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.evaluate") -> int:

@@ -24,15 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from mhcvse_jax import command_line, models, pytorch_layout
 from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language
-from mhcvse_jax.data.torch_file import OpenDict, write_torch_file
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.import_pytorch import ALPHA, KEYS_OF_OPTIONS
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.files.torch_file import OpenDict, write_torch_file
+from mhcvse_jax.run import command_line
+from mhcvse_jax.weights import pytorch_layout
+from mhcvse_jax.weights.pytorch_options import ALPHA, KEYS_OF_OPTIONS
 
 ONLY = {
     "model.consensus_norm": "batch",

@@ -34,41 +34,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mhcvse_jax import command_line, experiment, models, pytorch_layout
 from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset, word_vectors
 from mhcvse_jax.data.concepts import given_concepts, read_cvse_words
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import parts
 from mhcvse_jax.layers.concept_gcn import concept_graph
-from mhcvse_jax.pytorch_checkpoint import Checkpoint, Sizes, read_checkpoint, read_sizes
-from mhcvse_jax.pytorch_layout import GCN, MODULES, TEXT
+from mhcvse_jax.run import command_line
 from mhcvse_jax.training.checkpoint import Checkpoints
 from mhcvse_jax.training.step import TrainState
-
-ALPHA = {"f30k": 0.85, "coco": 0.9}
-"""The instance embedding's share of the fixed sum at evaluation; not in the checkpoint, it follows from the data."""
-
-KEYS_OF_OPTIONS = {
-    "Concept_label_ratio": "model.label_share",
-    "dropout_rate": "model.dropout_rate",
-    "margin": "loss.margin",
-    "learning_rate": "optimizer.learning_rate",
-    "batch_size": "batch_size",
-    "lr_update": "optimizer.step_epochs",
-    "grad_clip": "optimizer.clip_norm",
-    "num_epochs": "num_epochs",
-    "num_heads": "model.num_heads",
-    "attention_input": "model.attention_input",
-    "attention_residual": "model.attention_residual",
-    "bytes_literal": "text.bytes_literal",
-    "remove_stop_words": "text.remove_stop_words",
-    "fixed_instance_weight": "model.fixed_instance_weight",
-    "consensus_weight": "eval.consensus_weight",
-}
-"""What `opt` says, where it does, and our key for it. From num_heads on they are of our own export."""
+from mhcvse_jax.weights import pytorch_layout
+from mhcvse_jax.weights.pytorch_checkpoint import Checkpoint, Sizes, read_checkpoint, read_sizes
+from mhcvse_jax.weights.pytorch_layout import GCN, MODULES, TEXT
+from mhcvse_jax.weights.pytorch_options import ALPHA, KEYS_OF_OPTIONS
 
 SUPPORTED = {
     "no_imgnorm": (False,),
@@ -270,7 +252,7 @@ def convert(
     model = models.build(config.model, vocabulary_size=sizes.vocabulary_size, dtype="float32")
     edges = dataset.graph_edges(language.concepts, config.concepts)
     graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
-    shapes = experiment.model_shapes(model, graph, (sizes.num_regions or 1, sizes.feature_dim))
+    shapes = parts.model_shapes(model, graph, (sizes.num_regions or 1, sizes.feature_dim))
     like = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in pytorch_layout.flatten(shapes).items()}
     expected = pytorch_layout.to_state_dicts(like, np.broadcast_to(np.float32(0), (sizes.num_concepts,) * 2))
     beside = pytorch_layout.unused(expected)
@@ -311,7 +293,7 @@ def write_workdir(
     language.save(directory)
     config_lib.save(config, directory / "config.json")
     variables = jax.tree.map(jnp.asarray, pytorch_layout.unflatten(arrays))
-    _, optimizer = experiment.schedule_and_optimizer(config, steps_per_epoch=1)
+    _, optimizer = parts.schedule_and_optimizer(config, steps_per_epoch=1)
     progress = checkpoint.progress
     state = TrainState(
         step=jnp.asarray(progress.best_step, jnp.int32),

@@ -3,8 +3,8 @@
     python -m mhcvse_jax.main --config configs/f30k.py --config.data.dir=data/f30k_precomp
 
 Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat. All keys
-stand, with their meaning, in mhcvse_jax/config.py. Started again with the same workdir it resumes; a finished
-run prints its results. Several processes are one run: see launch/ and mhcvse_jax/distributed.py.
+stand, with their meaning, in mhcvse_jax/config/defaults.py. Started again with the same workdir it resumes; a finished
+run prints its results. Several processes are one run: see launch/ and mhcvse_jax/devices/distributed.py.
 """
 
 import argparse
@@ -19,18 +19,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from mhcvse_jax import __version__, command_line, distributed, models, results
+from mhcvse_jax import __version__, models
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.compilation import keep_compiled
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language, Split, TrainingData
 from mhcvse_jax.data.text import unknown_share
-from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment, check_devices
-from mhcvse_jax.retrieval import matches, protocols, twins
-from mhcvse_jax.training.interrupt import Interrupted
-from mhcvse_jax.workdir import WorkdirLock, check_can_be_made
+from mhcvse_jax.devices import distributed
+from mhcvse_jax.devices.compilation import keep_compiled
+from mhcvse_jax.errors import InputError, Interrupted
+from mhcvse_jax.evaluation import protocols, provenance, results, twins
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.experiment.parts import check_devices
+from mhcvse_jax.report import matches
+from mhcvse_jax.run import command_line
+from mhcvse_jax.run.workdir import WorkdirLock, check_can_be_made
 
 FREE_TO_CHANGE = (
     *("data.dir", "data.format", "data.placement", "data.prefetch_batches", "data.read_threads"),
@@ -100,7 +103,7 @@ def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]
     print(f"command   {shlex.join(['python', '-m', 'mhcvse_jax.main', *arguments])}")
     print(f"workdir   {workdir}")
     print(f"processes {processes}, {local} devices each")
-    print(f"devices   {results.device_name()}")
+    print(f"devices   {provenance.device_name()}")
     print(f"mesh      {dict(mesh.shape)}")
     for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
         print(f"{key:<16} {size}: {size // processes} a process, {size // mesh.size} a device")
@@ -308,7 +311,7 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
         vectors = "random vectors"
     else:
         vectors = f"{config.concepts.vectors_path} has vectors of {data.concepts_found}"
-    print(f"devices   {results.device_name()}, {config.compute_dtype}")
+    print(f"devices   {provenance.device_name()}, {config.compute_dtype}")
     print(f"data      {counts}; {regions} regions of {width}, {train.regions.dtype}")
     print(
         f"text      {len(language.vocabulary):,} tokens, {100 * unknown_share(data.dev.tokens):.2f}% of dev unknown; "

@@ -19,10 +19,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mhcvse_jax import command_line, compare
+from mhcvse_jax import compare
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.main import check_workdir
+from mhcvse_jax.run import command_line
 
 POLL_SECONDS = 0.2
 

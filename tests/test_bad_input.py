@@ -227,8 +227,8 @@ OTHERS = {
         ["mhcvse_jax.evaluate", "--workdir", "DIR"],
         ["DIR/config.json: no such file; expected a workdir"],
     ),
-    "check no directory": (["mhcvse_jax.data.check", "DIR/absent"], ["DIR/absent: no such directory"]),
-    "check bad data": (["mhcvse_jax.data.check", "DIR"], ["DIR: a run would refuse this, for the 1 problems above"]),
+    "check no directory": (["mhcvse_jax.check_data", "DIR/absent"], ["DIR/absent: no such directory"]),
+    "check bad data": (["mhcvse_jax.check_data", "DIR"], ["DIR: a run would refuse this, for the 1 problems above"]),
     "main no configuration": (["mhcvse_jax.main", "--config", "DIR/absent.py"], ["DIR/absent.py: no such file"]),
 }
 

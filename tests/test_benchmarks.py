@@ -26,7 +26,7 @@ from benchmarks import (
 from benchmarks.workload import SIZES, Sizes, make_config
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
-from mhcvse_jax.experiment import Experiment
+from mhcvse_jax.experiment.assemble import Experiment
 
 SIDES = ("ours", "torch")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from test_scan_layout_damage import SOUND, damages, use, write
 
-from mhcvse_jax.data import check
+from mhcvse_jax import check_data
 from mhcvse_jax.errors import InputError
 
 REGIONS, FEATURES, PER_IMAGE = 3, 7, 5
@@ -36,7 +36,7 @@ def directory(tmp_path):
 
 
 def run(capsys, directory, *arguments):
-    code = check.main([str(directory), *arguments])
+    code = check_data.main([str(directory), *arguments])
     printed = capsys.readouterr()
     assert printed.err.count("\n") == (1 if code else 0)
     return code, printed.out
@@ -205,13 +205,13 @@ def test_the_check_finds_a_problem_just_where_a_run_refuses(damage):
             refused = shape[1:] != (2, 5)  # those of train
         except InputError:
             refused = True
-        assert check.main([name]) == (2 if refused else 0)
+        assert check_data.main([name]) == (2 if refused else 0)
 
 
 def test_a_missing_directory_and_a_bad_number_are_named(capsys, tmp_path):
-    assert check.main([str(tmp_path / "absent")]) == 2
+    assert check_data.main([str(tmp_path / "absent")]) == 2
     assert "absent: no such directory" in capsys.readouterr().err
-    assert check.main([str(tmp_path), "--captions_per_image=0"]) == 2
+    assert check_data.main([str(tmp_path), "--captions_per_image=0"]) == 2
     assert "--captions_per_image is 0; expected 1 or more" in capsys.readouterr().err
 
 
@@ -219,7 +219,7 @@ def test_ctrl_c_is_one_line(directory):
     """The features are a file of holes: long to read, and short on disk."""
     np.lib.format.open_memmap(directory / "train_ims.npy", "w+", np.float32, (13, 36, 1 << 21)).flush()
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "mhcvse_jax.data.check", str(directory)],
+        [sys.executable, "-u", "-m", "mhcvse_jax.check_data", str(directory)],
         cwd=pathlib.Path(__file__).parent.parent,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
@@ -240,7 +240,7 @@ def test_ctrl_c_is_one_line(directory):
 
 def test_help_names_the_files_and_where_they_come_from(capsys):
     with pytest.raises(SystemExit, match="0"):
-        check.main(["--help"])
+        check_data.main(["--help"])
     printed = capsys.readouterr().out
     for part in ("{split}_ims.npy", "{split}_caps.txt", "{split}_ids.txt", "kuanghuei/SCAN", "--quick"):
         assert part in printed

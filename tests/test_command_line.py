@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mhcvse_jax import command_line
+from mhcvse_jax.run import command_line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

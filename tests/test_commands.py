@@ -12,8 +12,8 @@ import pytest
 from front_door import run, tiny, train_lines
 from PIL import Image
 
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.retrieval.evaluation import Evaluation
+from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.experiment.assemble import Experiment
 
 
 def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
@@ -153,7 +153,7 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(completed, finished, tmp_pa
 
 def test_a_built_data_set_trains_and_tests_as_the_directory_that_it_was_built_from(finished, tmp_path):
     built = ("data.format=tfds", f"data.dir={tmp_path / 'built'}")
-    assert run("data.build_tfds", finished[0] / "scenes", tmp_path / "built").returncode == 0
+    assert run("build_tfds", finished[0] / "scenes", tmp_path / "built").returncode == 0
     done = run("main", *tiny(tmp_path / "run", *built))
     assert done.returncode == 0, done.stderr
     assert train_lines(tmp_path / "run") == train_lines(finished[0])

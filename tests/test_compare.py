@@ -14,7 +14,7 @@ import pytest
 from mhcvse_jax import compare, config
 from mhcvse_jax.comparison import bootstrap, formats
 from mhcvse_jax.comparison.entry import Hits, hits_of
-from mhcvse_jax.retrieval.evaluation import Evaluation
+from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.retrieval.ranks import Ranks
 
 IMAGES, PER_IMAGE = 23, 5

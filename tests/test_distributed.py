@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from front_door import ROOT, command, run, tiny, train_lines
 
+from mhcvse_jax import build_tfds
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import distributed
-from mhcvse_jax.data import batches, build_tfds
+from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Language
+from mhcvse_jax.devices import distributed
 from mhcvse_jax.errors import InputError, PeerLostError
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.retrieval.evaluation import Evaluation
+from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.experiment.assemble import Experiment
 
 BATCH, EPOCHS, TRAIN, DEV = 60, 2, 60, 20
 STEPS = 5 * TRAIN // BATCH

@@ -9,10 +9,10 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.evaluation import protocols, twins
 from mhcvse_jax.layers.concept_gcn import concept_graph
-from mhcvse_jax.mesh import make_mesh
-from mhcvse_jax.retrieval import protocols, twins
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.training.step import init_variables
 

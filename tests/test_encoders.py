@@ -5,10 +5,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from mhcvse_jax.data.torch_file import read_torch_file, write_torch_file
 from mhcvse_jax.encoders import efficientnet_lite2
 from mhcvse_jax.encoders.efficientnet_lite2 import CELLS, EfficientNetLite2
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.torch_file import read_torch_file, write_torch_file
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "efficientnet_lite2.npy"
 

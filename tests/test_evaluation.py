@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.retrieval.evaluation import Evaluation
+from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.retrieval.ranks import Ranks
 from mhcvse_jax.retrieval.recall import recall
 

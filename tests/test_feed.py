@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import experiment
-from mhcvse_jax.compilation import Compilations
-from mhcvse_jax.data import batches, resident
+from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.devices.compilation import Compilations
+from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import parts
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
-from mhcvse_jax.mesh import make_mesh
 from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.training import resident
 from mhcvse_jax.training.feed import HostFeed, ResidentFeed, make_resident_feed
 from mhcvse_jax.training.step import initialize, make_train_step
 
@@ -77,8 +78,8 @@ class Training:
         self.config, self.mesh, self.split = config, make_mesh(jax.devices()[:num_devices]), make_split()
         edges = np.arange(CONCEPTS)
         graph = concept_graph(np.eye(CONCEPTS, 3, dtype=np.float32), edges, edges, np.ones(CONCEPTS, np.float32))
-        schedule, optimizer = experiment.schedule_and_optimizer(config, STEPS)
-        settings = experiment.loss_settings(config, STEPS)
+        schedule, optimizer = parts.schedule_and_optimizer(config, STEPS)
+        settings = parts.loss_settings(config, STEPS)
         self.parts = {
             "model": Stub(),
             "optimizer": optimizer,
@@ -229,7 +230,7 @@ def test_nothing_is_compiled_after_the_first_epoch(training):
     [({}, "{}/mhcvse_jax/compiled-"), ({"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, "/elsewhere\n")],
 )
 def test_where_compiled_programs_are_kept(tmp_path, more, expected):
-    keep = "import jax; from mhcvse_jax.compilation import keep_compiled; keep_compiled(); "
+    keep = "import jax; from mhcvse_jax.devices.compilation import keep_compiled; keep_compiled(); "
     script = keep + "print(jax.config.jax_compilation_cache_dir)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION")}
     done = subprocess.run(

@@ -18,14 +18,15 @@ import pytest
 from cvse_data import GOLDEN, run
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import evaluate, export_pytorch, import_pytorch, main, pytorch_layout
-from mhcvse_jax.data import torch_file
+from mhcvse_jax import evaluate, export_pytorch, import_pytorch, main
 from mhcvse_jax.data.dataset import Language
-from mhcvse_jax.data.torch_file import OpenDict, read_torch_file, write_torch_file
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.loss_weighting import loss_weights
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.files import torch_file
+from mhcvse_jax.files.torch_file import OpenDict, read_torch_file, write_torch_file
 from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses.weighting import loss_weights
+from mhcvse_jax.weights import pytorch_layout
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,7 +14,7 @@ from cvse_data import GOLDEN, run
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import import_pytorch
-from mhcvse_jax.data.torch_file import OpenDict, read_torch_file, write_torch_file
+from mhcvse_jax.files.torch_file import OpenDict, read_torch_file, write_torch_file
 
 
 @pytest.fixture(scope="module")

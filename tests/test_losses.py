@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhcvse_jax.loss_weighting import loss_weights
+from mhcvse_jax.devices.mesh import by_batch, make_mesh
 from mhcvse_jax.losses import LossTerms, collapse_value, contrastive_loss, kl_divergence, loss_terms, negatives
-from mhcvse_jax.mesh import by_batch, make_mesh
+from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.models.embeddings import Embeddings
 
 BASE_WEIGHTS = LossTerms(fusion=3.0, instance=5.0, consensus=1.0, kl=2.0)

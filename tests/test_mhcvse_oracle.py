@@ -15,8 +15,8 @@ from mhcvse_jax import config, models
 from mhcvse_jax.layers.concept_gcn import concept_graph, propagate_dense, propagate_sparse
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.self_attention import SelfAttention, attention_entropy
-from mhcvse_jax.loss_weighting import loss_weights
 from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses.weighting import loss_weights
 
 BATCH, REGIONS, FEATURES, WORDS, VOCABULARY, CONCEPTS, CONCEPT_WIDTH = 5, 7, 17, 11, 23, 19, 3
 LENGTHS = np.array([11, 2, 5, 1, 7], np.int32)

@@ -17,8 +17,8 @@ from mhcvse_jax.layers.cross_attention import Projections, attend
 from mhcvse_jax.layers.gpo import positional_encoding
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.losses import contrastive_loss, loss_terms
+from mhcvse_jax.losses.pairs import matching_loss, pair_hinge, pair_loss_terms
 from mhcvse_jax.models.pair_scores import Candidates, PairScores, of_matrix
-from mhcvse_jax.pair_losses import matching_loss, pair_hinge, pair_loss_terms
 from mhcvse_jax.training.step import init_variables
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -10,9 +10,9 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.devices.mesh import make_mesh
+from mhcvse_jax.evaluation import protocols, rerank
 from mhcvse_jax.layers.concept_gcn import concept_graph
-from mhcvse_jax.mesh import make_mesh
-from mhcvse_jax.retrieval import protocols, rerank
 from mhcvse_jax.retrieval.pairs import PairBlocks, PairScorer, ScoredSplit
 from mhcvse_jax.retrieval.similarity import Similarity
 from mhcvse_jax.training.step import init_variables

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.models.embeddings import Embeddings
-from mhcvse_jax.retrieval import protocols
 from mhcvse_jax.retrieval import ranks as ranks_module
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.retrieval.ranks import ranks

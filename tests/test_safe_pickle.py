@@ -6,8 +6,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from mhcvse_jax.data.safe_pickle import load_arrays, load_object
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.safe_pickle import load_arrays, load_object
 
 RNG = np.random.default_rng(5)
 HELD = {

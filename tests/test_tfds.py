@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.lib.format import open_memmap
 
+from mhcvse_jax import build_tfds
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import progress
-from mhcvse_jax.data import batches, build_tfds, dataset, tfds
+from mhcvse_jax.data import batches, dataset, tfds
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.scenes.build import write_scenes
+from mhcvse_jax.terminal import progress
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRAIN, DEV, TEST, REGIONS, WIDTH, PER_IMAGE = 37, 11, 7, 5, 13, 5
@@ -164,7 +165,8 @@ def test_tensorflow_datasets_itself_reads_it_and_nothing_imports_tensorflow(sour
     program = """
         import pathlib, sys
         import numpy as np
-        from mhcvse_jax.data import build_tfds, tfds
+        from mhcvse_jax import build_tfds
+        from mhcvse_jax.data import tfds
         source, output = map(pathlib.Path, sys.argv[1:])
         assert build_tfds.main([str(source), str(output)]) == 0
         tfds.read_split(output, "train", 5).regions.read(np.array([3]))
@@ -377,7 +379,7 @@ def test_progress_has_rate_and_time_left(source, tmp_path, capsys, monkeypatch):
 
 
 def start_build(source, output, prelude=""):
-    program = f"{prelude}\nimport sys\nfrom mhcvse_jax.data import build_tfds\nsys.exit(build_tfds.main(sys.argv[1:]))"
+    program = f"{prelude}\nimport sys\nfrom mhcvse_jax import build_tfds\nsys.exit(build_tfds.main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", program, source, output],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -14,12 +14,13 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import main
+from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError, RunFailedError
-from mhcvse_jax.mesh import make_mesh
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
-from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
+from mhcvse_jax.training.metrics_log import MetricsLog
 from mhcvse_jax.training.step import TrainState
+from mhcvse_jax.training.watches import CollapseWatch, NonFiniteWatch
 
 
 def state_at(step, width=3):

@@ -14,10 +14,10 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.word_vectors import WordVectors
+from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.losses import LossTerms, loss_terms
-from mhcvse_jax.mesh import by_batch, make_mesh, replicated
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer
 from mhcvse_jax.training.step import LossSettings, initialize, make_train_step

@@ -11,8 +11,9 @@ from mhcvse_jax.comparison.likeness import differences
 from mhcvse_jax.comparison.sources import Wanted, matrix_facts, split_name
 from mhcvse_jax.data import dataset
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import Experiment
-from mhcvse_jax.retrieval import protocols, similarity
+from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.recall import mean_recall_over_folds
 from mhcvse_jax.retrieval.similarity import Similarity
 

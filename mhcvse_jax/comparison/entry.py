@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.retrieval import protocols
+from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.retrieval.ranks import Ranks
 from mhcvse_jax.retrieval.recall import Retrieval
 

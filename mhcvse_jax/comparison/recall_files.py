@@ -24,7 +24,7 @@ from typing import Any
 
 from mhcvse_jax.comparison.entry import FIGURES, RECALLS, Entry, Facts, figures_of
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.retrieval import protocols
+from mhcvse_jax.evaluation import protocols
 
 REQUIRED = ("name", *RECALLS)
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import results
 from mhcvse_jax.comparison.entry import RECALLS, Entry, Facts, Run, figures_of, hits_of, recalls_of, recalls_of_dict
 from mhcvse_jax.comparison.recall_files import check_percent, entries_of_json, read_csv
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.evaluation import results
+from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.retrieval import similarity
-from mhcvse_jax.retrieval.evaluation import Evaluation
 
 ELSEWHERE = ("seed", "data.dir", "data.read_threads", "data.prefetch_batches", "eval.batch_size", "eval.protocol")
 """Keys in which runs of one configuration may differ, beside those of `log`, `checkpoint`, and the data of tests."""

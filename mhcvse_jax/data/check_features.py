@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.progress import counted, say
+from mhcvse_jax.terminal.progress import counted, say
 
 BLOCK_BYTES = 1 << 25  # read at once
 LISTED_AT_MOST = 10  # of the lines or pictures that have the same problem

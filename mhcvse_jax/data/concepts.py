@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mhcvse_jax.data.part_of_speech import ADJECTIVE, NOUN, VERB, parts_of_speech
-from mhcvse_jax.data.safe_pickle import load_arrays
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.safe_pickle import load_arrays
 
 Captions = Sequence[Sequence[str]]
 

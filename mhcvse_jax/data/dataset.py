@@ -16,8 +16,8 @@ from mhcvse_jax.data.regions import RegionFeatures
 from mhcvse_jax.data.scan_layout import ScanSplit, check_widths
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.progress import counted
 from mhcvse_jax.scenes import build as scenes
+from mhcvse_jax.terminal.progress import counted
 
 
 @dataclasses.dataclass(frozen=True)

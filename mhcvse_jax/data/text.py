@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from nltk.tokenize import TreebankWordTokenizer
 
-from mhcvse_jax.data import safe_pickle
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files import safe_pickle
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")

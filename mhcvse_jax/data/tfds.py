@@ -4,7 +4,7 @@
     scan_regions-{split}.array_record-00000-of-00067   one record a picture: its features, captions, id, file name
     {split}_caps.txt, _ids.txt, _image_names.txt       the texts of the records once more, in SCAN's layout
 
-`mhcvse_jax.data.build_tfds` writes it. The texts stand beside the records because a run reads all captions when it
+`mhcvse_jax.build_tfds` writes it. The texts stand beside the records because a run reads all captions when it
 starts and the features, which lie between them, a batch at a time. Nothing here imports TensorFlow.
 """
 
@@ -28,7 +28,7 @@ _Example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 DTYPES = ("float32", "float16")
 SHARD_BYTES = 128 << 20  # COCO's training split has some 250 of these: files for all, and few enough to keep open
-BUILD = "python -m mhcvse_jax.data.build_tfds"
+BUILD = "python -m mhcvse_jax.build_tfds"
 
 
 def record_features(shape: Sequence[int], dtype: np.dtype, captions_per_image: int) -> tfds.features.FeaturesDict:

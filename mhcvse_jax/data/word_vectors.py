@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mhcvse_jax.data.safe_pickle import load_arrays
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.safe_pickle import load_arrays
 
 
 class WordVectors(NamedTuple):

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.devices.mesh import by_batch, own_rows, put_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.mesh import by_batch, own_rows, put_batch, replicated
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
 
 

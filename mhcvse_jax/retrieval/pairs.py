@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.mesh import by_batch, replicated
 from mhcvse_jax.models.pair_scores import PairModel
-from mhcvse_jax.progress import counted
 from mhcvse_jax.retrieval.similarity import Similarity
+from mhcvse_jax.terminal.progress import counted
 
 BLOCKS_IN_FLIGHT = 3  # dispatched and not fetched
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import RunFailedError
-from mhcvse_jax.mesh import by_batch, replicated
 
 BLOCK = 1024  # queries whose similarities with all candidates are held at once
 

@@ -13,12 +13,12 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from mhcvse_jax import distributed
+from mhcvse_jax.devices import distributed
+from mhcvse_jax.devices.mesh import replicated
 from mhcvse_jax.errors import InputError, RunFailedError
-from mhcvse_jax.mesh import replicated
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.training import checksums
 from mhcvse_jax.training.step import TrainState
-from mhcvse_jax.workdir import whole_file
 
 NEWEST_FILE = "newest.json"
 """Beside the steps: the number of the last one written, so that its loss is noticed."""

@@ -11,13 +11,14 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from mhcvse_jax import distributed
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import batches, resident
+from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.devices import distributed
+from mhcvse_jax.devices.mesh import own_rows, put_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.mesh import own_rows, put_batch, replicated
 from mhcvse_jax.models import Model
+from mhcvse_jax.training import resident
 from mhcvse_jax.training.step import LossSettings, Metrics, TrainState, make_resident_steps, make_train_step
 
 

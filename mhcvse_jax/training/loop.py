@@ -8,19 +8,22 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mhcvse_jax import distributed, models
-from mhcvse_jax.compilation import Compilations
+from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.devices import distributed
+from mhcvse_jax.devices.compilation import Compilations
+from mhcvse_jax.devices.interrupt import InterruptRequest
+from mhcvse_jax.errors import Interrupted
+from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.losses import collapse_value
-from mhcvse_jax.retrieval import protocols
+from mhcvse_jax.terminal.progress import ProgressBar
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.feed import Feed
-from mhcvse_jax.training.interrupt import Interrupted, InterruptRequest
-from mhcvse_jax.training.metrics_log import CollapseWatch, MetricsLog, NonFiniteWatch
-from mhcvse_jax.training.progress_bar import ProgressBar
+from mhcvse_jax.training.metrics_log import MetricsLog
 from mhcvse_jax.training.step import Metrics, TrainState
+from mhcvse_jax.training.watches import CollapseWatch, NonFiniteWatch
 
 FETCH_SECONDS = 5.0  # after which logged values are fetched, however few
 IN_FLIGHT = 3  # steps handed over one by one and not finished: they keep a device busy, and a stop waits for them

@@ -10,16 +10,16 @@ import optax
 from jax.sharding import Mesh
 
 from mhcvse_jax.data.batches import Batch
-from mhcvse_jax.data.resident import ResidentSplit, gather_captions, gather_regions
 from mhcvse_jax.data.word_vectors import WordVectors
+from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
-from mhcvse_jax.loss_weighting import loss_weights
 from mhcvse_jax.losses import LossTerms, loss_terms, negatives
-from mhcvse_jax.mesh import by_batch, replicated
+from mhcvse_jax.losses.pairs import pair_loss_terms
+from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.models import Model
 from mhcvse_jax.models.pair_scores import PairScores
-from mhcvse_jax.pair_losses import pair_loss_terms
+from mhcvse_jax.training.resident import ResidentSplit, gather_captions, gather_regions
 
 Metrics = dict[str, jax.Array]
 

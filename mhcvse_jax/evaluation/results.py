@@ -1,0 +1,58 @@
+"""What an evaluation leaves in files: `results.json`, recalls and what they were computed with, and its companions."""
+
+import json
+import pathlib
+from typing import Any
+
+from mhcvse_jax.evaluation import protocols, provenance
+from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.files.whole import whole_file
+
+
+def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, seconds: float, **more: Any) -> None:
+    """Writes the rows with versions, device, seed, git revision and seconds (of the training, or evaluation)."""
+    content = {
+        "results": rows,
+        **more,
+        "versions": provenance.versions(),
+        "device": provenance.device_name(),
+        "seed": seed,
+        "git_revision": provenance.git_revision(),
+        "seconds": round(seconds, 1),
+    }
+    _write_json(path, content)
+
+
+def ranks_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns where the ranks lie that belong to a file of results."""
+    return path.with_name("ranks.npz" if path.name == "results.json" else f"{path.stem}_ranks.npz")
+
+
+def similarity_facts_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns where it is written what a saved similarity matrix is of."""
+    return path.with_name(path.name + ".json")
+
+
+def save_similarity_facts(path: pathlib.Path, tested: Evaluation) -> None:
+    """Writes what the similarity matrix in `path` is of: split, protocol, folds, pictures."""
+    content = {
+        "split": tested.split,
+        "protocol": tested.protocol,
+        "transductive": protocols.is_transductive(tested.protocol),
+        "label_neighbours": tested.label_neighbours,
+        "folds": list(tested.ranks),
+        "num_images": tested.num_images,
+        "num_captions": tested.num_captions,
+        "image_ids": tested.image_ids,
+    }
+    _write_json(similarity_facts_path(path), content)
+
+
+def _write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load_results(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what `save_results` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

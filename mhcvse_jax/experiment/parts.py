@@ -1,0 +1,115 @@
+"""A configuration made into the values that the parts of a run take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
+from mhcvse_jax.config import Config
+from mhcvse_jax.devices.mesh import make_mesh
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.concept_gcn import ConceptGraph
+from mhcvse_jax.losses import LossTerms
+from mhcvse_jax.models import Model
+from mhcvse_jax.models.pair_scores import PairModel
+from mhcvse_jax.training import loop
+from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer, step_schedule
+from mhcvse_jax.training.step import LossSettings, init_variables
+
+
+def check_devices(config: Config, devices: Sequence[Any] | None = None, *, keys: Sequence[str] | None = None) -> Mesh:
+    """Returns the mesh of the given devices, or all.
+
+    Args:
+      config: the configuration.
+      devices: None for all.
+      keys: the sizes that are split over them; None for all of a training and its tests.
+
+    Raises:
+      InputError: they do not divide one of these.
+    """
+    mesh = make_mesh(devices)
+    for key in keys or ("batch_size", "loss.similarity_block", *encoded_at_once(config)):
+        size = config_lib.lookup(config, key)
+        if size % mesh.size:
+            raise InputError(f"config.{key} is {size}, which the {mesh.size} devices do not divide")
+    return mesh
+
+
+def encoded_at_once(config: Config) -> tuple[str, ...]:
+    """Returns the keys of what a test has on the devices at once."""
+    scores_pairs = issubclass(models.MODELS[config.model.name], PairModel)
+    return ("eval.pair_images", "eval.pair_captions") if scores_pairs else ("eval.batch_size",)
+
+
+def precision(config: Config) -> str | None:
+    """Returns `config.matmul_precision` as JAX names it."""
+    return None if config.matmul_precision == "default" else config.matmul_precision
+
+
+def model_shapes(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ...]) -> Any:
+    """Returns {params, batch_stats} as shapes alone, for pictures of `regions_shape`, (regions, features)."""
+    return jax.eval_shape(lambda key: init_variables(model, graph, regions_shape, key), jax.random.key(0))
+
+
+def trained_regions(shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns (regions, features) of a checkpoint: its number of regions shows where a batch norm keeps them apart."""
+    num_regions = shapes.get("params/image_pooling/element_norm/scale", (36,))[0]
+    return num_regions, shapes["params/region_projection/kernel"][0]
+
+
+def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """Returns the rate by step and the optimizer that `config.optimizer` describes."""
+    values = config.optimizer
+    warmup_steps = round(values.warmup_epochs * steps_per_epoch)
+    if values.schedule == "cosine":
+        schedule = cosine_schedule(
+            peak=values.learning_rate,
+            total_steps=config.num_epochs * steps_per_epoch,
+            warmup_steps=warmup_steps,
+            cycles=values.cosine_cycles,
+            final_share=values.final_rate_share,
+        )
+    else:
+        schedule = step_schedule(
+            peak=values.learning_rate,
+            warmup_steps=warmup_steps,
+            steps=values.step_epochs * steps_per_epoch,
+            factor=values.step_factor,
+        )
+    optimizer = make_optimizer(
+        schedule,
+        clip_norm=values.clip_norm,
+        b1=values.adam_b1,
+        b2=values.adam_b2,
+        eps=values.adam_eps,
+        gcn_rate_factor=values.gcn_rate_factor,
+    )
+    return schedule, optimizer
+
+
+def choices(config: Config) -> str:
+    """Returns what was chosen for those keys that the model has."""
+    has = models.keys(config.model.name)
+    chosen = [f"{config.model[key]} {key}" for key in ("fusion", "pooling") if key in has]
+    chosen += [config.model[key] for key in ("scan_direction", "scan_pooling") if key in has]
+    heads = [f"{config.model.num_heads} heads"] if config.model.num_heads else []
+    return ", ".join([*heads, *chosen])
+
+
+def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
+    """Returns `config.loss` as the step takes it."""
+    loss = config.loss
+    return LossSettings(
+        margin=loss.margin,
+        reduction=loss.reduction,
+        weighting=loss.weighting,
+        base_weights=LossTerms(*(loss[f"{name}_weight"] for name in LossTerms._fields)),
+        mask_same_image=loss.mask_same_image,
+        all_negatives_steps=loop.all_negatives_steps(config, steps_per_epoch),
+        similarity_block=loss.similarity_block,
+    )

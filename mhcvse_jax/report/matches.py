@@ -1,0 +1,127 @@
+"""A picture of a few queries with their best matches, right ones marked (the paper's Figure 4)."""
+
+import pathlib
+import textwrap
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.evaluation import protocols
+
+TOP = 5
+TILE = 150  # pixels of a picture's longer side
+GAP = 12
+LINE = 19
+WIDTH = TOP * (TILE + GAP) + GAP
+RIGHT, WRONG, INK = (20, 140, 60), (190, 190, 190), (25, 25, 25)
+
+
+def draw(
+    encoded: protocols.Found,
+    split: Split,
+    image_dir: pathlib.Path,
+    path: pathlib.Path,
+    *,
+    consensus_weight: float,
+    num_queries: int,
+    seed: int,
+) -> None:
+    """Writes a PNG of captions with their top five pictures, and of pictures with their top five captions.
+
+    Queries are drawn at random by `seed`, not chosen.
+
+    Raises:
+      InputError: the file names of the pictures are not known, or none of them is in `image_dir`.
+    """
+    names = split.image_names
+    if names is None:
+        raise InputError(
+            f"the file names of the {split.name} pictures are not known; expected {split.name}_image_names.txt or "
+            "Karpathy's dataset_*.json beside the features"
+        )
+    if not any((image_dir / name).exists() for name in names):
+        raise InputError(f"{image_dir}: none of the {split.name} pictures is there, {names[0]} for example")
+    rng = np.random.default_rng(seed)
+    captions = rng.choice(split.num_captions, min(num_queries, split.num_captions), replace=False)
+    images = rng.choice(split.num_images, min(num_queries, split.num_images), replace=False)
+    similarity = protocols.similarity_of(encoded, "fused", consensus_weight)
+    columns = np.concatenate([block[:, captions] for _, block in similarity.blocks()])
+    top_images = _top(columns.T)
+    top_captions = _top(np.concatenate([similarity.rows(i, i + 1) for i in images.tolist()]))
+    tiles = {i: _tile(image_dir / names[i]) for i in {*images.tolist(), *top_images.flatten().tolist()}}
+    rows = [
+        _caption_row(split.captions[caption], [(tiles[i], i == split.image_of_caption[caption]) for i in top.tolist()])
+        for caption, top in zip(captions, top_images, strict=True)
+    ]
+    rows += [
+        _image_row(tiles[image], [(split.captions[i], split.image_of_caption[i] == image) for i in top.tolist()])
+        for image, top in zip(images.tolist(), top_captions, strict=True)
+    ]
+    sheet = Image.new("RGB", (WIDTH, sum(row.height for row in rows)), "white")
+    y = 0
+    for row in rows:
+        sheet.paste(row, (0, y))
+        y += row.height
+    sheet.save(path, format="PNG")
+
+
+def _top(similarity: np.ndarray) -> np.ndarray:
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
+
+
+def _tile(path: pathlib.Path) -> Image.Image:
+    """Returns the picture at the tile's size; a grey one with its name where the file cannot be read."""
+    tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except OSError:
+        ImageDraw.Draw(tile).text((6, TILE // 2), path.name, fill=INK, font=_font(11))
+        return tile
+    scale = TILE / max(picture.size)
+    picture = picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))
+    tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
+    return tile
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _caption_row(caption: str, found: list[tuple[Image.Image, bool]]) -> Image.Image:
+    """Returns a caption above its top pictures, a right one framed in green."""
+    lines = textwrap.wrap(caption, 105)
+    row = Image.new("RGB", (WIDTH, GAP + LINE * len(lines) + 6 + TILE + 2 * GAP), "white")
+    pen = ImageDraw.Draw(row)
+    for i, line in enumerate(lines):
+        pen.text((GAP, GAP + i * LINE), line, fill=INK, font=_font(15))
+    y = GAP + LINE * len(lines) + 6
+    for place, (tile, is_right) in enumerate(found):
+        x = GAP + place * (TILE + GAP)
+        row.paste(tile, (x, y))
+        _frame(pen, (x, y), is_right)
+    return row
+
+
+def _image_row(tile: Image.Image, found: list[tuple[str, bool]]) -> Image.Image:
+    """Returns a picture beside its top captions, right ones in green and ticked."""
+    row = Image.new("RGB", (WIDTH, TILE + 3 * GAP), "white")
+    row.paste(tile, (GAP, GAP))
+    pen = ImageDraw.Draw(row)
+    for place, (caption, is_right) in enumerate(found):
+        text = f"{place + 1}. {textwrap.shorten(caption, 82, placeholder=' ...')}"
+        y = GAP + place * (TILE // TOP) + 4
+        colour = RIGHT if is_right else INK
+        pen.text((TILE + 3 * GAP + 14, y), text, fill=colour, font=_font(14))
+        if is_right:
+            x = TILE + 2 * GAP + 4
+            pen.line([(x, y + 9), (x + 5, y + 14), (x + 14, y + 3)], fill=RIGHT, width=3)
+    return row
+
+
+def _frame(pen: ImageDraw.ImageDraw, corner: tuple[int, int], is_right: bool) -> None:
+    x, y = corner
+    width = 5 if is_right else 1
+    pen.rectangle((x - 3, y - 3, x + TILE + 2, y + TILE + 2), outline=RIGHT if is_right else WRONG, width=width)

@@ -1,0 +1,117 @@
+"""What the commands share: how errors and interrupts become one line and an exit code."""
+
+import argparse
+import errno
+import io
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import logging as absl_logging
+
+from mhcvse_jax.devices import distributed
+from mhcvse_jax.errors import InputError, Interrupted, PeerLostError, RunFailedError
+
+EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a disk says that was good enough to begin with, and is full or broken now."""
+
+
+def run(command: Callable[[], None]) -> int:
+    """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
+    sys.unraisablehook = _report_unraisable
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another, and no traceback
+    _quiet_failed_writes()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
+    try:
+        try:
+            command()
+        except jax.errors.JaxRuntimeError as error:
+            distributed.raise_peer_lost(error)
+            raise
+    except InputError as error:
+        _say(f"error: {error}")
+        return EXIT_INPUT
+    except PeerLostError as error:
+        _say(f"stopped: {error}; the same command goes on from the last checkpoint")
+        return EXIT_STOPPED
+    except RunFailedError as error:
+        _say(f"failed: {error}")
+        return EXIT_FAILED
+    except Interrupted:
+        _say("stopped and saved; the same command goes on from here")
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        _say("stopped; start the same command again")
+        return EXIT_STOPPED
+    except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_STOPPED
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        _say(f"failed: {error.filename or 'writing'}: {error.strerror}")
+        return EXIT_FAILED
+    return 0
+
+
+def _say(last_words: str) -> None:
+    """Prints a line on stderr; of several processes, which mostly have the same to say, the first alone does."""
+    if distributed.claim("last words"):
+        print(last_words, file=sys.stderr, flush=True)
+
+
+def _quiet_failed_writes() -> None:
+    """Leaves it to the error that orbax raises to say that a checkpoint could not be written.
+
+    orbax logs it as well, and the writes that it gives up after the first that failed report, each with a
+    traceback, to an event loop that has been closed.
+    """
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):  # came within a finaliser, which Python drops: once more
+        # By SIGTERM: a job in the background is started with SIGINT ignored.
+        again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGTERM])
+        again.daemon = True
+        again.start()
+    elif str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def check_output(option: str, path: pathlib.Path) -> None:
+    """Raises InputError where a file cannot be written: to be known before the work, not after."""
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: no such directory; expected one that exists")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: a directory; expected the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path}: the directory cannot be written; expected one that can")
+
+
+def positive(text: str) -> int:
+    """Returns the whole number of 1 or more that a text holds."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}; expected 1 or more")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Returns the whole number of 0 or more that a text holds."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number}; expected 0 or more")
+    return number

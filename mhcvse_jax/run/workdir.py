@@ -1,0 +1,67 @@
+"""The directory that a run writes: one run at a time, and every file whole or not there."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import socket
+import tempfile
+from typing import IO
+
+from mhcvse_jax.errors import InputError
+
+
+class WorkdirLock:
+    """The right to write a workdir; the operating system takes it back when the process ends, however it ends."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._workdir = workdir
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Makes the workdir where it is missing, and takes the lock; does nothing where it is held already.
+
+        Raises:
+          InputError: the workdir cannot be written, or another process is at work in it.
+        """
+        if self._file is not None:
+            return
+        try:
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._workdir):
+                pass
+            file = (self._workdir / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self._workdir}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise InputError(
+                f"{self._workdir} is in use by {holder}; expected to be alone: wait for it, or use another --workdir"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+            # A file system without locks: nothing can be promised there, and nothing refused.
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Lets another run in."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def check_can_be_made(workdir: pathlib.Path) -> None:
+    """Raises InputError where a workdir is not a directory, nor can be made one; writes nothing."""
+    existing = next(path for path in (workdir.absolute(), *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{workdir}: cannot be written ({existing} is not a directory)")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{workdir}: cannot be written (no permission to write in {existing})")

@@ -1,0 +1,179 @@
+"""A training split in the memory of the devices: a batch is gathered there by index, and nothing is copied per step."""
+
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from mhcvse_jax.config import Config
+from mhcvse_jax.data import batches
+from mhcvse_jax.data.batches import Batch
+from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.devices.mesh import by_batch, replicated
+from mhcvse_jax.errors import InputError
+
+SHARE_OF_MEMORY = 0.5
+"""Of a device's memory that features may take by `auto`: the rest is the step's."""
+CHUNK_BYTES = 64 * 2**20
+"""Of features that are read and copied at once."""
+
+
+class ResidentSplit(NamedTuple):
+    """What batches are gathered from. N pictures (sharded: up to the next multiple of the devices), T captions."""
+
+    regions: jax.Array  # <dtype>[N, regions, features]
+    tokens: jax.Array  # <int32>[T, longest]
+    lengths: jax.Array  # <int32>[T]
+    labels: jax.Array  # <bool>[T, C] as training shows them
+    image_of_caption: jax.Array  # <int32>[T]
+
+
+def choose_placement(config: Config, split: Split, mesh: Mesh) -> str:
+    """Returns where the features go: "host", "replicated" on every device, or "sharded" over them by picture.
+
+    By `auto` on the devices, where these are no CPUs and the features take at most `SHARE_OF_MEMORY` of each.
+
+    Raises:
+      InputError: they are to be on the device, and do not fit even when sharded.
+    """
+    wanted = config.data.placement
+    limit = device_memory(mesh)
+    if wanted == "host" or (wanted == "auto" and limit is None):
+        return "host"
+    num_bytes = features_bytes(config, split)
+    if limit is None or num_bytes <= SHARE_OF_MEMORY * limit:
+        return "replicated"
+    if num_bytes / mesh.size <= SHARE_OF_MEMORY * limit:
+        return "sharded"
+    if wanted == "auto":
+        return "host"
+    raise InputError(
+        f"config.data.placement is 'device', and the features take {num_bytes / 1e9:.1f} GB; expected at most "
+        f"{SHARE_OF_MEMORY:.0%} of the {mesh.size} devices' {limit / 1e9:.1f} GB each, or config.data.placement=host"
+    )
+
+
+def features_bytes(config: Config, split: Split) -> int:
+    """Returns the size of a split's features in the arithmetic's type."""
+    return int(np.prod(split.regions.shape, dtype=np.int64)) * jnp.dtype(config.compute_dtype).itemsize
+
+
+def device_memory(mesh: Mesh) -> int | None:
+    """Returns the bytes that a device of the mesh can hand out; None for CPUs, whose memory is the host's."""
+    stats = mesh.local_devices[0].memory_stats()
+    return stats.get("bytes_limit") if stats and mesh.local_devices[0].platform != "cpu" else None
+
+
+def place(config: Config, split: Split, mesh: Mesh, placement: str) -> ResidentSplit:
+    """Returns a split on the devices; reads each picture once, in chunks, so that the host never holds them all.
+
+    Args:
+      config: `compute_dtype` is what features are kept in: the layers would round them to it at every step.
+      split: what is placed.
+      mesh: the devices.
+      placement: "replicated" or "sharded".
+
+    Raises:
+      InputError: a feature is not finite, or a file is damaged.
+    """
+    caption_labels = config.concepts.training_label == "caption"
+    labels = split.caption_labels if caption_labels else split.image_labels[split.image_of_caption]
+    captions = (split.tokens, split.lengths, labels, split.image_of_caption)
+    regions = _place_regions(config, split, mesh, placement)
+    return ResidentSplit(regions, *jax.device_put(captions, replicated(mesh)))
+
+
+def shapes(config: Config, split: Split, mesh: Mesh, placement: str) -> Any:
+    """Returns the ResidentSplit of shapes of what `place` returns, to compile for while it is read."""
+    everywhere = replicated(mesh)
+
+    def like(array: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=everywhere)
+
+    regions = jax.ShapeDtypeStruct(
+        (_rows(split, mesh, placement), *split.regions.shape[1:]),
+        jnp.dtype(config.compute_dtype),
+        sharding=by_batch(mesh) if placement == "sharded" else everywhere,
+    )
+    captions = (split.tokens, split.lengths, split.caption_labels, split.image_of_caption)
+    return ResidentSplit(regions, *(like(array) for array in captions))  # pyright: ignore[reportArgumentType]
+
+
+def gather_regions(data: ResidentSplit, images: jax.Array, mesh: Mesh, placement: str) -> jax.Array:
+    """Returns <dtype>[batch, regions, features] of these pictures, split over the devices; for use inside a step.
+
+    Where features are sharded each device looks up all of a batch's pictures among its own, and the sum over the
+    devices, of which one alone has a picture, goes to the device that needs it: batch * regions * features values
+    cross the link between the devices, and the batch is the one of any other placement.
+    """
+    if placement == "replicated":
+        return jax.lax.with_sharding_constraint(data.regions[images], by_batch(mesh))
+
+    def look_up(regions: jax.Array, images: jax.Array) -> jax.Array:
+        row = images - jax.lax.axis_index("data") * len(regions)
+        here = (row >= 0) & (row < len(regions))
+        found = jnp.where(here[:, None, None], regions[jnp.where(here, row, 0)], 0)
+        return jax.lax.psum_scatter(found, "data", scatter_dimension=0, tiled=True)
+
+    split, everywhere = PartitionSpec("data"), PartitionSpec()
+    return jax.shard_map(look_up, mesh=mesh, in_specs=(split, everywhere), out_specs=split)(data.regions, images)
+
+
+def gather_captions(data: ResidentSplit, captions: jax.Array, regions: jax.Array, length: int, mesh: Mesh) -> Batch:
+    """Returns the batch of these captions, padded to `length` tokens, with its pictures' regions, split likewise."""
+    captions = jax.lax.with_sharding_constraint(captions, by_batch(mesh))
+    tokens = data.tokens[captions]
+    width = tokens.shape[1]
+    padding = [(0, 0), (0, max(0, length - width))]
+    return Batch(
+        regions=regions,  # pyright: ignore[reportArgumentType]: an array of the device
+        tokens=jnp.pad(tokens[:, :length], padding),  # pyright: ignore[reportArgumentType]
+        lengths=data.lengths[captions],  # pyright: ignore[reportArgumentType]
+        labels=data.labels[captions],  # pyright: ignore[reportArgumentType]
+        image_index=data.image_of_caption[captions],  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _rows(split: Split, mesh: Mesh, placement: str) -> int:
+    return -(-split.num_images // mesh.size) * mesh.size if placement == "sharded" else split.num_images
+
+
+def _place_regions(config: Config, split: Split, mesh: Mesh, placement: str) -> jax.Array:
+    rows = _rows(split, mesh, placement)
+    shape, dtype = (rows, *split.regions.shape[1:]), jnp.dtype(config.compute_dtype)
+    sharding = by_batch(mesh) if placement == "sharded" else replicated(mesh)
+    holders: dict[int, list[Any]] = {}  # devices by the first row that they hold
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        holders.setdefault((index or (slice(None),))[0].start or 0, []).append(device)
+    rows_each = rows // mesh.size if placement == "sharded" else rows
+    size = max(1, min(rows_each, CHUNK_BYTES // (4 * int(np.prod(shape[1:])))))
+    # The last chunk overlaps the one before: one shape, one compilation.
+    chunks = [(first, min(start, rows_each - size)) for first in sorted(holders) for start in range(0, rows_each, size)]
+
+    def read(number: int) -> np.ndarray:
+        first, start = chunks[number]
+        wanted = np.minimum(np.arange(first + start, first + start + size), split.num_images - 1)
+        return batches.read_regions(split, wanted)
+
+    parts = {
+        device: jnp.zeros((rows_each, *shape[1:]), dtype, device=device)
+        for devices in holders.values()
+        for device in devices
+    }
+    options = grain.ReadOptions(
+        num_threads=config.data.read_threads, prefetch_buffer_size=min(config.data.prefetch_batches, 4)
+    )
+    chunks_read = grain.MapDataset.range(len(chunks)).map(read).to_iter_dataset(options)
+    for (first, start), chunk in zip(chunks, chunks_read, strict=True):
+        for device in holders[first]:
+            parts[device] = _write(parts[device], jax.device_put(chunk, device), start)
+            jax.block_until_ready(parts[device])  # else chunks would queue up in the host's memory
+    return jax.make_array_from_single_device_arrays(shape, sharding, [parts[d] for d in parts])
+
+
+@jax.jit(donate_argnums=0)
+def _write(table: jax.Array, rows: jax.Array, start: int) -> jax.Array:
+    return jax.lax.dynamic_update_slice(table, rows.astype(table.dtype), (start, 0, 0))
