@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mhcvse_jax.data.batches import Batch, pad_tokens, padded_length
+from mhcvse_jax.data.batches import Batch, padded_length
 from mhcvse_jax.data.text import SPECIAL_TOKENS
 
 NUM_IMAGES = {"train": 29_000, "dev": 1_014, "test": 1_000}
@@ -53,7 +53,7 @@ def make_batch(
     tokens[np.arange(longest) >= lengths[:, None]] = 0
     return Batch(
         regions=rng.standard_normal((size, *regions_shape), dtype=np.float32),
-        tokens=pad_tokens(tokens, longest),
+        tokens=tokens,
         lengths=lengths,
         labels=rng.random((size, num_concepts)) < 6 / num_concepts,
         image_index=rng.choice(max(NUM_IMAGES["train"], size), size, replace=False).astype(np.int32),

@@ -10,9 +10,10 @@ import numpy as np
 from benchmarks.synthetic import VOCABULARY_SIZE, make_batch
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
-from mhcvse_jax.data.batches import Batch, pad_tokens
+from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
 from mhcvse_jax.experiment import parts
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
@@ -154,7 +155,6 @@ class ResidentTrainer(Trainer):
 
 def as_split(batches: Sequence[Batch]) -> Split:
     """Returns a split whose captions are those of the batches, in their order, each with a picture of its own."""
-    longest = max(batch.tokens.shape[1] for batch in batches)
     labels = np.concatenate([batch.labels for batch in batches])
     features = np.concatenate([batch.regions for batch in batches])
     everything = np.arange(len(labels))
@@ -162,8 +162,12 @@ def as_split(batches: Sequence[Batch]) -> Split:
         name="train",
         regions=MappedRegions(features, everything),
         captions=[""] * len(labels),
-        tokens=np.concatenate([pad_tokens(batch.tokens, longest) for batch in batches]),
-        lengths=np.concatenate([batch.lengths for batch in batches]),
+        tokens=EncodedCaptions.of_lengths(
+            np.concatenate(
+                [row[:length] for batch in batches for row, length in zip(batch.tokens, batch.lengths, strict=True)]
+            ),
+            np.concatenate([batch.lengths for batch in batches]),
+        ),
         image_of_caption=everything.astype(np.int32),
         image_labels=labels,
         caption_labels=labels,

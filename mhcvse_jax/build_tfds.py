@@ -74,7 +74,13 @@ def build(source: pathlib.Path, output: pathlib.Path, dtype: str, captions_per_i
     total = sum(split.num_images for split in splits.values())
     with partial_directory(output) as partial, counted(total, "picture") as done:
         try:
-            built = tfds.write(splits, partial, dtype=stored, picture_done=lambda: done(1))
+            built = tfds.write(
+                splits,
+                partial,
+                dtype=stored,
+                captions_per_image=captions_per_image,
+                picture_done=lambda: done(1),
+            )
             for name in splits:
                 twins = source / f"{name}_twins.npz"  # the built-in data set's
                 if twins.exists():

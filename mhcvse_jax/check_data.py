@@ -9,6 +9,8 @@ SCAN's layout, which Flickr30k and MS-COCO are shared in, has for each of the sp
     {split}_caps.txt   captions, UTF-8, one a line, five a picture, in the order of the pictures
     {split}_ids.txt    Karpathy's image ids, one a picture or one a caption
     {split}_image_names.txt or dataset_*.json   where wanted: file names of the pictures
+    {split}_caption_images.txt   where pictures have other numbers of captions, or none: one line a caption, the id of
+                       its picture; ids and rows of features are then one a picture
 
 f30k_precomp has 29,000 / 1,014 / 1,000 pictures, coco_precomp 113,287 for training and 5,000 in testall. Both were
 published with SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; GitHub repository
@@ -106,15 +108,23 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
     findings.problems += wrong_lines[:LISTED_AT_MOST]
     if len(wrong_lines) > LISTED_AT_MOST:
         findings.problems.append(f"{captions_path}: {len(wrong_lines) - LISTED_AT_MOST:,} more such lines")
-    rows = image_ids = num_images = None
-    if captions is not None:
+    rows = image_ids = num_images = owner = None
+    owners_path = scan_layout.owners_path(directory, name)
+    has_owners = owners_path.exists()
+    if has_owners:
+        captions_per_image = 1  # rows, ids and names are one a picture
+        num_images = None if regions is None else len(regions)
+    elif captions is not None:
         num_images = findings.attempt(scan_layout.count_images, len(captions), captions_path, captions_per_image)
     num_captions = None if captions is None else len(captions)
     print(f"{name:<10}{_number(num_images)} pictures, {_number(num_captions)} captions")
     if num_images:
         if regions is not None:
             rows = findings.attempt(scan_layout.image_rows, regions, num_images, captions_per_image, path)
-        image_ids = findings.attempt(scan_layout.read_per_image, ids_path, num_images, captions_per_image)
+        if has_owners:
+            image_ids = findings.attempt(scan_layout.read_image_ids, ids_path, num_images)
+        else:
+            image_ids = findings.attempt(scan_layout.read_per_image, ids_path, num_images, captions_per_image)
     elif not ids_path.is_file():
         findings.problems.append(f"{ids_path}: no such file")
     if regions is not None:
@@ -123,11 +133,18 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
         if regions.dtype != np.float32:
             findings.warnings.append(f"{path} holds {regions.dtype}; it is made float32 as it is read")
     if image_ids is not None:
-        describe_ids(ids_path, image_ids, findings)
+        if ids_path.exists():
+            describe_ids(ids_path, image_ids, findings)
         names = findings.attempt(scan_layout.read_names, directory, name, image_ids, captions_per_image)
         _line(f"file names of the pictures: {'not known' if names is None else f'{names[0]}, ...'}")
-    if captions:
-        describe_captions(captions, image_ids, captions_per_image)
+    if captions and has_owners:
+        owner = image_ids and findings.attempt(scan_layout.read_owners, owners_path, image_ids, len(captions))
+    elif captions:
+        owner = np.arange(len(captions)) // captions_per_image
+    if captions and owner is not None:
+        describe_captions(captions, owner, image_ids)
+        if has_owners:
+            describe_owners(owners_path, owner, num_images or 0)
     if name == "testall" and num_images and num_images % 5:
         findings.warnings.append(
             f"{captions_path}: {num_images:,} pictures, not the five equal folds of configs/coco.py"
@@ -146,14 +163,21 @@ def describe_ids(path: pathlib.Path, image_ids: list[str], findings: Findings) -
         findings.warnings.append(f"{path}: {len(twice):,} ids of more than one picture: {some(twice)}")
 
 
-def describe_captions(captions: list[str], image_ids: list[str] | None, captions_per_image: int) -> None:
+def describe_captions(captions: list[str], owner: np.ndarray, image_ids: list[str] | None) -> None:
     """Prints the lengths of the captions in tokens, and the captions of a few pictures with their ids."""
     lengths = np.array([len(text.tokenize(caption)) for caption in captions])
     _line(f"tokens a caption: {lengths.mean():.1f}, median {np.median(lengths):.0f}, longest {lengths.max()}")
-    num_images = len(captions) // captions_per_image
-    for image in sorted({0, num_images // 2, num_images - 1} if num_images else ()):
-        image_id = "without id" if image_ids is None else image_ids[image]
-        _line(f"picture {image_id}: {captions[image * captions_per_image]}")
+    described, firsts = np.unique(owner, return_index=True)
+    for place in sorted({0, len(described) // 2, len(described) - 1}):
+        image_id = "without id" if image_ids is None else image_ids[described[place]]
+        _line(f"picture {image_id}: {captions[firsts[place]]}")
+
+
+def describe_owners(path: pathlib.Path, owner: np.ndarray, num_images: int) -> None:
+    """Prints how many captions pictures have."""
+    counts = np.bincount(owner, minlength=num_images)
+    without = f"; {np.sum(counts == 0):,} pictures without captions" if not counts.all() else ""
+    _line(f"{path.name}: {counts.min()} to {counts.max()} captions a picture, {counts.mean():.1f} on average{without}")
 
 
 def compare_widths(splits: Sequence[FoundSplit], findings: Findings) -> None:

@@ -241,7 +241,8 @@ def data_digest(data: TrainingData) -> str:
     """Returns what tells data apart by which a process would train another model: captions, words, concepts."""
     digest = hashlib.sha256(repr((data.language.vocabulary.words, data.language.concepts.words)).encode())
     for split in (data.train, data.dev):
-        for array in (split.tokens, split.image_labels, np.array(split.regions.shape)):
+        shape = np.array(split.regions.shape)
+        for array in (*split.tokens, split.image_of_caption, split.image_labels, shape):
             digest.update(array.tobytes())
     return digest.hexdigest()
 
@@ -314,7 +315,8 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
     print(f"devices   {provenance.device_name()}, {config.compute_dtype}")
     print(f"data      {counts}; {regions} regions of {width}, {train.regions.dtype}")
     print(
-        f"text      {len(language.vocabulary):,} tokens, {100 * unknown_share(data.dev.tokens):.2f}% of dev unknown; "
+        f"text      {len(language.vocabulary):,} tokens, "
+        f"{100 * unknown_share(data.dev.tokens.ids):.2f}% of dev unknown; "
         f"captions of {train.lengths.mean():.1f} tokens, {train.lengths.max()} at most; "
         f"stop words {'removed' if language.remove_stop_words else 'kept'}"
     )

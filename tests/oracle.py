@@ -285,10 +285,17 @@ def term_weight(loss, base, weighting):
 
 
 def ranks(similarity, image_of_text):
-    """Returns the ranks of pictures (of their best caption) and of captions; ties count against the model."""
+    """Returns the ranks of pictures (of their best caption) and of captions; ties count against the model.
+
+    A picture without captions has rank 0.
+    """
     i2t, t2i = [], []
     for image, row in enumerate(similarity):
-        best = max(score for score, owner in zip(row, image_of_text, strict=True) if owner == image)
+        own = [score for score, owner in zip(row, image_of_text, strict=True) if owner == image]
+        if not own:
+            i2t.append(0)
+            continue
+        best = max(own)
         wrong = [score for score, owner in zip(row, image_of_text, strict=True) if owner != image]
         i2t.append(1 + sum(score >= best for score in wrong))
     for text, owner in enumerate(image_of_text):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.errors import InputError
 
 IMAGES, PER_IMAGE, REGIONS, FEATURES, CONCEPTS, LONGEST = 11, 5, 2, 3, 7, 29
@@ -19,15 +20,14 @@ def split():
     captions = IMAGES * PER_IMAGE
     rng = np.random.default_rng(0)
     lengths = rng.integers(2, LONGEST + 1, captions).astype(np.int32)
-    tokens = np.where(np.arange(LONGEST) < lengths[:, None], np.arange(1, captions + 1)[:, None], 0)
+    tokens = np.broadcast_to(np.arange(1, captions + 1, dtype=np.int32)[:, None], (captions, LONGEST))
     owner = np.repeat(np.arange(IMAGES), PER_IMAGE)
     rows = np.broadcast_to(np.arange(captions)[:, None, None], (captions, REGIONS, FEATURES)).astype(np.float64)
     return Split(
         name="train",
         regions=MappedRegions(rows, np.arange(IMAGES) * PER_IMAGE),
         captions=[""] * captions,
-        tokens=tokens.astype(np.int32),
-        lengths=lengths,
+        tokens=EncodedCaptions.of_lengths(tokens[np.arange(LONGEST) < lengths[:, None]], lengths),
         image_of_caption=owner.astype(np.int32),
         image_labels=np.arange(IMAGES)[:, None] % 8 == np.arange(CONCEPTS),
         caption_labels=np.arange(captions)[:, None] % 9 == np.arange(CONCEPTS),
@@ -113,8 +113,8 @@ def test_a_padded_length_is_the_least_that_fits(longest, lengths):
 @given(st.lists(st.integers(2, 13), min_size=1, max_size=5), st.integers(0, 9))
 def test_padding_neither_cuts_nor_adds_words(lengths, more):
     width = max(lengths)
-    tokens = np.where(np.arange(width + 3) < np.array(lengths)[:, None], 7, 0).astype(np.int32)
-    padded = batches.pad_tokens(tokens, width + more)
+    captions = EncodedCaptions.of_lengths(np.full(sum(lengths), 7, np.int32), np.array(lengths, np.int32))
+    padded = captions.padded(slice(None), width + more)
     assert padded.shape == (len(lengths), width + more)
     assert padded.dtype == np.int32
     np.testing.assert_array_equal((padded == 7).sum(axis=1), lengths)

@@ -255,7 +255,7 @@ def test_levels_of_a_cross_attention(tmp_path, capfd):
     variables, _ = experiment.restore_best(split.regions.shape[1:])
     apply = functools.partial(experiment.model.apply, variables, graph=experiment.graph)
     images: Any = apply(split.regions.read(np.arange(5)), method="encode_images")
-    texts: Any = apply(split.tokens, split.lengths, split.caption_labels, method="encode_texts")
+    texts: Any = apply(split.tokens.padded(slice(None), 32), split.lengths, split.caption_labels, method="encode_texts")
     similarity = np.asarray(images.whole @ texts.whole.T)
     own = similarity[split.image_of_caption, np.arange(25)]
     ranks = 1 + np.sum((similarity >= own) & (np.arange(5)[:, None] != split.image_of_caption), axis=0)

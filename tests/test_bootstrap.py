@@ -6,14 +6,14 @@ from mhcvse_jax.comparison import bootstrap
 from mhcvse_jax.comparison.bootstrap import intervals
 from mhcvse_jax.comparison.entry import Hits
 
-CAPTIONS = (3, 1, 7, 2, 5, 1, 2, 4, 1, 3, 5)
+CAPTIONS = (3, 1, 7, 0, 5, 1, 2, 4, 0, 3, 5)  # a picture without captions is no query
 OWNER = np.repeat(np.arange(len(CAPTIONS)), CAPTIONS)
 
 
 def random_hits(rng):
     """Returns hits that rise with K; shares, as of several seeds."""
     return Hits(
-        np.cumsum(rng.random((len(CAPTIONS), 3)) / 3, axis=1),
+        np.cumsum(rng.random((len(CAPTIONS), 3)) / 3, axis=1) * (np.array(CAPTIONS) > 0)[:, None],
         np.cumsum(rng.random((len(OWNER), 3)) / 3, axis=1),
         OWNER,
     )
@@ -21,7 +21,7 @@ def random_hits(rng):
 
 def recalls(hits, pictures):
     """Returns rsum, i2t R@1 and t2i R@1 of the pictures drawn, query by query."""
-    i2t = [hits.i2t[picture] for picture in pictures]
+    i2t = [hits.i2t[picture] for picture in pictures if CAPTIONS[picture]]
     t2i = [hits.t2i[caption] for picture in pictures for caption in range(len(OWNER)) if OWNER[caption] == picture]
     means = 100 * np.mean(i2t, axis=0), 100 * np.mean(t2i, axis=0)
     return np.array([means[0].sum() + means[1].sum(), means[0][0], means[1][0]])
@@ -41,7 +41,7 @@ def test_intervals_equal_loops_over_the_same_draws(monkeypatch):
 
 
 def test_intervals_equal_an_independent_bootstrap():
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(3)
     system, baseline = random_hits(rng), random_hits(rng)
     found = intervals([system], baseline, num_draws=20_000, seed=0)[0]
     differences = []

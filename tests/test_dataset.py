@@ -43,14 +43,14 @@ def named(labels):
 def test_clean_captions_name_all_their_concepts(directory):
     split = load(directory)
     assert named(split.caption_labels[:5]) == [{"dog"}, {"hat", "man"}, {"red"}, {"dog"}, {"man", "dog", "red"}]
-    assert split.tokens[0].tolist()[:5] == [text.START, 4, 11, 12, text.END]
+    assert split.tokens.padded([0], 5)[0].tolist() == [text.START, 4, 11, 12, text.END]
 
 
 def test_the_literal_of_the_bytes_hides_the_first_word_where_no_apostrophe_saves_it(directory):
     split = load(directory, bytes_literal=True)
     assert named(split.caption_labels[:5]) == [set(), {"hat", "man"}, set(), {"dog"}, {"man", "dog", "red"}]
-    assert split.tokens[0].tolist()[:6] == [text.START, text.UNKNOWN, 11, 12, text.UNKNOWN, text.END]  # b'dog runs . '
-    assert split.tokens[1, 3] == 10  # b"the man's hat": `b`, two marks and then `the`
+    assert split.tokens.padded([0], 6)[0].tolist() == [1, text.UNKNOWN, 11, 12, text.UNKNOWN, 2]  # b'dog runs . '
+    assert split.tokens.padded([1], 4)[0, 3] == 10  # b"the man's hat": `b`, two marks and then `the`
     clean = load(directory)
     np.testing.assert_array_equal(split.image_labels, clean.image_labels)  # a picture's concepts are of clean captions
     assert split.captions == clean.captions
@@ -58,9 +58,9 @@ def test_the_literal_of_the_bytes_hides_the_first_word_where_no_apostrophe_saves
 
 def test_stop_words_are_removed_from_either_reading(directory):
     for is_literal in (False, True):
-        tokens = load(directory, remove_stop_words=True, bytes_literal=is_literal).tokens
+        tokens = load(directory, remove_stop_words=True, bytes_literal=is_literal).tokens.ids
         assert not (tokens == 10).any()
-        assert (load(directory, bytes_literal=is_literal).tokens == 10).any()
+        assert (load(directory, bytes_literal=is_literal).tokens.ids == 10).any()
 
 
 @pytest.mark.parametrize(("number", "num_images"), [(0, 3), (5, 1), (9, 1), (10, 2), (15, 3), (5000, 3)])
@@ -72,11 +72,33 @@ def test_the_first_captions_are_of_whole_pictures(directory, number, num_images)
         value, part = getattr(whole, field.name), getattr(first, field.name)
         if field.name in ("name", "regions") or value is None:
             assert part is value
+        elif field.name == "tokens":
+            np.testing.assert_array_equal(part.padded(slice(None), 9), value.padded(slice(5 * num_images), 9))
         else:
             size = num_images if len(value) == 3 else 5 * num_images
             np.testing.assert_array_equal(part, value[:size])
     other = dataclasses.replace(whole, name="testall")
     assert dataset.first_captions(other, number) is other
+
+
+@pytest.mark.parametrize(("number", "num_images"), [(4, 2), (5, 2), (6, 4), (14, 4), (15, 5), (99, 5)])
+def test_the_first_captions_of_pictures_with_any_number(directory, number, num_images):
+    owner = np.random.default_rng(0).permutation([0] * 4 + [2] * 2 + [4] * 9)
+    (directory / "test_caption_images.txt").write_text("".join(f"{image}\n" for image in owner))
+    (directory / "test_ids.txt").unlink()
+    np.save(directory / "test_ims.npy", np.zeros((5, 2, 7), np.float32))
+    whole = load(directory)
+    for image in range(5):
+        own = whole.caption_labels[owner == image]
+        np.testing.assert_array_equal(whole.image_labels[image], own.any(axis=0))
+    first = dataset.first_captions(whole, number)
+    kept = np.flatnonzero(owner < num_images)
+    assert first.image_ids == whole.image_ids[:num_images]
+    assert first.captions == [whole.captions[i] for i in kept]
+    np.testing.assert_array_equal(first.image_of_caption, owner[kept])
+    np.testing.assert_array_equal(first.tokens.padded(slice(None), 9), whole.tokens.padded(kept, 9))
+    with pytest.raises(InputError, match=r"eval\.max_captions is 3; expected 0 or at least the 4 of a picture"):
+        dataset.first_captions(whole, 3)
 
 
 def test_too_few_captions_are_an_error(directory):

@@ -9,6 +9,7 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, twins
@@ -31,8 +32,7 @@ def split():
             rng.standard_normal((IMAGES, REGIONS, FEATURES)).astype(np.float32), rows=np.arange(IMAGES)
         ),
         captions=[""] * captions,
-        tokens=np.where(np.arange(WORDS) < lengths[:, None], tokens, 0),
-        lengths=lengths,
+        tokens=EncodedCaptions.of_lengths(tokens[np.arange(WORDS) < lengths[:, None]], lengths),
         image_of_caption=np.repeat(np.arange(IMAGES, dtype=np.int32), PER_IMAGE),
         image_labels=rng.random((IMAGES, CONCEPTS)) < 0.5,
         caption_labels=rng.random((captions, CONCEPTS)) < 0.3,
@@ -73,7 +73,7 @@ def test_a_split_is_encoded_as_its_items_are_one_by_one(system, split, encoded):
             np.testing.assert_allclose(found[i], expected[0], atol=2e-6)
     for i in (0, 23, len(split.captions) - 1):
         own = slice(i, i + 1)
-        tokens = split.tokens[own, : split.lengths[i]]
+        tokens = split.tokens.padded(own, split.lengths[i])
         arrays = (tokens, split.lengths[own], split.caption_labels[own])
         text = model.apply(variables, *arrays, graph, method="encode_texts")
         for expected, found in zip(text, encoded[1].text, strict=True):

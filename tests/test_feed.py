@@ -15,6 +15,7 @@ from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
@@ -35,14 +36,13 @@ def make_split(num_images=IMAGES):
     captions = num_images * PER_IMAGE
     lengths = rng.integers(2, 8, captions).astype(np.int32)
     lengths[::9] = 9  # so that some batches are padded further than others
-    tokens = np.where(np.arange(9) < lengths[:, None], rng.integers(1, 10, (captions, 9)), 0).astype(np.int32)
+    tokens = rng.integers(1, 10, (captions, 9)).astype(np.int32)
     features = rng.standard_normal((num_images, REGIONS, FEATURES)).astype(np.float32)
     return Split(
         name="train",
         regions=MappedRegions(features, np.arange(num_images)),
         captions=[""] * captions,
-        tokens=tokens,
-        lengths=lengths,
+        tokens=EncodedCaptions.of_lengths(tokens[np.arange(9) < lengths[:, None]], lengths),
         image_of_caption=np.repeat(np.arange(num_images, dtype=np.int32), PER_IMAGE),
         image_labels=rng.random((num_images, CONCEPTS)) < 0.4,
         caption_labels=rng.random((captions, CONCEPTS)) < 0.4,
@@ -152,7 +152,8 @@ def test_features_are_placed_whole(monkeypatch, placement, num_devices, dtype):
     mesh = make_mesh(jax.devices()[:num_devices])
     placed = resident.place(config, split, mesh, placement)
     shapes = resident.shapes(config, split, mesh, placement)
-    assert [(x.shape, x.dtype, x.sharding) for x in placed] == [(x.shape, x.dtype, x.sharding) for x in shapes]
+    sides = ([(x.shape, x.dtype, x.sharding) for x in jax.tree.leaves(side)] for side in (placed, shapes))
+    assert next(sides) == next(sides)
     expected = split.regions.array.astype(placed.regions.dtype)
     np.testing.assert_array_equal(np.asarray(placed.regions)[:IMAGES], expected)
     if placement == "sharded":

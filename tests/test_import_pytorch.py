@@ -94,7 +94,8 @@ def assert_same_losses_and_gradients(experiment, split, expected):
     order = expected["order"]
     variables, _ = experiment.restore_best()
     images = split.image_of_caption[order]
-    inputs = split.regions.read(images), split.tokens[order], split.lengths[order], split.caption_labels[order]
+    tokens = split.tokens.padded(order, split.lengths.max())
+    inputs = split.regions.read(images), tokens, split.lengths[order], split.caption_labels[order]
     weights = LossTerms(*(experiment.config.loss[f"{name}_weight"] for name in LossTerms._fields))
 
     def objective(params):

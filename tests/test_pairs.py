@@ -10,6 +10,7 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
+from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.evaluation import protocols, rerank
 from mhcvse_jax.layers.concept_gcn import concept_graph
@@ -33,8 +34,7 @@ def split():
         name="test",
         regions=MappedRegions(regions, rows=np.arange(IMAGES)),
         captions=[""] * captions,
-        tokens=np.where(np.arange(WORDS) < lengths[:, None], tokens, 0),
-        lengths=lengths,
+        tokens=EncodedCaptions.of_lengths(tokens[np.arange(WORDS) < lengths[:, None]], lengths),
         image_of_caption=OWNER,
         image_labels=np.zeros((IMAGES, CONCEPTS), bool),
         caption_labels=np.zeros((captions, CONCEPTS), bool),
@@ -74,7 +74,8 @@ def one_by_one(system, split):
         return model.apply(variables, *jax.tree.map(lambda x: x[0], (image, text)), method="score_pair")
 
     regions = split.regions.read(np.arange(IMAGES))
-    return np.array([[score(r, *each) for each in zip(split.tokens, split.lengths, strict=True)] for r in regions])
+    tokens = split.tokens.padded(slice(None), WORDS)
+    return np.array([[score(r, *each) for each in zip(tokens, split.lengths, strict=True)] for r in regions])
 
 
 @pytest.mark.parametrize(("num_devices", "sizes"), [(1, (3, 7, 5)), (8, (8, 16, 1024))])

@@ -12,6 +12,7 @@ from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.retrieval import ranks as ranks_module
+from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.retrieval.ranks import ranks
 from mhcvse_jax.retrieval.recall import Recall, Retrieval, mean_over_folds, recall
@@ -44,6 +45,9 @@ def assert_equals_loops(image, text, owner):
     i2t, t2i = oracle.ranks(np.float64(image) @ np.float64(text).T, owner)
     np.testing.assert_array_equal(found.i2t, i2t)
     np.testing.assert_array_equal(found.t2i, t2i)
+    of_matrix = similarity.ranks_of(similarity.of_embeddings(image, text), owner)
+    np.testing.assert_array_equal(of_matrix.i2t, i2t)
+    np.testing.assert_array_equal(of_matrix.t2i, t2i)
     return found
 
 
@@ -64,10 +68,9 @@ def test_ties_equal_the_loops():
 
 @st.composite
 def sides_with_ties(draw):
-    """Few, exact values, so many ties and no rounding; every picture has a caption, the captions in any order."""
+    """Few, exact values, so many ties and no rounding; captions in any order, of pictures that may have none."""
     num_images, dim = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3]))
-    more = draw(st.lists(st.integers(0, num_images - 1), max_size=5))
-    owner = draw(st.permutations([*range(num_images), *more]))
+    owner = draw(st.lists(st.integers(0, num_images - 1), min_size=1, max_size=9))
     image, text = (
         draw(st_numpy.arrays(np.float32, (count, dim), elements=st.sampled_from([-1, 0, 0.5, 1])))
         for count in (num_images, len(owner))
@@ -190,3 +193,19 @@ def test_folds_that_do_not_divide_are_refused():
     encoded = EncodedSplit(*(Embeddings(x, x, x, x) for x in random_sides(9)))
     with pytest.raises(InputError, match="3 folds do not divide the 11 pictures"):
         protocols.split_ranks(encoded, OWNER, kind="fused", consensus_weight=0.0, folds=3)
+
+
+def test_a_picture_without_captions_is_no_query_but_a_candidate():
+    assert recall(np.array([0, 1, 0, 7])) == Recall(r1=50.0, r5=50.0, r10=100.0, medr=4.0, meanr=4.0)
+    image, text = np.eye(3, dtype=np.float32), np.float32([[0, 0.5, 0.9], [0, 1, 0]])
+    found = ranks(jnp.asarray(image), jnp.asarray(text), np.array([1, 1]))
+    assert found.i2t.tolist() == [0, 1, 0]
+    assert found.t2i.tolist() == [2, 1]  # picture 2, which has no captions, is nearer to the first
+
+
+def test_a_fold_without_captions_is_refused():
+    encoded = EncodedSplit(*(Embeddings(x, x, x, x) for x in random_sides(5, owner=np.array([0, 1, 1, 3]))))
+    kinds = {"kind": "fused", "consensus_weight": 0.0}
+    protocols.split_ranks(encoded, np.array([0, 1, 1, 3]), folds=2, **kinds)
+    with pytest.raises(InputError, match="the pictures 2 to 3, one of 2 folds, have no captions; expected fewer folds"):
+        protocols.split_ranks(encoded, np.array([0, 1, 1, 0]), folds=2, **kinds)

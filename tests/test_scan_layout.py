@@ -203,3 +203,58 @@ def test_damage_is_named(directory, name):
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(InputError, match="absent: no such directory"):
         read(tmp_path / "absent")
+
+
+@pytest.fixture
+def uneven(directory):
+    """The directory with captions of pictures in any order, none of two pictures."""
+    owner = np.random.default_rng(1).permutation([0, 0, 0, 0, 2, 4, 4, 5, 5, 5, 5, 5, 5])
+    (directory / "dev_caps.txt").write_text("".join(f"caption {i}\n" for i in range(len(owner))))
+    (directory / "dev_caption_images.txt").write_text("".join(f"{100 + image}\n" for image in owner))
+    return directory, owner
+
+
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_pictures_with_any_number_of_captions(uneven, has_ids):
+    directory, owner = uneven
+    if not has_ids:
+        (directory / "dev_ids.txt").unlink()
+        (directory / "dev_caption_images.txt").write_bytes(b"\xef\xbb\xbf" + b"".join(b"%d\r\n" % i for i in owner))
+    split = read(directory)
+    assert split.image_ids == [str(i + 100 * has_ids) for i in range(IMAGES)]
+    np.testing.assert_array_equal(split.image_of_caption, owner)
+    assert split.image_of_caption.dtype == np.int32
+    assert len(split.captions) == 13
+    np.testing.assert_array_equal(split.regions.read(np.arange(IMAGES)), np.load(directory / "dev_ims.npy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dev_caption_images.txt", "100\n" * 12, "caption_images.txt has 12 lines; expected one a caption .13."),
+        (
+            "dev_caption_images.txt",
+            "100\n" * 12 + "7\n",
+            "line 13: '7' is the id of no picture; expected one of 100, 101",
+        ),
+        ("dev_ids.txt", "100\n" * 7, "'100' in line 1 is the id of another picture, too; expected unique ids"),
+        ("dev_ids.txt", "100\n101\n", r"dev_ids.txt has 2 lines; expected one a picture \(7\)$"),
+        ("dev_caps.txt", "", "dev_caps.txt has no captions; expected one or more"),
+    ],
+)
+def test_captions_of_no_picture_are_refused(uneven, name, content, message):
+    directory, _ = uneven
+    (directory / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        read(directory)
+
+
+def test_a_row_a_caption_is_refused_where_their_number_varies(uneven):
+    directory, owner = uneven
+    np.save(directory / "dev_ims.npy", np.load(directory / "dev_ims.npy")[owner])
+    (directory / "dev_ids.txt").write_text("".join(f"{100 + i}\n" for i in range(13)))
+    split = read(directory)  # 13 pictures of other ids, as far as anybody can see
+    assert split.num_images == 13
+    (directory / "dev_ids.txt").write_text("".join(f"{100 + i}\n" for i in range(IMAGES)))
+    with pytest.raises(InputError, match=r"dev_ids.txt has 7 lines; expected one a picture \(13\)"):
+        read(directory)

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nltk.tokenize import TreebankWordTokenizer
 
-from mhcvse_jax.data import batches, text
+from mhcvse_jax.data import text
 from mhcvse_jax.data.text import SPECIAL_TOKENS, Vocabulary
 from mhcvse_jax.errors import InputError
 
@@ -55,7 +55,7 @@ def test_any_unicode_comes_back_from_ids_and_padding(captions, min_count, more):
     vocabulary = Vocabulary.build(tokenized, min_count)
     encoded = text.encode_captions(tokenized, vocabulary)
     width = encoded.lengths.max() + more
-    padded = batches.pad_tokens(encoded.tokens, width)
+    padded = encoded.padded(slice(None), width)
     assert padded.shape == (len(captions), width)
     for row, length, tokens in zip(padded, encoded.lengths, tokenized, strict=True):
         assert not row[length:].any()
@@ -89,7 +89,8 @@ def test_vocabulary_holds_what_is_seen_often_enough_most_frequent_first():
 def test_encoding_wraps_a_caption_and_marks_unknown_words():
     vocabulary = Vocabulary([*SPECIAL_TOKENS, "dog", "runs"])
     encoded = text.encode_captions([["dog", "flies", "runs"], []], vocabulary)
-    assert encoded.tokens.tolist() == [[text.START, 4, text.UNKNOWN, 5, text.END], [text.START, text.END, 0, 0, 0]]
+    expected = [[text.START, 4, text.UNKNOWN, 5, text.END], [text.START, text.END, 0, 0, 0]]
+    assert encoded.padded(slice(None), 5).tolist() == expected
 
 
 def test_encoded_captions_are_whole_and_padded_with_zeros():
@@ -97,9 +98,10 @@ def test_encoded_captions_are_whole_and_padded_with_zeros():
     captions = [["x"] * 3, [], ["x"] * 97]
     encoded = text.encode_captions(captions, vocabulary)
     assert encoded.lengths.tolist() == [5, 2, 99]
-    assert encoded.tokens.shape == (3, 99)
-    assert encoded.tokens.dtype == np.int32
-    for row, length, caption in zip(encoded.tokens, encoded.lengths, captions, strict=True):
+    assert encoded.ids.shape == (5 + 2 + 99,)  # a long caption takes its own length, not that of all
+    padded = encoded.padded(slice(None), 99)
+    assert padded.dtype == np.int32
+    for row, length, caption in zip(padded, encoded.lengths, captions, strict=True):
         assert row[:length].tolist() == [text.START, *[4] * len(caption), text.END]
         assert not row[length:].any()
 
@@ -107,7 +109,7 @@ def test_encoded_captions_are_whole_and_padded_with_zeros():
 def test_unknown_share_counts_words_alone():
     vocabulary = Vocabulary([*SPECIAL_TOKENS, "x"])
     encoded = text.encode_captions([["x", "y", "x"], ["z"]], vocabulary)
-    assert text.unknown_share(encoded.tokens) == 2 / 4
+    assert text.unknown_share(encoded.ids) == 2 / 4
 
 
 def test_vocabulary_reads_back_as_written_in_scans_layout(tmp_path):

@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 
 from mhcvse_jax import build_tfds
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.data import batches, dataset, tfds
+from mhcvse_jax.data import batches, dataset, scan_layout, tfds
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.scenes.build import write_scenes
 from mhcvse_jax.terminal import progress
@@ -441,3 +441,28 @@ def test_help_helps(capsys):
     printed = capsys.readouterr().out
     assert "--dtype" in printed
     assert "--config.data.format=tfds" in printed
+
+
+def test_captions_of_any_number_a_picture_are_built_and_read(tmp_path):
+    source, rng = tmp_path / "source", np.random.default_rng(0)
+    source.mkdir()
+    for name, owner in (("train", [3, 0, 0, 4, 0]), ("dev", [0, 0, 1, 1])):  # train's pictures 1 and 2 have none
+        np.save(source / f"{name}_ims.npy", rng.random((max(owner) + 1, 2, 3), np.float32))
+        (source / f"{name}_caps.txt").write_text("".join(f"caption {i}\n" for i in range(len(owner))))
+        (source / f"{name}_caption_images.txt").write_text("".join(f"{i}\n" for i in owner))
+    build_tfds.build(source, tmp_path / "built", "float32", 2)
+    assert not (tmp_path / "built" / "dev_caption_images.txt").exists()  # two each, as config.data says
+    for name in ("train", "dev"):
+        expected, found = scan_layout.read_split(source, name, 2), tfds.read_split(tmp_path / "built", name, 2)
+        assert (found.captions, found.image_ids) == (expected.captions, expected.image_ids)
+        np.testing.assert_array_equal(found.image_of_caption, expected.image_of_caption)
+        images = np.arange(found.num_images)
+        np.testing.assert_array_equal(found.regions.read(images), expected.regions.read(images))
+    records = tfds._open(tmp_path / "built").as_data_source("train")
+    assert [[caption.decode() for caption in record["captions"]] for record in records] == [
+        ["caption 1", "caption 2", "caption 4"],
+        [],
+        [],
+        ["caption 0"],
+        ["caption 3"],
+    ]

@@ -30,7 +30,7 @@ def intervals(
 ) -> list[dict[str, Interval]]:
     """Returns for each system the intervals of its differences to the baseline, by the names in MEASURES.
 
-    Of a draw, recall is the share of hits among the pictures, and the captions, drawn.
+    Of a draw, recall is the share of hits among the pictures with captions, and the captions, drawn.
 
     Args:
       systems: hits of the same queries as the baseline's.
@@ -43,6 +43,7 @@ def intervals(
         return []
     num_images = len(baseline.i2t)
     captions = np.bincount(baseline.image_of_caption, minlength=num_images).astype(float)
+    queries = (captions > 0).astype(float)  # pictures without captions are none
     i2t = np.concatenate([hits.i2t - baseline.i2t for hits in systems], axis=1)
     t2i = np.concatenate([_by_picture(hits) - _by_picture(baseline) for hits in systems], axis=1)
     rng = np.random.default_rng(seed)
@@ -52,7 +53,8 @@ def intervals(
         pictures = rng.integers(num_images, size=(size, num_images))
         places = pictures + num_images * np.arange(size)[:, None]
         times = np.bincount(places.ravel(), minlength=places.size).reshape(places.shape).astype(float)
-        both = np.stack([times @ i2t / num_images, times @ t2i / (times @ captions)[:, None]], axis=2)
+        num_queries = [np.maximum(times @ number, 1.0)[:, None] for number in (queries, captions)]
+        both = np.stack([times @ i2t / num_queries[0], times @ t2i / num_queries[1]], axis=2)
         drawn.append(100 * both.reshape(size, len(systems), 3, 2))
     differences = np.concatenate(drawn)  # [draws, systems, (1, 5, 10), (i2t, t2i)]
     outside = 50 * (1 - confidence)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mhcvse_jax.comparison.entry import Entry, Facts, figures_of, hits_of, recalls_of
 from mhcvse_jax.comparison.likeness import differences
-from mhcvse_jax.comparison.sources import Wanted, matrix_facts, split_name
+from mhcvse_jax.comparison.sources import Wanted, read_similarity, split_name
 from mhcvse_jax.data import dataset
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
@@ -29,28 +29,34 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
     Raises:
       InputError: a source cannot be used, or the members are of unlike splits, protocols or pictures.
     """
-    members, matrices, owner = [], [], None
+    members, matrices, owners = [], [], []
     for number, source in enumerate(sources, start=1):
         name, path = split_name(source)
         if path.is_dir():
             print(f"ensemble  evaluating {path} ({number} of {len(sources)})", file=sys.stderr, flush=True)
-            member, matrix, owner = _of_workdir(path, name or path.resolve().name, wanted, data_dir)
+            member, matrix, its_owner = _of_workdir(path, name or path.resolve().name, wanted, data_dir)
         elif path.suffix == ".npy":
             if wanted.embedding != "fused":
                 raise InputError(f"--ensemble {path}: a matrix has no {wanted.embedding} embedding; expected workdirs")
-            matrix = similarity.of_file(path, wanted.captions_per_image)
-            facts, image_ids = matrix_facts(path, matrix, wanted)
-            member = Entry(name or path.stem, {}, facts, image_ids=image_ids)
+            saved = read_similarity(path, wanted)
+            matrix, its_owner = saved.matrix, saved.image_of_caption
+            member = Entry(name or path.stem, {}, saved.facts, image_ids=saved.image_ids)
         else:
             raise InputError(f"--ensemble {source}: expected a workdir or a similarity matrix, .npy")
         members.append(member)
         matrices.append(matrix)
+        owners.append(its_owner)
     unlike = differences(members)
     if unlike:
         raise InputError(f"--ensemble: {unlike[0]}; expected similarities of the same pictures and captions")
     mean = similarity.mean(matrices)
-    if owner is None:
-        owner = np.repeat(np.arange(mean.num_images), wanted.captions_per_image)
+    owner = owners[0]
+    for member, other in zip(members, owners, strict=True):
+        if not np.array_equal(owner, other):
+            raise InputError(
+                f"--ensemble: {members[0].name} and {member.name} give the captions to other pictures; expected "
+                "similarities of the same pictures and captions"
+            )
     # What a member does not state is not known of the mean.
     stated = zip(*(member.facts for member in members), strict=True)
     facts = Facts(*(None if None in values else values[0] for values in stated))

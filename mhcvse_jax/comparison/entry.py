@@ -94,8 +94,8 @@ def recalls_of_dict(row: dict[str, Any]) -> dict[str, float | None]:
 
 def hits_of(ranks: Ranks, image_of_caption: np.ndarray) -> Hits:
     """Returns the hits of one run."""
-    i2t, t2i = ((values[:, None] <= np.array([1, 5, 10])).astype(float) for values in ranks)
-    return Hits(i2t, t2i, image_of_caption)
+    i2t, t2i = ((values[:, None] > 0) & (values[:, None] <= np.array([1, 5, 10])) for values in ranks)
+    return Hits(i2t.astype(float), t2i.astype(float), image_of_caption)
 
 
 def gather(runs: Sequence[Run]) -> list[Entry]:

@@ -109,9 +109,7 @@ def read_matrix(path: pathlib.Path, name: str, wanted: Wanted) -> Entry:
     Raises:
       InputError: it is missing, damaged or of another shape or type, or does not fit what stands beside it.
     """
-    matrix = similarity.of_file(path, wanted.captions_per_image)
-    facts, image_ids = matrix_facts(path, matrix, wanted)
-    owner = np.repeat(np.arange(matrix.num_images), wanted.captions_per_image)
+    matrix, owner, facts, image_ids = read_similarity(path, wanted)
     ranks = similarity.ranks_of(matrix, owner, facts.folds or 1)
     kind = "fused"
     evaluation = Evaluation("", "", "", image_ids or [""] * matrix.num_images, owner, {facts.folds or 1: {kind: ranks}})
@@ -126,34 +124,49 @@ def read_matrix(path: pathlib.Path, name: str, wanted: Wanted) -> Entry:
     )
 
 
-def matrix_facts(path: pathlib.Path, matrix: similarity.Similarity, wanted: Wanted) -> tuple[Facts, list[str] | None]:
-    """Returns what a similarity matrix is of, and the ids of its pictures where they are known.
+class SavedSimilarity(NamedTuple):
+    """A similarity matrix with what it is of."""
+
+    matrix: similarity.Similarity
+    image_of_caption: np.ndarray  # <int>[captions]
+    facts: Facts
+    image_ids: list[str] | None  # where they are known
+
+
+def read_similarity(path: pathlib.Path, wanted: Wanted) -> SavedSimilarity:
+    """Returns a similarity matrix; what it is of, and whose each caption, stands in the .json beside it, if anywhere.
 
     Raises:
-      InputError: what stands beside it is not of this matrix.
+      InputError: it is missing, damaged or of another shape or type, or does not fit what stands beside it.
     """
-    facts = Facts(
-        label_neighbours="", folds=wanted.folds or 1, num_images=matrix.num_images, num_captions=matrix.num_captions
-    )
     beside = results.similarity_facts_path(path)
-    if not beside.exists():
-        return facts, None
-    content = _load_json(beside)
+    content = _load_json(beside) if beside.exists() else None
+    varying = isinstance(content, dict) and "image_of_caption" in content
+    matrix = similarity.of_file(path, None if varying else wanted.captions_per_image)
+    shape = matrix.num_images, matrix.num_captions
+    facts = Facts(label_neighbours="", folds=wanted.folds or 1, num_images=shape[0], num_captions=shape[1])
+    equal = np.arange(shape[1]) // wanted.captions_per_image
+    if content is None:
+        return SavedSimilarity(matrix, equal, facts, None)
     try:
         counts = (content["num_images"], content["num_captions"])
         image_ids = list(map(str, content["image_ids"]))
-        if counts != (matrix.num_images, matrix.num_captions) or len(image_ids) != matrix.num_images:
+        owner = np.array(content["image_of_caption"], np.int64) if varying else equal
+        if counts != shape or (len(image_ids), len(owner)) != shape:
             raise InputError(
                 f"{beside} is of {counts[0]} pictures and {counts[1]} captions; expected those of {path.name}, "
-                f"{matrix.num_images} and {matrix.num_captions}"
+                f"{shape[0]} and {shape[1]}"
             )
+        if owner.min() < 0 or owner.max() >= shape[0]:
+            raise ValueError(f"image_of_caption from {owner.min()} to {owner.max()}")
         rule = str(content["label_neighbours"])
         folds = wanted.folds or (1 if 1 in content["folds"] else int(content["folds"][0]))
         if folds < 1:
             raise ValueError(f"{folds} folds")
-        return facts._replace(
+        facts = facts._replace(
             protocol=str(content["protocol"]), label_neighbours=rule, split=str(content["split"]), folds=folds
-        ), image_ids
+        )
+        return SavedSimilarity(matrix, owner, facts, image_ids)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{beside}: does not say what {path.name} is of ({error!r})") from error
 

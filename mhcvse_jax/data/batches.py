@@ -97,7 +97,7 @@ def read_batch(
     image_index = split.image_of_caption[captions]
     return Batch(
         regions=read_regions(split, image_index),
-        tokens=pad_tokens(split.tokens[captions], padded_length(longest, caption_lengths)),
+        tokens=split.tokens.padded(captions, padded_length(longest, caption_lengths)),
         lengths=lengths,
         labels=split.image_labels[image_index] if training_label == "image" else split.caption_labels[captions],
         image_index=image_index,
@@ -135,12 +135,6 @@ def check_finite(regions: np.ndarray, images: np.ndarray, split: Split) -> None:
             f"{path or f'the features of {split.name}'}: picture {split.image_ids[image]} (row {row}), "
             f"region {region} holds {regions[place, region, feature]} at {feature}; expected finite features"
         )
-
-
-def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Returns <int32>[captions, length] of tokens <int32>[captions, any], none of whose words is cut."""
-    width = tokens.shape[1]
-    return tokens[:, :length] if width >= length else np.pad(tokens, ((0, 0), (0, length - width)))
 
 
 def training_batches(

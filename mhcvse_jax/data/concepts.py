@@ -189,20 +189,18 @@ def _labels(named: _Named, num_captions: int, num_concepts: int) -> np.ndarray:
     return labels
 
 
-def image_labels(labels_of_captions: np.ndarray, captions_per_image: int = 5) -> np.ndarray:
-    """Which concepts any caption of each picture names, <bool>[image, concept].
+def image_labels(labels_of_captions: np.ndarray, image_of_caption: np.ndarray, num_images: int) -> np.ndarray:
+    """Which concepts any caption of each picture names, <bool>[image, concept]; none for one without captions.
 
     Args:
-      labels_of_captions: <bool>[caption, concept], the captions of one picture side by side.
-      captions_per_image: how many each picture has.
-
-    Raises:
-      InputError: the captions do not come out even.
+      labels_of_captions: <bool>[caption, concept].
+      image_of_caption: <int>[caption].
+      num_images: of the split.
     """
-    num_captions, num_concepts = labels_of_captions.shape
-    if num_captions % captions_per_image:
-        raise InputError(f"{num_captions} captions, expected a multiple of {captions_per_image}, one picture's")
-    return np.asarray(labels_of_captions.reshape(-1, captions_per_image, num_concepts).any(axis=1))
+    labels = np.zeros((num_images, labels_of_captions.shape[1]), bool)
+    captions, concepts = np.nonzero(labels_of_captions)
+    labels[image_of_caption[captions], concepts] = True
+    return labels
 
 
 def read_cvse_concepts(words_path: str | Path, counts_path: str | Path) -> Concepts:

@@ -14,7 +14,7 @@ from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data.concepts import Concepts
 from mhcvse_jax.data.regions import RegionFeatures
 from mhcvse_jax.data.scan_layout import ScanSplit, check_widths
-from mhcvse_jax.data.text import Vocabulary
+from mhcvse_jax.data.text import EncodedCaptions, Vocabulary
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.scenes import build as scenes
 from mhcvse_jax.terminal.progress import counted
@@ -27,13 +27,17 @@ class Split:
     name: str
     regions: RegionFeatures
     captions: list[str]  # [T]
-    tokens: np.ndarray  # <int32>[T, longest]
-    lengths: np.ndarray  # <int32>[T]
+    tokens: EncodedCaptions  # [T]
     image_of_caption: np.ndarray  # <int32>[T]
     image_labels: np.ndarray  # <bool>[N, C] concepts in any caption of the picture
     caption_labels: np.ndarray  # <bool>[T, C] concepts in the caption's own words
     image_ids: list[str]  # [N]
     image_names: list[str] | None  # [N]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """<int32>[T] tokens of each caption."""
+        return self.tokens.lengths
 
     @property
     def num_images(self) -> int:
@@ -108,16 +112,13 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
         shown = [language.keep(text.tokenize(literal)) for literal in literals]
         named = [language.keep(text.tokenize(literal.removeprefix("b"))) for literal in literals]
         caption_labels = concepts_lib.caption_labels(named, language.concepts.words)
-    encoded = text.encode_captions(shown, language.vocabulary)
-    captions_per_image = len(scan.captions) // scan.num_images
     return Split(
         name=name,
         regions=scan.regions,
         captions=scan.captions,
-        tokens=encoded.tokens,
-        lengths=encoded.lengths,
-        image_of_caption=np.repeat(np.arange(scan.num_images, dtype=np.int32), captions_per_image),
-        image_labels=concepts_lib.image_labels(labels_of_clean, captions_per_image),
+        tokens=text.encode_captions(shown, language.vocabulary),
+        image_of_caption=scan.image_of_caption,
+        image_labels=concepts_lib.image_labels(labels_of_clean, scan.image_of_caption, scan.num_images),
         caption_labels=caption_labels,
         image_ids=scan.image_ids,
         image_names=scan.image_names,
@@ -128,16 +129,16 @@ def first_captions(split: Split, number: int, key: str = "eval.max_captions") ->
     """Returns dev or test with no more than its first captions, whole pictures; another split, or for 0, as it is."""
     if not number or split.name not in ("dev", "test"):
         return split
-    captions_per_image = split.num_captions // split.num_images
-    num_images = min(number // captions_per_image, split.num_images)
-    if not num_images:
-        raise InputError(f"config.{key} is {number}; expected 0 or at least the {captions_per_image} of a picture")
-    captions = slice(num_images * captions_per_image)
+    captions_up_to = np.cumsum(np.bincount(split.image_of_caption, minlength=split.num_images))
+    num_images = int(np.searchsorted(captions_up_to, number, side="right"))
+    if not num_images or not captions_up_to[num_images - 1]:
+        needed = captions_up_to[captions_up_to > 0][0]
+        raise InputError(f"config.{key} is {number}; expected 0 or at least the {needed} of a picture")
+    captions = np.flatnonzero(split.image_of_caption < num_images)
     return dataclasses.replace(
         split,
-        captions=split.captions[captions],
-        tokens=split.tokens[captions],
-        lengths=split.lengths[captions],
+        captions=[split.captions[caption] for caption in captions],
+        tokens=split.tokens.chosen(captions),
         image_of_caption=split.image_of_caption[captions],
         image_labels=split.image_labels[:num_images],
         caption_labels=split.caption_labels[captions],

@@ -7,6 +7,11 @@
 and, where the user has them, file names: {split}_image_names.txt (one a picture or one a caption) or Karpathy's
 dataset_*.json, found by image id. Text files may end their lines as Windows does and begin with a byte order mark.
 
+Pictures with other numbers of captions, or with none, need one more file, and one row of features a picture:
+
+    {split}_caption_images.txt   one line a caption: the id of its picture. The ids are then unique, one a picture;
+                                 without a file of ids a picture's id is its place, from 0
+
 SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; repository kuanghuei/SCAN) published
 f30k_precomp and coco_precomp. Their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR
 2018; repository peteanderson80/bottom-up-attention): the 36 surest regions of a Faster R-CNN, 2,048 numbers each.
@@ -32,7 +37,8 @@ class ScanSplit(NamedTuple):
     """One split of a directory; nothing of the features is read before it is asked for."""
 
     regions: RegionFeatures
-    captions: list[str]  # [images * captions_per_image]
+    captions: list[str]  # [captions]
+    image_of_caption: np.ndarray  # <int32>[captions]
     image_ids: list[str]  # [images] Karpathy ids
     image_names: list[str] | None  # [images] file names, where known
 
@@ -46,6 +52,7 @@ class Texts(NamedTuple):
     """What is known of a split's pictures beside their features; the fields are those of `ScanSplit`."""
 
     captions: list[str]
+    image_of_caption: np.ndarray
     image_ids: list[str]
     image_names: list[str] | None
 
@@ -60,22 +67,84 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
         raise InputError(f"{directory}: no such directory; expected SCAN's layout with {split}_ims.npy in it")
     regions_path = directory / f"{split}_ims.npy"
     regions = map_features(regions_path)
-    texts = read_texts(directory, split, captions_per_image)
-    rows = image_rows(regions, len(texts.image_ids), captions_per_image, regions_path)
+    texts = read_texts(directory, split, captions_per_image, len(regions))
+    repeats = 1 if owners_path(directory, split).exists() else captions_per_image
+    rows = image_rows(regions, len(texts.image_ids), repeats, regions_path)
     return ScanSplit(MappedRegions(regions, rows), *texts)
 
 
-def read_texts(directory: pathlib.Path, split: str, captions_per_image: int) -> Texts:
+def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num_rows: int) -> Texts:
     """Returns the captions, ids and file names of a split, their counts checked against each other.
+
+    Args:
+      directory: where they are.
+      split: its name.
+      captions_per_image: read only where no file says whose a caption is.
+      num_rows: of the features; read only where there is such a file, and none of ids.
 
     Raises:
       InputError: a file is missing or damaged, or two files' counts do not fit.
     """
-    captions_path = directory / f"{split}_caps.txt"
+    captions_path, ids_path = directory / f"{split}_caps.txt", directory / f"{split}_ids.txt"
     captions = read_captions(captions_path)
+    if not captions:
+        raise InputError(f"{captions_path} has no captions; expected one or more")
+    if owners_path(directory, split).exists():
+        image_ids = read_image_ids(ids_path, num_rows)
+        image_of_caption = read_owners(owners_path(directory, split), image_ids, len(captions))
+        return Texts(captions, image_of_caption, image_ids, read_names(directory, split, image_ids, 1))
     num_images = count_images(len(captions), captions_path, captions_per_image)
-    image_ids = read_per_image(directory / f"{split}_ids.txt", num_images, captions_per_image)
-    return Texts(captions, image_ids, read_names(directory, split, image_ids, captions_per_image))
+    image_ids = read_per_image(ids_path, num_images, captions_per_image)
+    names = read_names(directory, split, image_ids, captions_per_image)
+    return Texts(captions, equal_owners(num_images, captions_per_image), image_ids, names)
+
+
+def owners_path(directory: pathlib.Path, split: str) -> pathlib.Path:
+    """Returns the file that says whose each caption of a split is, where there is one."""
+    return directory / f"{split}_caption_images.txt"
+
+
+def equal_owners(num_images: int, captions_per_image: int) -> np.ndarray:
+    """Returns <int32>[captions], the picture of each caption, where all pictures have equally many, side by side."""
+    return np.repeat(np.arange(num_images, dtype=np.int32), captions_per_image)
+
+
+def read_image_ids(path: pathlib.Path, num_rows: int) -> list[str]:
+    """Returns the ids of the pictures, each unique: those of the file, or 0, 1, 2, ... where there is none.
+
+    Raises:
+      InputError: a line is empty or not UTF-8, an id stands twice, or there are not as many as rows of features.
+    """
+    if not path.exists():
+        return [str(image) for image in range(num_rows)]
+    image_ids = read_per_image(path, num_rows, 1)
+    place = {image_id: number for number, image_id in enumerate(image_ids)}
+    if len(place) < num_rows:
+        line = next(number for number, image_id in enumerate(image_ids) if place[image_id] != number)
+        raise InputError(
+            f"{path}: {image_ids[line]!r} in line {line + 1} is the id of another picture, too; expected unique ids, "
+            f"as {owners_path(path.parent, path.name.removesuffix('_ids.txt')).name} names pictures by them"
+        )
+    return image_ids
+
+
+def read_owners(path: pathlib.Path, image_ids: list[str], num_captions: int) -> np.ndarray:
+    """Returns <int32>[captions], the picture of each caption.
+
+    Raises:
+      InputError: the file is not UTF-8, has another number of lines, or names a picture that there is not.
+    """
+    lines = read_text_lines(path)
+    if len(lines) != num_captions:
+        raise InputError(f"{path} has {len(lines)} lines; expected one a caption ({num_captions})")
+    place = {image_id: number for number, image_id in enumerate(image_ids)}
+    for number, line in enumerate(lines, start=1):
+        if line not in place:
+            raise InputError(
+                f"{path} line {number}: {line[:80]!r} is the id of no picture; expected one of "
+                f"{', '.join(image_ids[:3])}, ..."
+            )
+    return np.array([place[line] for line in lines], np.int32)
 
 
 def map_features(path: pathlib.Path) -> np.ndarray:
@@ -173,6 +242,8 @@ def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, pa
     num_captions = num_images * captions_per_image
     if len(regions) == num_images:
         return np.arange(num_images)
+    if captions_per_image == 1:
+        raise InputError(f"{path} has {len(regions)} rows; expected one a picture ({num_images})")
     if len(regions) != num_captions:
         captions_name = path.name.replace("_ims.npy", "_caps.txt")
         raise InputError(
@@ -197,15 +268,11 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
       InputError: the file is missing or not UTF-8, has another number of lines, an empty one, or lines that differ
         within a picture.
     """
-    try:
-        lines = [line.decode("utf-8").strip() for line in read_lines(path)]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason})") from error
+    lines = read_text_lines(path)
     num_captions = num_images * captions_per_image
     if len(lines) not in (num_images, num_captions):
-        raise InputError(
-            f"{path} has {len(lines)} lines; expected one a picture ({num_images}) or one a caption ({num_captions})"
-        )
+        a_caption = "" if captions_per_image == 1 else f" or one a caption ({num_captions})"
+        raise InputError(f"{path} has {len(lines)} lines; expected one a picture ({num_images}){a_caption}")
     if "" in lines:
         raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one a picture or one a caption")
     if len(lines) == num_images:
@@ -254,6 +321,18 @@ def _karpathy_names(path: pathlib.Path, *_version: int) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not Karpathy's JSON with images, imgid, filename ({error!r})") from error
     return names
+
+
+def read_text_lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines of a file of ids or names, without white space around them.
+
+    Raises:
+      InputError: the file is missing, or not UTF-8.
+    """
+    try:
+        return [line.decode("utf-8").strip() for line in read_lines(path)]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason})") from error
 
 
 def read_lines(path: pathlib.Path) -> list[bytes]:

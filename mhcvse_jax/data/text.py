@@ -156,23 +156,40 @@ class Vocabulary:
 
 
 class EncodedCaptions(NamedTuple):
-    """Captions as one padded array."""
+    """Captions as ids, one after another: a long caption takes its own length, not that of all."""
 
-    tokens: np.ndarray  # <int32>[captions, longest], 0 at padding
+    ids: np.ndarray  # <int32>[tokens of all captions]
+    starts: np.ndarray  # <int32>[captions] where each begins in `ids`
     lengths: np.ndarray  # <int32>[captions] tokens of each, 2 or more
+
+    def padded(self, captions: np.ndarray | slice, length: int) -> np.ndarray:
+        """Returns <int32>[captions, length], those with these indices, 0 at padding; what is longer is cut."""
+        places = np.arange(length)
+        index = np.minimum(self.starts[captions][:, None] + places, len(self.ids) - 1)
+        return np.where(places < self.lengths[captions][:, None], self.ids[index], PAD)
+
+    def chosen(self, captions: np.ndarray) -> "EncodedCaptions":
+        """Returns the captions with these indices, or under a mask of booleans."""
+        return EncodedCaptions(self.ids, self.starts[captions], self.lengths[captions])
+
+    @classmethod
+    def of_lengths(cls, ids: np.ndarray, lengths: np.ndarray) -> "EncodedCaptions":
+        """Returns captions whose ids stand one after another, <int32>[tokens], with so many each, <int32>[captions]."""
+        return cls(ids, np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
 
 
 def encode_captions(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> EncodedCaptions:
     """Returns the ids of tokenised captions, whole, however long."""
     lengths = np.fromiter(map(len, captions), np.int32, len(captions)) + np.int32(2)
-    tokens = np.full((len(captions), lengths.max()), PAD, np.int32)
-    places = np.arange(tokens.shape[1])
-    tokens[:, 0] = START
-    tokens[(places > 0) & (places < lengths[:, None] - 1)] = vocabulary.ids(itertools.chain.from_iterable(captions))
-    tokens[np.arange(len(captions)), lengths - 1] = END
-    return EncodedCaptions(tokens, lengths)
+    encoded = EncodedCaptions.of_lengths(np.empty(lengths.sum(), np.int32), lengths)
+    ends = encoded.starts + lengths - 1
+    encoded.ids[encoded.starts], encoded.ids[ends] = START, END
+    is_word = np.ones(len(encoded.ids), bool)
+    is_word[encoded.starts] = is_word[ends] = False
+    encoded.ids[is_word] = vocabulary.ids(itertools.chain.from_iterable(captions))
+    return encoded
 
 
-def unknown_share(tokens: np.ndarray) -> float:
-    """Returns the share of the words in <int32>[captions, longest] that the vocabulary lacks."""
-    return float(np.sum(tokens == UNKNOWN) / max(np.sum(tokens >= UNKNOWN), 1))
+def unknown_share(ids: np.ndarray) -> float:
+    """Returns the share of the words among ids, <int32>[any], that the vocabulary lacks."""
+    return float(np.sum(ids == UNKNOWN) / max(np.sum(ids >= UNKNOWN), 1))

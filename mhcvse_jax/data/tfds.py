@@ -2,7 +2,8 @@
 
     dataset_info.json, features.json                   what tensorflow-datasets knows of it
     scan_regions-{split}.array_record-00000-of-00067   one record a picture: its features, captions, id, file name
-    {split}_caps.txt, _ids.txt, _image_names.txt       the texts of the records once more, in SCAN's layout
+    {split}_caps.txt, _ids.txt, _image_names.txt,      the texts of the records once more, in SCAN's layout
+    _caption_images.txt
 
 `mhcvse_jax.build_tfds` writes it. The texts stand beside the records because a run reads all captions when it
 starts and the features, which lie between them, a batch at a time. Nothing here imports TensorFlow.
@@ -31,8 +32,10 @@ SHARD_BYTES = 128 << 20  # COCO's training split has some 250 of these: files fo
 BUILD = "python -m mhcvse_jax.build_tfds"
 
 
-def record_features(shape: Sequence[int], dtype: np.dtype, captions_per_image: int) -> tfds.features.FeaturesDict:
-    """Returns what a record holds; `shape` is (regions, features)."""
+def record_features(
+    shape: Sequence[int], dtype: np.dtype, captions_per_image: int | None
+) -> tfds.features.FeaturesDict:
+    """Returns what a record holds; `shape` is (regions, features), and None captions a picture are any number."""
     return tfds.features.FeaturesDict(
         {
             "regions": tfds.features.Tensor(shape=tuple(shape), dtype=dtype, encoding="bytes"),
@@ -58,24 +61,27 @@ class ScanRegions(tfds.core.ShardBasedBuilder):
         splits: Mapping[str, ScanSplit],
         *,
         dtype: np.dtype,
+        captions_per_image: int,
         data_dir: pathlib.Path,
         picture_done: Callable[[], object] = lambda: None,
     ):
-        """Takes splits whose pictures have equally many regions, features and captions.
+        """Takes splits whose pictures have equally many regions and features.
 
         Args:
           splits: by their names.
           dtype: of the stored features; they are rounded to it.
+          captions_per_image: what a run takes all pictures to have, unless a file says whose each caption is.
           data_dir: where `download_and_prepare` makes scan_regions/1.0.0/.
           picture_done: is called after each picture.
         """
         self._scan, self._dtype, self._picture_done = splits, dtype, picture_done
+        self._captions_per_image = captions_per_image
         super().__init__(data_dir=data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD)
 
     def _info(self) -> tfds.core.DatasetInfo:
         split = next(iter(self._scan.values()))
-        captions_per_image = len(split.captions) // split.num_images
-        features = record_features(split.regions.shape[1:], self._dtype, captions_per_image)
+        equal = all(has_equal_captions(split, self._captions_per_image) for split in self._scan.values())
+        features = record_features(split.regions.shape[1:], self._dtype, self._captions_per_image if equal else None)
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator]]]:
@@ -86,14 +92,14 @@ class ScanRegions(tfds.core.ShardBasedBuilder):
 
     def _examples(self, name: str, images: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
         split = self._scan[name]
-        captions_per_image = len(split.captions) // split.num_images
+        order = np.argsort(split.image_of_caption, kind="stable")
+        firsts = np.searchsorted(split.image_of_caption[order], np.arange(split.num_images + 1))
         for image in images.tolist():
-            first = image * captions_per_image
             yield (
                 image,
                 {
                     "regions": self._stored(name, image),
-                    "captions": split.captions[first : first + captions_per_image],
+                    "captions": [split.captions[i] for i in order[firsts[image] : firsts[image + 1]]],
                     "image_id": split.image_ids[image],
                     "image_name": split.image_names[image] if split.image_names else "",
                 },
@@ -139,6 +145,11 @@ def _written(path: os.PathLike[str], write: Callable[..., object], *record: byte
         raise RunFailedError(f"{path}: cannot be written ({_one_line(error)})") from error
 
 
+def has_equal_captions(split: ScanSplit, captions_per_image: int) -> bool:
+    """Whether all pictures have so many captions, in their order."""
+    return np.array_equal(split.image_of_caption, scan_layout.equal_owners(split.num_images, captions_per_image))
+
+
 def shards(split: ScanSplit, dtype: np.dtype) -> list[np.ndarray]:
     """Returns the indices of the pictures in each shard of a split."""
     size = np.prod(split.regions.shape) * dtype.itemsize
@@ -147,7 +158,12 @@ def shards(split: ScanSplit, dtype: np.dtype) -> list[np.ndarray]:
 
 
 def write(
-    splits: Mapping[str, ScanSplit], directory: pathlib.Path, *, dtype: np.dtype, picture_done: Callable[[], object]
+    splits: Mapping[str, ScanSplit],
+    directory: pathlib.Path,
+    *,
+    dtype: np.dtype,
+    captions_per_image: int,
+    picture_done: Callable[[], object],
 ) -> pathlib.Path:
     """Returns the finished data set's directory, which is made somewhere in `directory`; see `ScanRegions`.
 
@@ -155,16 +171,20 @@ def write(
       InputError: features are not finite, or `dtype` cannot hold them.
       RunFailedError: a file cannot be written.
     """
-    builder = ScanRegions(splits, dtype=dtype, data_dir=directory, picture_done=picture_done)
+    builder = ScanRegions(
+        splits, dtype=dtype, captions_per_image=captions_per_image, data_dir=directory, picture_done=picture_done
+    )
     builder.download_and_prepare()
     built = pathlib.Path(builder.data_dir)
     for name, split in splits.items():
         texts = {"caps": split.captions, "ids": split.image_ids, "image_names": split.image_names}
+        if not has_equal_captions(split, captions_per_image):
+            texts["caption_images"] = [split.image_ids[image] for image in split.image_of_caption]
         for kind, lines in texts.items():
             if lines is not None:
                 content = "".join(f"{line}\n" for line in lines)
                 (built / f"{name}_{kind}.txt").write_text(content, encoding="utf-8", newline="\n")
-        read_split(built, name, len(split.captions) // split.num_images)
+        read_split(built, name, captions_per_image)
     return built
 
 
@@ -215,7 +235,7 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
       InputError: a file is missing, damaged or of another kind, or two files' counts do not fit.
     """
     regions = _open_regions(directory, split)
-    texts = scan_layout.read_texts(directory, split, captions_per_image)
+    texts = scan_layout.read_texts(directory, split, captions_per_image, regions.shape[0])
     if len(texts.image_ids) != regions.shape[0]:
         raise InputError(
             f"{directory / split}_caps.txt has the captions of {len(texts.image_ids)} pictures, {captions_per_image} "

@@ -66,7 +66,8 @@ class Evaluation:
         It holds the strings split, protocol, label_neighbours; the flag transductive; the counts num_images and
         num_captions; folds <int>[any]; image_ids <str>[images]; image_of_caption <int32>[captions]; and for each
         number of folds n and each embedding `folds{n}_{embedding}_i2t` <int32>[images] and
-        `folds{n}_{embedding}_t2i` <int32>[captions], ranks from 1 within the query's fold.
+        `folds{n}_{embedding}_t2i` <int32>[captions], ranks from 1 within the query's fold; 0 for a picture without
+        captions.
         """
         arrays = {
             f"folds{folds}_{kind}_{direction}": values

@@ -94,13 +94,19 @@ def fold_parts(image_of_caption: np.ndarray, num_images: int, folds: int) -> Ite
     """Yields of each of `folds` consecutive, equal parts its first picture, its pictures and its captions.
 
     Raises:
-      InputError: the pictures cannot be divided into that many parts.
+      InputError: the pictures cannot be divided into that many parts, or a part has no captions.
     """
     if num_images % folds:
         raise InputError(f"{folds} folds do not divide the {num_images} pictures")
     size = num_images // folds
     for first in range(0, num_images, size):
-        yield first, slice(first, first + size), np.flatnonzero(image_of_caption // size == first // size)
+        captions = np.flatnonzero(image_of_caption // size == first // size)
+        if not len(captions):
+            raise InputError(
+                f"the pictures {first} to {first + size - 1}, one of {folds} folds, have no captions; "
+                "expected fewer folds"
+            )
+        yield first, slice(first, first + size), captions
 
 
 def standard(

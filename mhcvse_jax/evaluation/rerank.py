@@ -55,7 +55,7 @@ def candidates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns <int>[images, k], each picture's best captions of its fold, and <int>[captions, k] likewise.
 
-    k is `top_k`, or all that a fold has where that is less.
+    k is `top_k`, or all that the smallest fold has where that is less.
     """
     parts = list(protocols.fold_parts(image_of_caption, similarity.num_images, folds))
     num_captions = min(len(captions) for _, _, captions in parts)

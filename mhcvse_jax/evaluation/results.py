@@ -44,6 +44,7 @@ def save_similarity_facts(path: pathlib.Path, tested: Evaluation) -> None:
         "num_images": tested.num_images,
         "num_captions": tested.num_captions,
         "image_ids": tested.image_ids,
+        "image_of_caption": tested.image_of_caption.tolist(),
     }
     _write_json(similarity_facts_path(path), content)
 

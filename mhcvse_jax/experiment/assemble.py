@@ -1,5 +1,6 @@
 """A configuration made into parts that work together, and what is done with them: training and testing."""
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -215,13 +216,15 @@ class Experiment:
         """Returns a split of a directory, encoded with this experiment's vocabulary and concepts.
 
         Raises:
-          InputError: a file is missing or damaged, or the pictures cannot be divided into that many folds.
+          InputError: a file is missing or damaged, the pictures cannot be divided into that many folds, or one of these
+        has no captions.
         """
         split = dataset.load_split(directory, name, self.language, self.config.data)
         split = dataset.first_captions(split, self.config.eval.max_captions)
         for number in folds:
             if split.num_images % number:
                 raise InputError(f"{number} folds do not divide the {split.num_images} pictures of {name}")
+            collections.deque(protocols.fold_parts(split.image_of_caption, split.num_images, number), 0)
         return split
 
     def encode_with_best(self, split: Split) -> protocols.Found:

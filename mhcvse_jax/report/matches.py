@@ -45,7 +45,8 @@ def draw(
         raise InputError(f"{image_dir}: none of the {split.name} pictures is there, {names[0]} for example")
     rng = np.random.default_rng(seed)
     captions = rng.choice(split.num_captions, min(num_queries, split.num_captions), replace=False)
-    images = rng.choice(split.num_images, min(num_queries, split.num_images), replace=False)
+    described = np.unique(split.image_of_caption)  # to a picture without captions there is no right answer
+    images = rng.choice(described, min(num_queries, len(described)), replace=False)
     similarity = protocols.similarity_of(encoded, "fused", consensus_weight)
     columns = np.concatenate([block[:, captions] for _, block in similarity.blocks()])
     top_images = _top(columns.T)

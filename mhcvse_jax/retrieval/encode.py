@@ -84,7 +84,7 @@ class Encoder:
         def read(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
             length = batches.padded_length(split.lengths[chosen].max(), self._caption_lengths)
             own = chosen[rows]
-            return batches.pad_tokens(split.tokens[own], length), split.lengths[own], labels[own]
+            return split.tokens.padded(own, length), split.lengths[own], labels[own]
 
         return self._encode(self._texts, variables, read, np.argsort(split.lengths, kind="stable"))
 

@@ -203,7 +203,7 @@ class PairScorer:
         def read(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
             lengths = split.lengths[chosen]
             length = batches.padded_length(lengths.max(), self._caption_lengths)
-            return batches.pad_tokens(split.tokens[chosen], length), lengths, split.caption_labels[chosen]
+            return split.tokens.padded(chosen, length), lengths, split.caption_labels[chosen]
 
         order = captions[np.argsort(split.lengths[captions], kind="stable")]
         blocks = self._sides(self._encode_texts, variables, read, order, self._blocks.captions)

@@ -22,7 +22,7 @@ BLOCK = 1024  # queries whose similarities with all candidates are held at once
 
 
 class Ranks(NamedTuple):
-    """Ranks from 1."""
+    """Ranks from 1; 0 for a picture without captions, which is no query."""
 
     i2t: np.ndarray  # <int32>[images], of the best of a picture's captions
     t2i: np.ndarray  # <int32>[texts]
@@ -36,7 +36,7 @@ def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks
     Args:
       image: <float32>[images, D] embeddings.
       text: <float32>[texts, D] embeddings.
-      image_of_text: <int>[texts] the picture of each caption; every picture has one or more.
+      image_of_text: <int>[texts] the picture of each caption; a picture may have any number, also none.
 
     Raises:
       RunFailedError: an embedding is not finite.
@@ -92,7 +92,8 @@ def _image_ranks(
     similarity = jnp.matmul(_share(images, chosen, mesh), texts.T, precision=jax.lax.Precision.HIGHEST)
     own = image_ids[:, None] == owner[None, :]
     best = jnp.max(jnp.where(own, similarity, -jnp.inf), axis=1, keepdims=True)
-    return _gather(1 + jnp.sum(~own & (similarity >= best), axis=1), mesh)
+    ranks = 1 + jnp.sum(~own & (similarity >= best), axis=1)
+    return _gather(jnp.where(own.any(axis=1), ranks, 0), mesh)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")

@@ -46,9 +46,10 @@ def recall(ranks: np.ndarray) -> Recall:
     """Returns the recall of one direction.
 
     Args:
-      ranks: <int>[queries] rank of each query's (best) match, from 1.
+      ranks: <int>[queries] rank of each query's (best) match, from 1; 0 where there is no match: it is no query.
     """
     ranks = np.asarray(ranks)
+    ranks = ranks[ranks > 0]
     r1, r5, r10 = (float(100 * np.mean(ranks <= k)) for k in (1, 5, 10))
     # As the field counts it: the median of ranks from 0, rounded down, plus 1.
     return Recall(r1, r5, r10, medr=float(np.floor(np.median(ranks - 1)) + 1), meanr=float(np.mean(ranks)))

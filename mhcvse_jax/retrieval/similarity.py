@@ -45,8 +45,12 @@ def of_embeddings(image: jax.Array, text: jax.Array) -> Similarity:
     return Similarity(len(image), len(text), rows)
 
 
-def of_file(path: pathlib.Path, captions_per_image: int) -> Similarity:
+def of_file(path: pathlib.Path, captions_per_image: int | None) -> Similarity:
     """Returns the matrix of a .npy file, memory-mapped; any floating type is read as float32.
+
+    Args:
+      path: the file.
+      captions_per_image: of every picture; None where they vary.
 
     Raises:
       InputError: it is missing, damaged, of another type or shape, or holds what is no number.
@@ -57,12 +61,12 @@ def of_file(path: pathlib.Path, captions_per_image: int) -> Similarity:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
-    expected = f"floating-point [pictures, {captions_per_image} x pictures]"
+    expected = f"floating-point [pictures, {f'{captions_per_image} x pictures' if captions_per_image else 'captions'}]"
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f" or not array.size:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise InputError(f"{path} holds {found}; expected {expected}")
     images, captions = array.shape
-    if captions != images * captions_per_image:
+    if captions_per_image and captions != images * captions_per_image:
         hint = "--captions_per_image says how many a picture has"
         if images == captions * captions_per_image:
             hint = "it seems to be transposed"
@@ -136,7 +140,7 @@ def ranks_of(similarity: Similarity, image_of_caption: np.ndarray, folds: int = 
         own = images[:, None] == image_of_caption
         best = np.max(block, axis=1, where=own, initial=-np.inf, keepdims=True)
         wrong = ~own & ((images // fold_size)[:, None] == fold_of_caption)
-        i2t[images] = 1 + np.sum(wrong & (block >= best), axis=1)
+        i2t[images] = np.where(own.any(axis=1), 1 + np.sum(wrong & (block >= best), axis=1), 0)
         row, caption = np.nonzero(own)
         right[caption] = block[row, caption]
     t2i = np.ones(similarity.num_captions, np.int32)

@@ -12,6 +12,7 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.text import PAD, EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import InputError
 
@@ -25,8 +26,7 @@ class ResidentSplit(NamedTuple):
     """What batches are gathered from. N pictures (sharded: up to the next multiple of the devices), T captions."""
 
     regions: jax.Array  # <dtype>[N, regions, features]
-    tokens: jax.Array  # <int32>[T, longest]
-    lengths: jax.Array  # <int32>[T]
+    tokens: EncodedCaptions  # [T]
     labels: jax.Array  # <bool>[T, C] as training shows them
     image_of_caption: jax.Array  # <int32>[T]
 
@@ -81,7 +81,7 @@ def place(config: Config, split: Split, mesh: Mesh, placement: str) -> ResidentS
     """
     caption_labels = config.concepts.training_label == "caption"
     labels = split.caption_labels if caption_labels else split.image_labels[split.image_of_caption]
-    captions = (split.tokens, split.lengths, labels, split.image_of_caption)
+    captions = (split.tokens, labels, split.image_of_caption)
     regions = _place_regions(config, split, mesh, placement)
     return ResidentSplit(regions, *jax.device_put(captions, replicated(mesh)))
 
@@ -98,8 +98,8 @@ def shapes(config: Config, split: Split, mesh: Mesh, placement: str) -> Any:
         jnp.dtype(config.compute_dtype),
         sharding=by_batch(mesh) if placement == "sharded" else everywhere,
     )
-    captions = (split.tokens, split.lengths, split.caption_labels, split.image_of_caption)
-    return ResidentSplit(regions, *(like(array) for array in captions))  # pyright: ignore[reportArgumentType]
+    captions = (split.tokens, split.caption_labels, split.image_of_caption)
+    return ResidentSplit(regions, *jax.tree.map(like, captions))  # pyright: ignore[reportArgumentType]
 
 
 def gather_regions(data: ResidentSplit, images: jax.Array, mesh: Mesh, placement: str) -> jax.Array:
@@ -125,13 +125,14 @@ def gather_regions(data: ResidentSplit, images: jax.Array, mesh: Mesh, placement
 def gather_captions(data: ResidentSplit, captions: jax.Array, regions: jax.Array, length: int, mesh: Mesh) -> Batch:
     """Returns the batch of these captions, padded to `length` tokens, with its pictures' regions, split likewise."""
     captions = jax.lax.with_sharding_constraint(captions, by_batch(mesh))
-    tokens = data.tokens[captions]
-    width = tokens.shape[1]
-    padding = [(0, 0), (0, max(0, length - width))]
+    ids, starts, lengths = data.tokens.ids, data.tokens.starts[captions], data.tokens.lengths[captions]
+    places = jnp.arange(length)
+    is_token = places < lengths[:, None]
+    tokens = jnp.where(is_token, ids[jnp.where(is_token, starts[:, None] + places, 0)], PAD)
     return Batch(
         regions=regions,  # pyright: ignore[reportArgumentType]: an array of the device
-        tokens=jnp.pad(tokens[:, :length], padding),  # pyright: ignore[reportArgumentType]
-        lengths=data.lengths[captions],  # pyright: ignore[reportArgumentType]
+        tokens=tokens,  # pyright: ignore[reportArgumentType]
+        lengths=lengths,  # pyright: ignore[reportArgumentType]
         labels=data.labels[captions],  # pyright: ignore[reportArgumentType]
         image_index=data.image_of_caption[captions],  # pyright: ignore[reportArgumentType]
     )

@@ -1,0 +1,114 @@
+"""Pictures with any number of captions, through the commands: what is read, trained, ranked, drawn, compared."""
+
+import json
+
+import cvse_data
+import numpy as np
+import pytest
+from PIL import Image
+
+from mhcvse_jax import check_data, compare, evaluate, main
+from mhcvse_jax.evaluation.evaluation import Evaluation
+
+TEXT = "man woman dog boy ball bright blue brown baby bicycle runs jumps sits holds red green hat tree snow field"
+WORDS = TEXT.split()
+IMAGES = {"train": 29, "dev": 11, "test": 14}
+REGIONS, FEATURES = 5, 7
+
+
+def write(directory):
+    """A directory whose pictures have 0 to 7 captions, in any order, and ids that are no numbers."""
+    (directory / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, num_images in IMAGES.items():
+        counts = rng.permutation(np.arange(num_images) % 8)
+        owner = rng.permutation(np.repeat(np.arange(num_images), counts))
+        captions = [" ".join(rng.choice(WORDS, rng.integers(3, 9))) for _ in owner]
+        np.save(directory / f"{split}_ims.npy", rng.random((num_images, REGIONS, FEATURES), np.float32))
+        names = [f"{split}-{i}" for i in range(num_images)]
+        for kind, lines in {
+            "caps": captions,
+            "ids": names,
+            "caption_images": [names[i] for i in owner],
+            "image_names": [f"{name}.png" for name in names],
+        }.items():
+            (directory / f"{split}_{kind}.txt").write_text("".join(f"{line}\n" for line in lines))
+        for name in names:
+            Image.new("RGB", (9, 5)).save(directory / "images" / f"{name}.png")
+    return directory
+
+
+def options(directory, workdir, *more):
+    values = (
+        *(
+            "num_epochs=1",
+            "batch_size=16",
+            "eval.batch_size=8",
+            "concepts.num=7",
+            "concepts.shares=(1, 0, 0)",
+            "concepts.vector_dim=5",
+        ),
+        *("model.embedding_dim=8", "model.word_dim=5", "model.num_heads=2", "data.caption_lengths=(16,)"),
+        *("text.min_count=2", "log.matches=3", "eval.folds=(1, 2)", f"data.dir={directory}", *more),
+    )
+    return ("--config", "configs/f30k_small.py", "--workdir", workdir, *(f"--config.{value}" for value in values))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("uneven") / "data")
+
+
+@pytest.fixture(scope="module")
+def workdir(directory, tmp_path_factory):
+    path = tmp_path_factory.mktemp("uneven") / "run"
+    assert main.main([*map(str, options(directory, path))]) == 0
+    return path
+
+
+def test_recalls_count_each_pictures_own_captions(directory, workdir):
+    (one, *_) = json.loads((workdir / "results.json").read_text())["results"]
+    owner = [int(line.split("-")[1]) for line in (directory / "test_caption_images.txt").read_text().split()]
+    assert (one["num_images"], one["num_captions"]) == (IMAGES["test"], len(owner))
+    assert (workdir / "matches.png").exists()
+    kept = Evaluation.load(workdir / "ranks.npz")
+    np.testing.assert_array_equal(kept.image_of_caption, owner)
+    for found in (ranks["fused"] for ranks in kept.ranks.values()):
+        np.testing.assert_array_equal(found.i2t == 0, np.bincount(owner, minlength=14) == 0)
+    halves = kept.ranks[2]["fused"]  # each has seven pictures, with all of their captions
+    assert halves.t2i.max() <= 7
+    queries = kept.ranks[1]["fused"].i2t[np.unique(owner)]
+    assert one["i2t"]["r5"] == pytest.approx(100 * np.mean(queries <= 5), abs=1e-3)
+
+
+def test_compare_reads_ranks_and_matrices(directory, workdir, tmp_path, capsys):
+    matrix = tmp_path / "similarity.npy"
+    code, _, errors = cvse_data.run(evaluate, capsys, "--workdir", workdir, "--similarity", matrix)
+    assert code == 0, errors
+    sources = (workdir, f"matrix={matrix}")
+    code, out, errors = cvse_data.run(compare, capsys, *sources, "--baseline", "run", "--format", "csv")
+    assert code == 0, errors
+    of_run, of_matrix = (line.split(",")[1:7] for line in out.splitlines()[1:3])
+    assert of_run == of_matrix
+    code, out, errors = cvse_data.run(compare, capsys, "--ensemble", workdir, matrix, "--format", "csv")
+    assert code == 0, errors
+    assert out.splitlines()[1].split(",")[1:7] == of_run
+    beside = tmp_path / "similarity.npy.json"
+    facts = json.loads(beside.read_text())
+    beside.write_text(json.dumps(facts | {"image_of_caption": facts["image_of_caption"][::-1]}))
+    code, _, errors = cvse_data.run(compare, capsys, "--ensemble", workdir, matrix)
+    assert code == 2
+    assert "give the captions to other pictures" in errors
+
+
+def test_check_says_how_many_captions_pictures_have(directory, capsys):
+    code, out, errors = cvse_data.run(check_data, capsys, directory)
+    assert code == 0, errors
+    owner = (directory / "train_caption_images.txt").read_text().split()
+    assert f"train_caption_images.txt: 0 to 7 captions a picture, {len(owner) / 29:.1f} on average; " in out
+    assert "4 pictures without captions" in out
+    (directory / "train_caption_images.txt").write_text("\n".join(owner[1:]))
+    code, out, errors = cvse_data.run(check_data, capsys, directory, "--quick")
+    (directory / "train_caption_images.txt").write_text("\n".join(owner))
+    assert code == 2
+    assert f"has {len(owner) - 1} lines; expected one a caption ({len(owner)})" in out
