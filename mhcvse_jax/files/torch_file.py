@@ -34,6 +34,20 @@ _DTYPES = {
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_STARTS = (b"PK\x03\x04", pickle.dumps(_LEGACY_MAGIC, protocol=2))
+
+
+def is_torch_file(path: str | Path) -> bool:
+    """Whether a file begins as those of `torch.save` do, in either layout.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(max(map(len, _STARTS))).startswith(_STARTS)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_torch_file(path: str | Path) -> Any:

@@ -1,0 +1,92 @@
+"""What is computed of each proposal: its feature vector, the scores of the classes, and those of the attributes."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mhcvse_jax.detection.resnet import Bottleneck
+
+NUM_BINS = 14  # of RoIPool, a side
+
+
+class RegionFeatures(nn.Module):
+    """The fifth part of the residual network with dilation 2 and stride 1, then the mean over space.
+
+    Between cells only the 3 x 3 convolutions look, and these two cells far. So cells of even and of odd rows and
+    columns never meet: four maps of 7 x 7, each under the ordinary convolution, which is what is computed.
+
+    Attributes:
+      num_blocks: residual blocks.
+      width: channels of their first two convolutions.
+    """
+
+    num_blocks: int
+    width: int
+    dtype: Any
+    precision: Any
+
+    @nn.compact
+    def __call__(self, pooled: jax.Array) -> jax.Array:
+        """Returns <float32>[regions, 4 * width], none negative, of pooled maps <dtype>[regions, 14, 14, channels]."""
+        num, bins, _, channels = pooled.shape
+        x = pooled.reshape(num, bins // 2, 2, bins // 2, 2, channels).transpose(0, 2, 4, 1, 3, 5)
+        x = x.reshape(4 * num, bins // 2, bins // 2, channels)
+        for block in range(self.num_blocks):
+            x = Bottleneck(
+                self.width,
+                stride=1,
+                has_projection=block == 0,
+                dtype=self.dtype,
+                precision=self.precision,
+                name=f"res5_{block}",
+            )(x)
+        return x.astype(jnp.float32).reshape(num, bins * bins, 4 * self.width).mean(axis=1)
+
+
+class ClassScores(nn.Module):
+    """Logits of the classes; class 0 is the background.
+
+    Attributes:
+      num_classes: without the background.
+    """
+
+    num_classes: int
+    precision: Any
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Returns <float32>[regions, 1 + classes] of features <float32>[regions, F]."""
+        return nn.Dense(1 + self.num_classes, precision=self.precision, name="score")(features)
+
+
+class AttributeScores(nn.Module):
+    """Logits of the attributes of a region, given its class; attribute 0 is none.
+
+    Attributes:
+      num_classes: without the background.
+      num_attributes: without none.
+      embedding_dim: of a class.
+      hidden_dim: between the features and the scores.
+    """
+
+    num_classes: int
+    num_attributes: int
+    embedding_dim: int
+    hidden_dim: int
+    precision: Any
+
+    @nn.compact
+    def __call__(self, features: jax.Array, classes: jax.Array) -> jax.Array:
+        """Returns <float32>[regions, 1 + attributes].
+
+        Args:
+          features: <float32>[regions, F].
+          classes: <int32>[regions], the likeliest class of each, 0 for the background.
+        """
+        embedded = nn.Embed(1 + self.num_classes, self.embedding_dim, name="class_embedding")(classes)
+        hidden = nn.Dense(self.hidden_dim, precision=self.precision, name="hidden")(
+            jnp.concatenate([features, embedded], axis=-1)
+        )
+        return nn.Dense(1 + self.num_attributes, precision=self.precision, name="score")(nn.relu(hidden))

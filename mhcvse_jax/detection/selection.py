@@ -1,0 +1,71 @@
+"""Which of the proposals become a picture's regions: those that some class is surest of."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mhcvse_jax.detection.boxes import overlaps
+
+OVERLAP = 0.3  # intersection over union above which a class keeps only the better of two proposals
+
+
+class Choice(NamedTuple):
+    """How many regions a picture gets: those of confidence `threshold` and more, within limits."""
+
+    fewest: int
+    most: int
+    threshold: float
+
+
+FIXED_36 = Choice(36, 36, 0.2)
+"""36 regions a picture, as in SCAN's features."""
+ADAPTIVE_10_TO_100 = Choice(10, 100, 0.2)
+"""10 to 100 regions, as many as are sure."""
+
+
+class Chosen(NamedTuple):
+    """The proposals chosen, by confidence; of equal ones the better proposal first."""
+
+    places: jax.Array  # <int32>[most], among the proposals
+    num: jax.Array  # <int32>[], so many of `places` are chosen
+
+
+def confidences(boxes: jax.Array, valid: jax.Array, scores: jax.Array) -> jax.Array:
+    """Returns <float32>[proposals], the best score of each over the classes that keep it; 0 where none does.
+
+    Each class has its own suppression, by its own scores; equal scores are ordered as the proposals are. All classes go
+    through their orders at once, a place after another, so [classes, proposals] is the most that is held.
+
+    Args:
+      boxes: <float32>[proposals, 4] in pixels of the original picture: the "+1" in a box's sides depends on the scale.
+      valid: <bool>[proposals].
+      scores: <float32>[proposals, classes] in [0, 1], without the background.
+    """
+    suppresses = overlaps(boxes, boxes) > OVERLAP
+    order = jnp.argsort(-jnp.where(valid[:, None], scores, -1.0), axis=0)  # argsort is stable
+    classes = jnp.arange(scores.shape[1])
+
+    def one_place(suppressed: jax.Array, best: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keeps = ~suppressed[classes, best] & valid[best]
+        return suppressed | (keeps[:, None] & suppresses[best]), keeps
+
+    _, keeps = lax.scan(one_place, jnp.zeros(scores.T.shape, bool), order)
+    kept_scores = jnp.where(keeps, jnp.take_along_axis(scores, order, axis=0), 0.0)
+    return jnp.zeros(len(boxes)).at[order].max(kept_scores)
+
+
+def choose(confidence: jax.Array, valid: jax.Array, choice: Choice) -> Chosen:
+    """Returns the proposals that become regions; fewer than `fewest` where there are fewer proposals.
+
+    Deviation: the reference leaves the proposals' order where it cuts none off; here confidence always orders them.
+
+    Args:
+      confidence: <float32>[proposals].
+      valid: <bool>[proposals].
+      choice: how many.
+    """
+    ordered, places = lax.top_k(jnp.where(valid, confidence, -1.0), min(choice.most, len(confidence)))
+    sure = jnp.sum(ordered >= choice.threshold)
+    return Chosen(places, jnp.clip(sure, min=jnp.minimum(choice.fewest, valid.sum()), max=choice.most))
