@@ -5,6 +5,7 @@ An encoder is an `encoder.Encoder`. Another one is a file here and a line in `EN
 
 from mhcvse_jax.encoders.efficientnet_lite2 import EfficientNetLite2
 from mhcvse_jax.encoders.encoder import Encoder
+from mhcvse_jax.encoders.faster_rcnn import FasterRCNNRegions
 
-ENCODERS: dict[str, type[Encoder]] = {encoder.name: encoder for encoder in (EfficientNetLite2,)}
+ENCODERS: dict[str, type[Encoder]] = {encoder.name: encoder for encoder in (EfficientNetLite2, FasterRCNNRegions)}
 """By the name that `--encoder` takes."""
