@@ -94,7 +94,7 @@ def build(source: pathlib.Path, output: pathlib.Path, dtype: str, captions_per_i
 
 def check_output(output: pathlib.Path) -> None:
     """Raises InputError where the output is there already, or something else is."""
-    if tfds.is_built(output):
+    if scan_layout.is_tfds(output):
         raise InputError(f"{output} is a finished data set; delete it to build it again, or name another directory")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"{output} is there and not empty; expected a directory to be made")

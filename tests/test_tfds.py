@@ -363,7 +363,7 @@ def test_nothing_is_overwritten(source, built, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
     assert build_tfds.main([str(source), str(tmp_path / "empty")]) == 0
-    assert tfds.is_built(tmp_path / "empty")
+    assert scan_layout.is_tfds(tmp_path / "empty")
 
 
 def test_progress_has_rate_and_time_left(source, tmp_path, capsys, monkeypatch):

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import grain
 import numpy as np
 
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.errors import InputError
 
 RARE_LENGTH = 0.01  # of the batches of an epoch
@@ -161,5 +161,5 @@ def training_batches(
         captions = order[step * batch_size : (step + 1) * batch_size]
         return read_batch(split, captions, caption_lengths, training_label=training_label, rows=rows)
 
-    steps = grain.MapDataset.range(first_step, steps_per_epoch(split, batch_size)).map(read)
-    yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
+    steps = steps_per_epoch(split, batch_size)
+    yield from read_ahead(read, steps, start=first_step, threads=threads, prefetch=prefetch)

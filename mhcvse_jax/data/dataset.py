@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import concept_graph, scan_layout, text, tfds, word_vectors
+from mhcvse_jax.data import concept_graph, scan_layout, text, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data.concepts import Concepts
 from mhcvse_jax.data.regions import RegionFeatures
@@ -168,10 +168,13 @@ def read_split(values: Config, directory: pathlib.Path, name: str) -> ScanSplit:
     Raises:
       InputError: a file is missing, damaged or of another kind.
     """
-    if values.format != "tfds" and tfds.is_built(directory):
+    if values.format == "tfds":
+        from mhcvse_jax.data import tfds  # here, as tensorflow-datasets takes half a second to import
+
+        return tfds.read_split(directory, name, values.num_captions_per_image)
+    if scan_layout.is_tfds(directory):
         raise InputError(f"{directory} is a tfds data set; expected data.format tfds, found {values.format}")
-    read = {"scan": scan_layout.read_split, "scenes": scan_layout.read_split, "tfds": tfds.read_split}[values.format]
-    return read(directory, name, values.num_captions_per_image)
+    return scan_layout.read_split(directory, name, values.num_captions_per_image)
 
 
 class TrainingData(NamedTuple):

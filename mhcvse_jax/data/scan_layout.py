@@ -147,6 +147,11 @@ def read_owners(path: pathlib.Path, image_ids: list[str], num_captions: int) -> 
     return np.array([place[line] for line in lines], np.int32)
 
 
+def is_tfds(directory: pathlib.Path) -> bool:
+    """Whether the directory holds a finished tensorflow-datasets data set, of this or another kind."""
+    return (directory / "dataset_info.json").is_file()
+
+
 def map_features(path: pathlib.Path) -> np.ndarray:
     """Returns <float16, 32 or 64>[rows, regions, features], memory-mapped; of the file only its header is read.
 

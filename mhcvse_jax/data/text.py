@@ -8,10 +8,9 @@ import json
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from nltk.tokenize import TreebankWordTokenizer
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files import safe_pickle
@@ -19,7 +18,6 @@ from mhcvse_jax.files import safe_pickle
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 
-_tokenizer = TreebankWordTokenizer()
 _CHUNKS_KEPT = 1 << 17  # chunks whose tokens are remembered; the captions of Flickr30k have 35,000
 _WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _CONTRACTED = frozenset(("cannot", "gimme", "gonna", "gotta", "lemme", "wanna"))  # letters alone, and yet two tokens
@@ -35,28 +33,39 @@ def tokenize(caption: str) -> list[str]:
     caption = caption.lower()
     chunks = caption.split()
     if len(chunks) < 2 or " ".join(chunks) != caption:  # other white space than single spaces between chunks
-        return _tokenizer.tokenize(caption)
+        return _treebank(caption)
     first, *inner, last = chunks
     return [*_first_tokens(first), *itertools.chain.from_iterable(map(_inner_tokens, inner)), *_last_tokens(last)]
 
 
+def _treebank(text: str) -> list[str]:
+    return _tokenizer().tokenize(text)
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    from nltk.tokenize import TreebankWordTokenizer  # here, as NLTK takes a second to import
+
+    return TreebankWordTokenizer()
+
+
 @functools.lru_cache(_CHUNKS_KEPT)
 def _first_tokens(chunk: str) -> Sequence[str]:
-    return (chunk,) if _is_word(chunk) else _tokenizer.tokenize(f"{chunk} x")[:-1]
+    return (chunk,) if _is_word(chunk) else _treebank(f"{chunk} x")[:-1]
 
 
 @functools.lru_cache(_CHUNKS_KEPT)
 def _inner_tokens(chunk: str) -> Sequence[str]:
     if chunk.endswith(",") and _is_word(chunk[:-1]):
         return chunk[:-1], ","
-    return (chunk,) if _is_word(chunk) else _tokenizer.tokenize(f"x {chunk} x")[1:-1]
+    return (chunk,) if _is_word(chunk) else _treebank(f"x {chunk} x")[1:-1]
 
 
 @functools.lru_cache(_CHUNKS_KEPT)
 def _last_tokens(chunk: str) -> Sequence[str]:
     if chunk.endswith(".") and _is_word(chunk[:-1]):
         return chunk[:-1], "."
-    return (chunk,) if _is_word(chunk) else _tokenizer.tokenize(f"x {chunk}")[1:]
+    return (chunk,) if _is_word(chunk) else _treebank(f"x {chunk}")[1:]
 
 
 def _is_word(chunk: str) -> bool:

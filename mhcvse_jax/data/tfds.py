@@ -223,11 +223,6 @@ class RecordRegions:
         return os.fspath(file.filename), image - int(self._last_of_file[number]) + file.take - 1
 
 
-def is_built(directory: pathlib.Path) -> bool:
-    """Whether the directory holds a finished data set, of this or another kind."""
-    return (directory / "dataset_info.json").is_file()
-
-
 def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> ScanSplit:
     """Returns a split of a data set, its files checked against what it says of them.
 
@@ -263,7 +258,7 @@ def _open(directory: pathlib.Path) -> Any:
     """Returns tensorflow-datasets' reader of the directory, which is of our kind and version."""
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected a data set that `{BUILD}` has built")
-    if not is_built(directory):
+    if not scan_layout.is_tfds(directory):
         is_scan = any(directory.glob("*_ims.npy"))
         instead = "; it is in SCAN's layout: data.format is scan, or build a data set from it" if is_scan else ""
         raise InputError(f"{directory}: no dataset_info.json in it, so `{BUILD}` has not finished one here{instead}")

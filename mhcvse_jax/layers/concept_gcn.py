@@ -24,14 +24,15 @@ def concept_graph(vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, 
       receivers: <int32>[edges], i of it.
       weights: <float32>[edges], its value.
     """
+    # device_put, not jnp.asarray, which compiles a program for each array.
     return jraph.GraphsTuple(
-        nodes=jnp.asarray(vectors),
-        edges=jnp.asarray(weights)[:, None],
-        senders=jnp.asarray(senders),
-        receivers=jnp.asarray(receivers),
+        nodes=jax.device_put(vectors),
+        edges=jax.device_put(np.asarray(weights)[:, None]),
+        senders=jax.device_put(senders),
+        receivers=jax.device_put(receivers),
         globals=None,
-        n_node=jnp.array([np.shape(vectors)[0]]),
-        n_edge=jnp.array([np.shape(weights)[0]]),
+        n_node=jax.device_put(np.array([np.shape(vectors)[0]])),
+        n_edge=jax.device_put(np.array([np.shape(weights)[0]])),
     )
 
 

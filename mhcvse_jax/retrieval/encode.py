@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jax.sharding import Mesh
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.devices.mesh import by_batch, own_rows, put_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
@@ -45,7 +45,7 @@ class Encoder:
         self._mesh = mesh
         self._batch_size = batch_size
         self._caption_lengths = caption_lengths
-        self._reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        self._threads, self._prefetch = threads, prefetch
         everywhere, split = replicated(mesh), by_batch(mesh)
 
         @jax.default_matmul_precision(precision)
@@ -94,11 +94,17 @@ class Encoder:
         # The last batch repeats its last element: one shape, and the devices divide it.
         size, rows = self._batch_size, own_rows(self._mesh, self._batch_size)
         padded = np.concatenate([order, np.repeat(order[-1:], -len(order) % size)])
-        chunks = grain.MapDataset.range(len(padded) // size).map(
-            lambda i: read(padded[i * size : (i + 1) * size], rows)
+        chunks = read_ahead(
+            lambda i: read(padded[i * size : (i + 1) * size], rows),
+            len(padded) // size,
+            threads=self._threads,
+            prefetch=self._prefetch,
         )
-        encoded = [
-            function(variables, *put_batch(chunk, self._mesh, size)) for chunk in chunks.to_iter_dataset(self._reading)
-        ]
-        place = np.argsort(order, kind="stable")
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *encoded)
+        encoded = [function(variables, *put_batch(chunk, self._mesh, size)) for chunk in chunks]
+        return _in_order(encoded, np.argsort(order, kind="stable"))
+
+
+@jax.jit
+def _in_order(encoded: Sequence[Embeddings], place: np.ndarray) -> Embeddings:
+    """Returns batches as one, each row where it belongs."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *encoded)

@@ -10,7 +10,6 @@ import collections
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from jax.sharding import Mesh
 
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.pair_scores import PairModel
@@ -72,7 +72,7 @@ class PairScorer:
         `precision` is that of `jax.default_matmul_precision`, for this model alone: another in the process has its own.
         """
         self._mesh, self._blocks, self._caption_lengths = mesh, blocks, caption_lengths
-        self._reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        self._threads, self._prefetch = threads, prefetch
         everywhere, split = replicated(mesh), by_batch(mesh)
 
         @jax.default_matmul_precision(precision)
@@ -218,7 +218,7 @@ class PairScorer:
             block = blocks[number]
             return read(np.concatenate([block, np.repeat(block[-1:], size - len(block))]))
 
-        ahead = grain.MapDataset.range(len(blocks)).map(read_block).to_iter_dataset(self._reading)
+        ahead = read_ahead(read_block, len(blocks), threads=self._threads, prefetch=self._prefetch)
         for block, arrays in zip(blocks, ahead, strict=True):
             yield Sides(block, encode(variables, *jax.device_put(arrays, by_batch(self._mesh))))
 

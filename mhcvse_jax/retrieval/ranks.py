@@ -50,10 +50,15 @@ def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks
     )
 
 
+@jax.jit
+def _are_finite(embeddings: jax.Array) -> jax.Array:
+    return jnp.isfinite(embeddings).all(axis=1)
+
+
 def check_finite(image: jax.Array, text: jax.Array) -> None:
     """Raises RunFailedError where an embedding is not finite; says how many, and which is the first."""
     for name, embeddings in (("image", image), ("text", text)):
-        finite = np.asarray(jnp.isfinite(embeddings).all(axis=1))
+        finite = np.asarray(_are_finite(embeddings))
         if not finite.all():
             raise RunFailedError(
                 f"{np.sum(~finite)} of {len(finite)} {name} embeddings are not finite, the first at {np.argmin(finite)}"

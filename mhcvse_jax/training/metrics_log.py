@@ -4,13 +4,8 @@ import contextlib
 import json
 import math
 import pathlib
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from mhcvse_jax.files.whole import whole_file
 
@@ -29,12 +24,10 @@ class MetricsLog:
                     partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._workdir = workdir
         self._file = path.open("a", encoding="utf-8")
-        directory = workdir / "tensorboard"
-        directory.mkdir(exist_ok=True)
-        # Not SummaryWriter: its thread takes an error of the disk with it, and the run would never know.
-        self._events = EventsWriter(str(directory / "events"))
-        # TensorBoard hides what an earlier start logged from this step on.
-        self._events.write_event(Event(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
+        # Here, as tensorboardX imports PyTorch where that is installed, which takes seconds.
+        from mhcvse_jax.training.event_log import EventLog
+
+        self._events = EventLog(workdir / "tensorboard", resume_step=resume_step)
 
     def write(self, step: int, values: Mapping[str, Any], *, kind: str) -> None:
         """Writes a line {step, kind, **values}, and each number as an event `kind/name`.
@@ -42,14 +35,10 @@ class MetricsLog:
         JSON knows no NaN nor infinity: they are written as text.
         """
         line = {name: value if _is_json(value) else str(value) for name, value in values.items()}
-        numbers = [
-            Summary.Value(tag=f"{kind}/{name}", simple_value=value)
-            for name, value in values.items()
-            if isinstance(value, int | float)
-        ]
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         with self._named():
             self._file.write(json.dumps({"step": step, "kind": kind, **line}, allow_nan=False) + "\n")
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
+            self._events.write(step, numbers, kind=kind)
 
     def flush(self) -> None:
         """Hands what was written to the operating system."""

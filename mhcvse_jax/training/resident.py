@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.data.text import PAD, EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import InputError
@@ -164,10 +164,8 @@ def _place_regions(config: Config, split: Split, mesh: Mesh, placement: str) -> 
         for devices in holders.values()
         for device in devices
     }
-    options = grain.ReadOptions(
-        num_threads=config.data.read_threads, prefetch_buffer_size=min(config.data.prefetch_batches, 4)
-    )
-    chunks_read = grain.MapDataset.range(len(chunks)).map(read).to_iter_dataset(options)
+    threads, prefetch = config.data.read_threads, min(config.data.prefetch_batches, 4)
+    chunks_read = read_ahead(read, len(chunks), threads=threads, prefetch=prefetch)
     for (first, start), chunk in zip(chunks, chunks_read, strict=True):
         for device in holders[first]:
             parts[device] = _write(parts[device], jax.device_put(chunk, device), start)
