@@ -15,20 +15,16 @@ Rows of unlike protocols, splits, folds or pictures are refused, unless --allow_
 """
 
 import argparse
-import contextlib
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.comparison import bootstrap, formats, recall_files, sources
-from mhcvse_jax.comparison.bootstrap import Interval
-from mhcvse_jax.comparison.entry import FIGURES, Entry, Run, gather
-from mhcvse_jax.comparison.likeness import are_paired, differences
+from mhcvse_jax.comparison import formats, side_by_side
 from mhcvse_jax.comparison.sources import Wanted
-from mhcvse_jax.comparison.table import Comparison
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation.protocols import EMBEDDINGS
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
 
 
@@ -72,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         help="in similarity matrices (default 5)",
     )
     add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if not where the runs had them")
-    add("--sort", default="rsum", choices=(*FIGURES, "name", "given"), help="falling rsum by default")
+    add("--sort", default="rsum", choices=side_by_side.ORDERS, help="falling rsum by default")
     add("--format", choices=formats.FORMATS, help="default: by the name of --output, else terminal")
     add("--output", type=path, metavar="FILE", help="write the table there (.txt, .md, .csv or .html)")
     add("--draws", type=command_line.positive, default=10_000, metavar="N", help="of the bootstrap (default 10,000)")
@@ -91,85 +87,31 @@ def compare(arguments: argparse.Namespace) -> None:
         raise InputError(f"--output {output}: of unknown kind; expected .txt, .md, .csv or .html, or --format")
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}; expected 0 or more")
-    entries = read_all(arguments)
-    unlike = differences(entries)
-    if unlike and not arguments.allow_unlike:
-        raise InputError(f"{unlike[0]}; expected the same, or --allow_unlike")
-    baseline = find_baseline(entries, arguments.baseline)
-    intervals = find_intervals(entries, baseline, num_draws=arguments.draws, seed=arguments.seed)
-    comparison = Comparison(
-        sort(entries, arguments.sort), baseline, intervals, unlike, arguments.draws, arguments.embedding
+    comparison = side_by_side.compare(
+        arguments.sources,
+        Wanted(
+            protocol=arguments.protocol,
+            split=arguments.split,
+            folds=arguments.folds,
+            embedding=arguments.embedding,
+            captions_per_image=arguments.captions_per_image,
+        ),
+        published=arguments.published,
+        ensembles=arguments.ensemble,
+        data_dir=arguments.data_dir,
+        baseline=arguments.baseline,
+        allow_unlike=arguments.allow_unlike,
+        order=arguments.sort,
+        num_draws=arguments.draws,
+        seed=arguments.seed,
     )
     text = formats.render(comparison, form)
     if not output:
         print(text, end="")
         return
-    partial = output.with_name(output.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(output)
-    print(f"{len(entries)} rows in {output}")
-
-
-def read_all(arguments: argparse.Namespace) -> list[Entry]:
-    """Returns the rows of everything that was asked for, seeds gathered, in the order given."""
-    wanted = Wanted(
-        protocol=arguments.protocol,
-        split=arguments.split,
-        folds=arguments.folds,
-        embedding=arguments.embedding,
-        captions_per_image=arguments.captions_per_image,
-    )
-    runs = [run for source in arguments.sources for run in sources.read(source, wanted)]
-    if arguments.published:
-        runs += [Run(entry) for entry in recall_files.published()]
-    if arguments.ensemble:
-        # Brings in the model and the devices, which no other source needs.
-        from mhcvse_jax.comparison import ensemble
-
-        with contextlib.redirect_stdout(sys.stderr):
-            runs += [Run(ensemble.evaluate(members, wanted, arguments.data_dir)) for members in arguments.ensemble]
-    if not runs:
-        raise InputError("nothing to compare; expected a SOURCE, --published or --ensemble")
-    return gather(runs)
-
-
-def find_baseline(entries: Sequence[Entry], name: str | None) -> Entry | None:
-    """Returns the row of this name, or the one that a run of this name is gathered in.
-
-    Raises:
-      InputError: there is none.
-    """
-    if name is None:
-        return None
-    for entry in [*(one for one in entries if one.name == name), *(one for one in entries if name in one.members)]:
-        return entry
-    raise InputError(f"--baseline {name}: no such row; expected one of {', '.join(entry.name for entry in entries)}")
-
-
-def find_intervals(
-    entries: Sequence[Entry], baseline: Entry | None, *, num_draws: int, seed: int
-) -> dict[str, dict[str, Interval]]:
-    """Returns the intervals of each row whose queries are the baseline's, by its name."""
-    if baseline is None or baseline.hits is None:
-        return {}
-    paired = {entry.name: entry.hits for entry in entries if entry is not baseline and are_paired(entry, baseline)}
-    hits = [one for one in paired.values() if one is not None]
-    found = bootstrap.intervals(hits, baseline.hits, num_draws=num_draws, seed=seed)
-    return dict(zip(paired, found, strict=True))
-
-
-def sort(entries: Sequence[Entry], key: str) -> list[Entry]:
-    """Returns the rows by a falling figure, those without it last; or by name; or as given."""
-    if key == "given":
-        return list(entries)
-    if key == "name":
-        return sorted(entries, key=lambda entry: entry.name.casefold())
-
-    def place(entry: Entry) -> float:
-        value = entry.figures[key]
-        return float("inf") if value is None else -value
-
-    return sorted(entries, key=place)
+    with whole_file(output) as partial:
+        partial.write_text(text, encoding="utf-8")
+    print(f"{len(comparison.entries)} rows in {output}")
 
 
 if __name__ == "__main__":

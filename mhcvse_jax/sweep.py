@@ -19,11 +19,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mhcvse_jax import compare
 from mhcvse_jax import config as config_lib
+from mhcvse_jax.comparison import formats, side_by_side
+from mhcvse_jax.comparison.sources import Wanted
 from mhcvse_jax.errors import InputError, RunFailedError
-from mhcvse_jax.main import check_workdir
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
+from mhcvse_jax.run.resume import check_workdir
+from mhcvse_jax.run.workdir import is_finished
 
 POLL_SECONDS = 0.2
 
@@ -45,7 +48,7 @@ class Run(NamedTuple):
     @property
     def is_finished(self) -> bool:
         """Whether its test is done."""
-        return (self.workdir / "results.json").exists()
+        return is_finished(self.workdir)
 
     @property
     def arguments(self) -> list[str]:
@@ -238,12 +241,14 @@ def tabulate(
     finished = [run for run in runs if run.is_finished]
     if not finished:
         raise InputError(f"{output.parent}: no run is finished; expected one at least")
-    arguments = [*(f"{run.name}={run.workdir}" for run in finished), *more_sources]
-    if baseline is not None and any(run.name == baseline for run in finished):
-        arguments += ["--baseline", baseline]
-    for more in (["--output", str(output), "--format", "markdown"], []):
-        if compare.main([*arguments, *more]):
-            raise RunFailedError(f"{output}: the runs cannot be compared")
+    sources = [*(f"{run.name}={run.workdir}" for run in finished), *more_sources]
+    if not any(run.name == baseline for run in finished):
+        baseline = None
+    comparison = side_by_side.compare(sources, Wanted(), baseline=baseline)
+    with whole_file(output) as partial:
+        partial.write_text(formats.render(comparison, "markdown"), encoding="utf-8")
+    print(f"{len(comparison.entries)} rows in {output}")
+    print(formats.render(comparison, "terminal"), end="")
 
 
 if __name__ == "__main__":

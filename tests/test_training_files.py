@@ -13,9 +13,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import main
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.run.resume import check_workdir
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.metrics_log import MetricsLog
@@ -198,11 +198,11 @@ def test_only_a_run_that_left_a_checkpoint_holds_its_workdir(tmp_path):
     other.batch_size = 64
     config_lib.save(first, tmp_path / "config.json")
     (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)  # a kill in the first save leaves it
-    main.check_workdir(tmp_path, other)
+    check_workdir(tmp_path, other)
     (tmp_path / "checkpoints" / "7").mkdir()
-    main.check_workdir(tmp_path, first)
+    check_workdir(tmp_path, first)
     with pytest.raises(InputError, match=r"holds a run with config\.batch_size=128, not 64"):
-        main.check_workdir(tmp_path, other)
+        check_workdir(tmp_path, other)
 
 
 def test_all_negatives_may_count_for_ever():

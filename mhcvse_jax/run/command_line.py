@@ -64,6 +64,24 @@ def run(command: Callable[[], None]) -> int:
     return 0
 
 
+def run_together(command: Callable[[], None]) -> int:
+    """Runs a command that several processes may carry out as one; returns its exit code, as `run` does."""
+    together = False  # whether all processes leave for the same reason
+
+    def joined() -> None:
+        nonlocal together
+        distributed.initialize()
+        try:
+            command()
+        except Interrupted:
+            together = True
+            raise
+        together = True
+
+    code = run(joined)
+    return distributed.leave(code, together=together)
+
+
 def _say(last_words: str) -> None:
     """Prints a line on stderr; of several processes, which mostly have the same to say, the first alone does."""
     if distributed.claim("last words"):

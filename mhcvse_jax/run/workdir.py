@@ -65,3 +65,18 @@ def check_can_be_made(workdir: pathlib.Path) -> None:
         raise InputError(f"{workdir}: cannot be written ({existing} is not a directory)")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"{workdir}: cannot be written (no permission to write in {existing})")
+
+
+def results_path(workdir: pathlib.Path) -> pathlib.Path:
+    """Returns where a run's results are; they are the last that it writes."""
+    return workdir / "results.json"
+
+
+def is_finished(workdir: pathlib.Path) -> bool:
+    """Returns whether a workdir's run has been tested."""
+    return results_path(workdir).exists()
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether there is a checkpoint to go on from; one that was not finished, as a kill leaves it, is none."""
+    return any(path.name.isdigit() and path.is_dir() for path in (workdir / "checkpoints").glob("*"))

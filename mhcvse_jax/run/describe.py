@@ -1,0 +1,58 @@
+"""What a training says about itself before it begins."""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+import jax
+
+from mhcvse_jax.config import Config
+from mhcvse_jax.data.dataset import Split, TrainingData
+from mhcvse_jax.data.text import unknown_share
+from mhcvse_jax.evaluation import provenance
+from mhcvse_jax.experiment.parts import check_devices
+
+
+def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]) -> None:
+    """Prints what would run where; makes nothing and reads no data."""
+    mesh = check_devices(config)
+    processes, local = jax.process_count(), jax.local_device_count()
+    print(f"command   {shlex.join(['python', '-m', 'mhcvse_jax.main', *arguments])}")
+    print(f"workdir   {workdir}")
+    print(f"processes {processes}, {local} devices each")
+    print(f"devices   {provenance.device_name()}")
+    print(f"mesh      {dict(mesh.shape)}")
+    for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+        print(f"{key:<16} {size}: {size // processes} a process, {size // mesh.size} a device")
+
+
+def describe_data(config: Config, data: TrainingData, test_split: Split) -> None:
+    """Prints devices, data, vocabulary and concepts."""
+    train, language, concepts = data.train, data.language, data.language.concepts
+    regions, width = train.regions.shape[1:]
+    splits = (train, data.dev, test_split)
+    counts = "; ".join(
+        f"{split.name} {split.num_images:,} pictures, {split.num_captions:,} captions" for split in splits
+    )
+    names = {"object": "objects", "property": "properties", "motion": "motions", "": "of no known kind"}
+    kinds = ", ".join(f"{concepts.kinds.count(kind)} {names[kind]}" for kind in dict.fromkeys(concepts.kinds))
+    if config.start_from:
+        vectors = f"vectors of {config.start_from}"
+    elif data.concepts_found is None:
+        vectors = "random vectors"
+    else:
+        vectors = f"{config.concepts.vectors_path} has vectors of {data.concepts_found}"
+    print(f"devices   {provenance.device_name()}, {config.compute_dtype}")
+    print(f"data      {counts}; {regions} regions of {width}, {train.regions.dtype}")
+    print(
+        f"text      {len(language.vocabulary):,} tokens, "
+        f"{100 * unknown_share(data.dev.tokens.ids):.2f}% of dev unknown; "
+        f"captions of {train.lengths.mean():.1f} tokens, {train.lengths.max()} at most; "
+        f"stop words {'removed' if language.remove_stop_words else 'kept'}"
+    )
+    print(
+        f"concepts  {len(concepts.words)} ({kinds}), {vectors}; "
+        f"named by {100 * train.caption_labels.any(axis=1).mean():.1f}% of training captions, "
+        f"{100 * train.image_labels.any(axis=1).mean():.1f}% of pictures",
+        flush=True,
+    )

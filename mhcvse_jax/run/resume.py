@@ -1,0 +1,95 @@
+"""What a run that goes on has to have in common with what it goes on from."""
+
+import pathlib
+
+import numpy as np
+
+from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
+from mhcvse_jax.config import Config
+from mhcvse_jax.data import dataset
+from mhcvse_jax.data.dataset import Language
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.run.workdir import check_can_be_made, is_begun, is_finished
+
+FREE_TO_CHANGE = (
+    *("data.dir", "data.format", "data.placement", "data.prefetch_batches", "data.read_threads"),
+    *("steps_per_dispatch", "eval.test_split", "eval.folds"),
+    *("eval.pair_images", "eval.pair_captions", "eval.pair_resident_images"),
+    *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
+)
+"""Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
+
+KEPT_FROM_START = (
+    *("text.remove_stop_words", "text.bytes_literal"),
+    *("concepts.num", "concepts.vector_dim", "concepts.scale", "concepts.shift", "concepts.threshold"),
+    "concepts.neighbour_weight",
+)
+"""Keys that a run and the one that it starts from have in common, beside those that its model reads."""
+
+FREE_FROM_START = ("dropout_rate", "attention_dropout_rate", "gru", "graph_product", "mined_negatives")
+"""Keys of `model` that may differ: trained parameters mean the same with another value."""
+
+
+def check_workdir(workdir: pathlib.Path, config: Config) -> None:
+    """Checks that a workdir can be made, or is one of this configuration; writes nothing.
+
+    A run that left no checkpoint may be started with another.
+
+    Raises:
+      InputError: it cannot be written, or belongs to a run with another configuration.
+    """
+    check_can_be_made(workdir)
+    path = workdir / "config.json"
+    if path.exists() and (is_begun(workdir) or is_finished(workdir)):
+        saved = config_lib.load(path)
+        for key in config_lib.keys(config):
+            old, new = config_lib.lookup(saved, key), config_lib.lookup(config, key)
+            if old != new and key not in FREE_TO_CHANGE and not key.startswith(("log.", "checkpoint.")):
+                raise InputError(
+                    f"{workdir} holds a run with config.{key}={old!r}, not {new!r}; expected the same, or another "
+                    "--workdir"
+                )
+
+
+def check_start(config: Config) -> None:
+    """Raises InputError where `start_from` is no run, one of another model, or one that reads captions otherwise."""
+    if not config.start_from:
+        return
+    path = pathlib.Path(config.start_from) / "config.json"
+    start = config_lib.load(path)
+    read = models.keys(config.model.name) & set(config.model) - set(FREE_FROM_START)
+    for key in ("model.name", *(f"model.{name}" for name in sorted(read)), *KEPT_FROM_START):
+        old, new = config_lib.lookup(start, key), config_lib.lookup(config, key)
+        if old != new:
+            raise InputError(
+                f"{path} has {key} {old!r}, and config.{key} is {new!r}; expected the same where a run starts from it"
+            )
+
+
+def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> None:
+    """Saves vocabulary and concepts in the workdir, or checks that they are those of the run that it holds.
+
+    Raises:
+      InputError: the data have changed since: a resumed model would read other words, or use another graph.
+    """
+    if not is_begun(workdir):
+        language.save(workdir)
+        return
+    saved = Language.load(workdir, config.text)
+    same = {
+        "words": saved.vocabulary.words == language.vocabulary.words,
+        "concepts": saved.concepts.words == language.concepts.words,
+        "counts of concepts": np.array_equal(saved.concepts.occurrences, language.concepts.occurrences)
+        and np.array_equal(saved.concepts.cooccurrences, language.concepts.cooccurrences),
+        "concept graph": np.array_equal(
+            dataset.adjacency(saved.concepts, config.concepts), dataset.adjacency(language.concepts, config.concepts)
+        ),
+        "concept vectors": np.array_equal(saved.concept_vectors, language.concept_vectors),
+    }
+    for name, is_same in same.items():
+        if not is_same:
+            raise InputError(
+                f"{workdir} holds a run with other {name} than these data give; expected the data that it began "
+                "with, or another --workdir"
+            )

@@ -1,0 +1,123 @@
+"""A training from its beginning, or from where it stopped, to the results of its test."""
+
+import hashlib
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from mhcvse_jax import __version__
+from mhcvse_jax import config as config_lib
+from mhcvse_jax.config import Config
+from mhcvse_jax.data import dataset
+from mhcvse_jax.data.dataset import Language, Split, TrainingData
+from mhcvse_jax.devices import distributed
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.evaluation import protocols, results, twins
+from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.experiment.parts import check_devices
+from mhcvse_jax.report import matches
+from mhcvse_jax.run.describe import describe_data
+from mhcvse_jax.run.resume import check_start, keep_language
+from mhcvse_jax.run.workdir import WorkdirLock, is_begun, results_path
+
+
+def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> None:
+    """Trains from the latest checkpoint, or from the start; tests the best once; writes the results.
+
+    Writes nothing in the workdir before everything that was given is known to be usable; the built-in data set
+    is the exception, as it has to be drawn to be looked at.
+    """
+    print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
+    check_devices(config)
+    has_begun = distributed.from_first(lambda: is_begun(workdir))  # then the workdir holds all that it started from
+    if not has_begun:
+        check_start(config)
+    if config.data.format == "scenes":
+        distributed.from_first(lock.acquire)
+    directory = pathlib.Path(distributed.from_first(lambda: str(dataset.data_directory(config, workdir))))
+    print(f"reading   {directory}", flush=True)
+    start = workdir if has_begun else pathlib.Path(config.start_from)
+    language = Language.load(start, config.text) if config.start_from else None
+    data = dataset.load_training(config, directory, language)
+    experiment = Experiment.assemble(config, workdir, data.language)
+    # Before the training: a test split that cannot be used is to be known now.
+    test_split = experiment.load_split(directory, config.eval.test_split, config.eval.folds)
+    if test_split.regions.shape[1:] != data.train.regions.shape[1:]:
+        raise InputError(
+            f"{directory}: regions and features of {test_split.name} are {test_split.regions.shape[1:]}; "
+            f"expected those of train, {data.train.regions.shape[1:]}"
+        )
+    experiment.check_batch_size(data.train)
+    word_vectors = experiment.initial_word_vectors()
+    variables = None if has_begun else experiment.initial_variables(data.train.regions.shape[1:])
+    distributed.check_same("data", data_digest(data))
+    distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
+    describe_data(config, data, test_split)
+    progress = experiment.train(data.train, data.dev, initial_word_vectors=word_vectors, initial_variables=variables)
+    stopped_early = progress.epochs_done < config.num_epochs
+    why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
+    print(
+        f"trained   {progress.epochs_done} epochs{why}; best dev rsum {progress.best_rsum:.1f} "
+        f"at step {progress.best_step:,}",
+        flush=True,
+    )
+    testing = time.monotonic()
+    encoded = experiment.encode_with_best(test_split)
+    tested = experiment.test(encoded, test_split, config.eval.folds)
+    more: dict[str, Any] = {"test_seconds": round(time.monotonic() - testing, 1)}
+    pairs = twins.read(directory, test_split)
+    if pairs is not None:
+        more["twins"] = twins.measure(encoded, test_split, pairs, consensus_weight=config.eval.consensus_weight)
+    encoded = distributed.local(encoded)
+
+    def keep() -> None:
+        if config.log.matches:
+            draw_matches(config, workdir, directory, encoded, test_split)
+        tested.save(workdir / "ranks.npz")  # before the results: where these are, the run is finished
+        results.save_results(
+            results_path(workdir), tested.rows(), seed=config.seed, seconds=progress.train_seconds, **more
+        )
+
+    distributed.from_first(keep)
+
+
+def prepare_workdir(config: Config, language: Language, workdir: pathlib.Path, lock: WorkdirLock) -> None:
+    """Makes the workdir, and keeps in it what the run is made from."""
+    lock.acquire()
+    keep_language(config, language, workdir)
+    config_lib.save(config, workdir / "config.json")
+    for ranks in workdir.glob("ranks*.npz"):  # of a checkpoint that need not stay the best
+        ranks.unlink()
+
+
+def data_digest(data: TrainingData) -> str:
+    """Returns what tells data apart by which a process would train another model: captions, words, concepts."""
+    digest = hashlib.sha256(repr((data.language.vocabulary.words, data.language.concepts.words)).encode())
+    for split in (data.train, data.dev):
+        shape = np.array(split.regions.shape)
+        for array in (*split.tokens, split.image_of_caption, split.image_labels, shape):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def draw_matches(
+    config: Config, workdir: pathlib.Path, directory: pathlib.Path, encoded: protocols.Found, split: Split
+) -> None:
+    """Draws the matches of a few queries, or says why it cannot."""
+    image_dir = pathlib.Path(config.log.image_dir or directory / "images")
+    path = workdir / "matches.png"
+    try:
+        matches.draw(
+            encoded,
+            split,
+            image_dir,
+            path,
+            consensus_weight=config.eval.consensus_weight,
+            num_queries=config.log.matches,
+            seed=config.seed,
+        )
+        print(f"matches   {path}")
+    except InputError as error:
+        print(f"matches   not drawn: {error}")
