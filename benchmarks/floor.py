@@ -158,7 +158,7 @@ def part_programs(
         layer = SelfAttention(sizes.num_heads, "scaled", False, 0.0, dtype)
         return module(layer, elements, fixed=(mask,), train=True, pooled=True)
 
-    settings = trainer.settings
+    settings = trainer.parts.settings
 
     def all_losses(params, image, text):
         return losses.loss_terms(
@@ -172,7 +172,7 @@ def part_programs(
         )
 
     def update(gradients, params, opt_state):
-        updates, opt_state = trainer.optimizer.update(gradients, opt_state, params)
+        updates, opt_state = trainer.parts.optimizer.update(gradients, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), optax.tree.norm(gradients)
 
     compiled_update = jax.jit(update, donate_argnums=(1, 2))

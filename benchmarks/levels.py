@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def recall(experiment: Experiment, variables: dict, split: dataset.Split) -> Retrieval:
     """Returns the recall of all pairs of a split by a model that scores them."""
-    found = experiment.encode(variables, split)
+    found = experiment.encoder(variables, split)
     (retrieval,) = protocols.standard(found, split.image_of_caption, consensus_weight=0.0, folds=1).values()
     return retrieval
 

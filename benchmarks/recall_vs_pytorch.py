@@ -116,21 +116,11 @@ class Both:
         self.config, self.data = config, data
         self.ours = Experiment.assemble(config, workdir, data.language, jax.devices()[:1])
         steps = batches.steps_per_epoch(data.train, config.batch_size)
-        self.schedule, optimizer = parts.schedule_and_optimizer(config, steps)
+        step_parts = parts.step_parts(config, self.ours.model, self.ours.graph, self.ours.mesh, steps)
+        self.schedule, self.all_negatives_steps = step_parts.schedule, step_parts.settings.all_negatives_steps
         regions_shape = data.train.regions.shape[1:]
-        self.state = initialize(
-            self.ours.model,
-            optimizer,
-            self.ours.graph,
-            regions_shape=regions_shape,
-            seed=config.seed,
-            mesh=self.ours.mesh,
-        )
-        settings = parts.loss_settings(config, steps)
-        self.all_negatives_steps = settings.all_negatives_steps
-        self.step = make_train_step(
-            self.ours.model, optimizer, self.schedule, self.ours.graph, settings, self.ours.mesh
-        )
+        self.state = initialize(step_parts, regions_shape=regions_shape, seed=config.seed)
+        self.step = make_train_step(step_parts)
         language = data.language
         adjacency = dataset.adjacency(language.concepts, config.concepts)
         values = config.model
@@ -311,7 +301,7 @@ def train_both(config: config_lib.Config, arguments: argparse.Namespace) -> dict
             bar.write(f"seed {config.seed}, step {step + 1}: fusion loss {ours[0]:.2f}, torch {theirs[0]:.2f}")
     test = both.ours.load_split(arguments.data, "test", (1,))
     variables = {"params": both.state.params, "batch_stats": both.state.batch_stats}
-    encoded = {"ours": both.ours.encode(variables, test), "torch": encode_torch(both.torch, test, config)}
+    encoded = {"ours": both.ours.encoder(variables, test), "torch": encode_torch(both.torch, test, config)}
     recalls = {
         side: protocols.standard(
             embeddings, test.image_of_caption, consensus_weight=config.eval.consensus_weight, folds=1

@@ -103,17 +103,9 @@ class Trainer:
         self.model: models.Model = models.build(
             config.model, vocabulary_size=sizes.vocabulary, dtype=config.compute_dtype
         )
-        self.schedule, self.optimizer = parts.schedule_and_optimizer(config, STEPS_PER_EPOCH)
-        self.state: TrainState = initialize(
-            self.model,
-            self.optimizer,
-            self.graph,
-            regions_shape=(sizes.regions, sizes.features),
-            seed=0,
-            mesh=self.mesh,
-        )
-        self.settings = parts.loss_settings(config, STEPS_PER_EPOCH)
-        self._step = make_train_step(self.model, self.optimizer, self.schedule, self.graph, self.settings, self.mesh)
+        self.parts = parts.step_parts(config, self.model, self.graph, self.mesh, STEPS_PER_EPOCH)
+        self.state: TrainState = initialize(self.parts, regions_shape=(sizes.regions, sizes.features), seed=0)
+        self._step = make_train_step(self.parts)
 
     def place(self, batch: Batch) -> Batch:
         """Returns the batch on the device."""
@@ -132,17 +124,16 @@ class ResidentTrainer(Trainer):
         super().__init__(sizes, config)
         split = as_split(batches)
         lengths = sorted({batch.tokens.shape[1] for batch in batches})
-        self._steps = make_resident_steps(
-            self.model,
-            self.optimizer,
-            self.schedule,
-            self.graph,
-            self.settings,
+        self._steps = make_resident_steps(self.parts, placement="replicated", caption_lengths=lengths)
+        self._data = resident.place(
+            split,
             self.mesh,
-            placement="replicated",
-            caption_lengths=lengths,
+            "replicated",
+            dtype=config.compute_dtype,
+            training_label=config.concepts.training_label,
+            threads=config.data.read_threads,
+            prefetch=config.data.prefetch_batches,
         )
-        self._data = resident.place(config, split, self.mesh, "replicated")
         captions = np.arange(split.num_captions, dtype=np.int32).reshape(len(batches), sizes.batch)
         index = np.array([lengths.index(batch.tokens.shape[1]) for batch in batches], np.int32)
         self._sent = jax.device_put((captions, index, np.int32(len(batches))), replicated(self.mesh))

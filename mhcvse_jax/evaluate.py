@@ -101,7 +101,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.folds:
         folds = (arguments.folds,)
     split = experiment.load_split(directory, name, folds)
-    second = Reranking.load(arguments, experiment, split, directory, folds) if arguments.rerank else None
+    second = None
+    if arguments.rerank:
+        second = Reranking.load(
+            experiment,
+            arguments.rerank,
+            split,
+            directory,
+            folds,
+            data_format=arguments.data_format,
+            top_k=arguments.rerank_top_k or TOP_K,
+            only=arguments.rerank_only,
+        )
     encoding = time.monotonic()
     variables, progress = experiment.restore_best(split.regions.shape[1:])
     print(f"checkpoint of {progress.best()}", flush=True)

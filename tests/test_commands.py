@@ -122,14 +122,14 @@ def test_label_completion_encodes_again_with_the_labels_of_neighbours_over_all_f
     experiment = Experiment.of_workdir(finished[0], protocol="label_completion")
     split = experiment.load_split(finished[0] / "scenes", "test", (2,))
     variables, _ = experiment.restore_best()
-    encoded = experiment.encode(variables, split)
+    encoded = experiment.encoder(variables, split)
     labels = split.caption_labels.copy()
     sides = (np.asarray(side.fused, float) for side in encoded)
     for i, neighbours in enumerate(oracle.completion_neighbours(*sides, 3, 3)):
         for j in neighbours:
             labels[i] |= split.caption_labels[j]
     assert (labels != split.caption_labels).any(axis=1).sum() > 20
-    text = experiment.encode(variables, dataclasses.replace(split, caption_labels=labels)).text
+    text = experiment.encoder(variables, dataclasses.replace(split, caption_labels=labels)).text
     matrix = np.load(completed[0] / "lc.npy")
     assert (matrix.dtype, matrix.shape) == (np.float32, (20, 100))
     np.testing.assert_allclose(matrix, encoded.image.fused @ text.fused.T, atol=1e-5)

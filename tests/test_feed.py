@@ -78,27 +78,16 @@ class Training:
         self.config, self.mesh, self.split = config, make_mesh(jax.devices()[:num_devices]), make_split()
         edges = np.arange(CONCEPTS)
         graph = concept_graph(np.eye(CONCEPTS, 3, dtype=np.float32), edges, edges, np.ones(CONCEPTS, np.float32))
-        schedule, optimizer = parts.schedule_and_optimizer(config, STEPS)
-        settings = parts.loss_settings(config, STEPS)
-        self.parts = {
-            "model": Stub(),
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "graph": graph,
-            "settings": settings,
-        }
+        self.parts = parts.step_parts(config, Stub(), graph, self.mesh, STEPS)
 
     def start(self):
-        parts = self.parts
-        shape = (REGIONS, FEATURES)
-        return initialize(
-            parts["model"], parts["optimizer"], parts["graph"], regions_shape=shape, seed=1, mesh=self.mesh
-        )
+        return initialize(self.parts, regions_shape=(REGIONS, FEATURES), seed=1)
 
     def feed(self, placement):
+        settings = parts.feed_settings(self.config)
         if placement == "host":
-            return HostFeed(self.config, self.split, self.mesh, make_train_step(**self.parts, mesh=self.mesh))
-        return make_resident_feed(self.config, self.split, self.start(), self.mesh, placement, **self.parts)
+            return HostFeed(settings, self.split, self.mesh, make_train_step(self.parts))
+        return make_resident_feed(self.parts, settings, self.split, self.start(), placement)
 
     def run(self, feed, first_step=0):
         state, taken, metrics = self.start(), [], []
@@ -148,10 +137,10 @@ def test_batches_have_several_lengths(training):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_features_are_placed_whole(monkeypatch, placement, num_devices, dtype):
     monkeypatch.setattr(resident, "CHUNK_BYTES", 4 * 4 * REGIONS * FEATURES)  # four pictures at once
-    config, split = make_config(compute_dtype=dtype), make_split()
-    mesh = make_mesh(jax.devices()[:num_devices])
-    placed = resident.place(config, split, mesh, placement)
-    shapes = resident.shapes(config, split, mesh, placement)
+    split, mesh = make_split(), make_mesh(jax.devices()[:num_devices])
+    reading = {"dtype": dtype, "threads": 2, "prefetch": 8}
+    placed = resident.place(split, mesh, placement, training_label="caption", **reading)
+    shapes = resident.shapes(split, mesh, placement, dtype)
     sides = ([(x.shape, x.dtype, x.sharding) for x in jax.tree.leaves(side)] for side in (placed, shapes))
     assert next(sides) == next(sides)
     expected = split.regions.array.astype(placed.regions.dtype)
@@ -159,8 +148,7 @@ def test_features_are_placed_whole(monkeypatch, placement, num_devices, dtype):
     if placement == "sharded":
         assert {shard.data.shape[0] for shard in placed.regions.addressable_shards} == {6}  # 21 pictures, 4 devices
     np.testing.assert_array_equal(placed.labels, split.caption_labels)
-    config.concepts.training_label = "image"
-    of_pictures = resident.place(config, split, mesh, placement).labels
+    of_pictures = resident.place(split, mesh, placement, training_label="image", **reading).labels
     np.testing.assert_array_equal(of_pictures, np.repeat(split.image_labels, PER_IMAGE, axis=0))
 
 
@@ -168,7 +156,10 @@ def test_a_feature_that_is_not_finite_is_named_before_the_first_step():
     split = make_split()
     split.regions.array[13, 1, 2] = np.nan
     with pytest.raises(InputError, match=r"picture id13 \(row 13\), region 1 holds nan at 2"):
-        resident.place(make_config(), split, make_mesh(jax.devices()[:1]), "replicated")
+        resident.place(
+            *(split, make_mesh(jax.devices()[:1]), "replicated"),
+            **{"dtype": "float32", "training_label": "image", "threads": 2, "prefetch": 8},
+        )
 
 
 @pytest.mark.parametrize(
@@ -185,17 +176,14 @@ def test_a_feature_that_is_not_finite_is_named_before_the_first_step():
 )
 def test_where_features_go(monkeypatch, wanted, memory, num_devices, expected):
     monkeypatch.setattr(resident, "device_memory", lambda mesh: memory)
-    config = make_config()
-    config.data.placement = wanted
-    assert resident.choose_placement(config, make_split(), make_mesh(jax.devices()[:num_devices])) == expected
+    mesh = make_mesh(jax.devices()[:num_devices])
+    assert resident.choose_placement(wanted, make_split(), mesh, "float32") == expected
 
 
 def test_features_that_fit_no_device_are_refused(monkeypatch):
     monkeypatch.setattr(resident, "device_memory", lambda mesh: 100)
-    config = make_config()
-    config.data.placement = "device"
     with pytest.raises(InputError, match=r"config.data.placement is 'device', and the features take .* GB; expected"):
-        resident.choose_placement(config, make_split(), make_mesh(jax.devices()[:2]))
+        resident.choose_placement("device", make_split(), make_mesh(jax.devices()[:2]), "float32")
 
 
 def test_a_rare_length_is_not_compiled_for():

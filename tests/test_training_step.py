@@ -20,7 +20,7 @@ from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.losses import LossTerms, loss_terms
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer
-from mhcvse_jax.training.step import LossSettings, initialize, make_train_step
+from mhcvse_jax.training.step import LossSettings, StepParts, initialize, make_train_step
 
 BATCH, REGIONS, FEATURES, VOCABULARY, WORD_DIM, CONCEPTS = 16, 5, 11, 23, 3, 7
 ALL_NEGATIVES_STEPS = 2
@@ -68,7 +68,8 @@ class Trainer:
         self.optimizer = make_optimizer(SCHEDULE, clip_norm=CLIP_NORM, eps=1e-3, gcn_rate_factor=0.5, **ADAM)
         self.model = the_model()
         self.mesh = make_mesh(jax.devices()[:devices])
-        self.function = make_train_step(self.model, self.optimizer, SCHEDULE, self.graph, SETTINGS, self.mesh)
+        self.parts = StepParts(self.model, self.optimizer, SCHEDULE, self.graph, SETTINGS, self.mesh)
+        self.function = make_train_step(self.parts)
         self.compiled = None
 
     def step(self, state, batch):
@@ -101,15 +102,7 @@ def word_vectors():
 
 @pytest.fixture(scope="module")
 def start(eight, word_vectors):
-    return initialize(
-        eight.model,
-        eight.optimizer,
-        eight.graph,
-        regions_shape=(REGIONS, FEATURES),
-        seed=3,
-        mesh=eight.mesh,
-        word_vectors=word_vectors,
-    )
+    return initialize(eight.parts, regions_shape=(REGIONS, FEATURES), seed=3, word_vectors=word_vectors)
 
 
 def test_initial_state(start, eight, word_vectors):
@@ -201,9 +194,9 @@ class Stub(nn.Module):
 
 
 def test_the_state_is_donated_and_a_length_compiles_once(one):
-    model, optimizer = Stub(), optax.sgd(0.1)
-    step = make_train_step(model, optimizer, SCHEDULE, one.graph, SETTINGS, one.mesh)
-    state = before = initialize(model, optimizer, one.graph, regions_shape=(REGIONS, FEATURES), seed=0, mesh=one.mesh)
+    parts = StepParts(Stub(), optax.sgd(0.1), SCHEDULE, one.graph, SETTINGS, one.mesh)
+    step = make_train_step(parts)
+    state = before = initialize(parts, regions_shape=(REGIONS, FEATURES), seed=0)
     batches = [jax.device_put(random_batch(i, words), by_batch(one.mesh)) for i, words in enumerate((6, 6, 6, 7, 6))]
     sizes = []
     for batch in batches:

@@ -6,16 +6,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import batches, dataset, word_vectors
+from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language, Split
-from mhcvse_jax.devices import distributed
-from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.evaluation.evaluation import Evaluation
@@ -26,11 +23,7 @@ from mhcvse_jax.models.pair_scores import PairModel
 from mhcvse_jax.retrieval import label_completion
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.retrieval.pairs import PairBlocks, PairScorer
-from mhcvse_jax.training import loop
-from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
-from mhcvse_jax.training.feed import make_feed
-from mhcvse_jax.training.metrics_log import MetricsLog, NoLog
-from mhcvse_jax.training.step import initialize
+from mhcvse_jax.training.checkpoint import Progress, SavedCheckpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +36,7 @@ class Experiment:
     language: Language
     model: Model
     graph: ConceptGraph
-    encode: Encoder | PairScorer  # a split made into what is ranked
+    encoder: Encoder | PairScorer  # makes a split into what is ranked
 
     @classmethod
     def assemble(
@@ -67,16 +60,10 @@ class Experiment:
         }
         if isinstance(model, PairModel):
             sizes = PairBlocks(values.pair_images, values.pair_captions, values.pair_resident_images)
-            encode = PairScorer(model, graph, mesh, blocks=sizes, **reading)
+            encoder = PairScorer(model, graph, mesh, blocks=sizes, **reading)
         else:
-            encode = Encoder(model, graph, mesh, batch_size=values.batch_size, **reading)
-        return cls(config, workdir, mesh, language, model, graph, encode)
-
-    def check_batch_size(self, train_split: Split) -> None:
-        """Raises InputError where a batch is larger than the data."""
-        size, captions = self.config.batch_size, train_split.num_captions
-        if size > captions:
-            raise InputError(f"config.batch_size is {size}; expected at most the {captions} captions of train")
+            encoder = Encoder(model, graph, mesh, batch_size=values.batch_size, **reading)
+        return cls(config, workdir, mesh, language, model, graph, encoder)
 
     @classmethod
     def of_workdir(
@@ -92,125 +79,6 @@ class Experiment:
         config.data.format = data_format or config.data.format
         config_lib.check(config)
         return cls.assemble(config.lock(), workdir, Language.load(workdir, config.text))
-
-    def initial_word_vectors(self) -> word_vectors.WordVectors | None:
-        """Returns the vectors that the user brought, and prints how many words they cover; None for random ones.
-
-        Raises:
-          InputError: the file cannot be read, or has vectors of another width.
-        """
-        path, words = self.config.text.word_vectors_path, self.language.vocabulary.words
-        if not path:
-            return None
-        vectors = word_vectors.read_word_vectors(path, words, self.config.model.word_dim)
-        covered = f"{vectors.found.sum():,} of {len(words):,} tokens ({100 * vectors.found.mean():.1f}%)"
-        print(f"words     {path} has {covered}")
-        return vectors
-
-    def initial_variables(self, regions_shape: tuple[int, ...]) -> Any:
-        """Returns {params, batch_stats} of the run that the user starts from, and names it; None for random ones.
-
-        Args:
-          regions_shape: (regions, features) that they are to fit.
-
-        Raises:
-          InputError: it has no sound checkpoint, is another model, or has features of another width.
-        """
-        if not self.config.start_from:
-            return None
-        start = pathlib.Path(self.config.start_from)
-        variables, progress = dataclasses.replace(self, workdir=start).restore_best(regions_shape)
-        print(f"starting  from {start}, {progress.best()}")
-        return variables
-
-    def train(
-        self,
-        train_split: Split,
-        dev_split: Split,
-        *,
-        initial_word_vectors: word_vectors.WordVectors | None = None,
-        initial_variables: Any = None,
-    ) -> Progress:
-        """Returns the progress of the finished training; goes on from the workdir's latest checkpoint.
-
-        Args:
-          train_split: what is learnt.
-          dev_split: what every epoch is validated on.
-          initial_word_vectors: those to begin with, a row a word of the vocabulary; None for random ones.
-          initial_variables: {params, batch_stats} to begin with, which the first step takes over; None for random ones.
-        """
-        config, compilations = self.config, Compilations()
-        jax.config.update("jax_default_matmul_precision", parts.precision(config))
-        steps = batches.steps_per_epoch(train_split, config.batch_size)
-        schedule, optimizer = parts.schedule_and_optimizer(config, steps)
-        state = initialize(
-            self.model,
-            optimizer,
-            self.graph,
-            regions_shape=train_split.regions.shape[1:],
-            seed=config.seed,
-            mesh=self.mesh,
-            word_vectors=initial_word_vectors,
-        )
-        if initial_variables is not None:
-            state = state.replace(**initial_variables)
-        parameters = sum(x.size for x in jax.tree.leaves(state.params))
-        dim = config.model.embedding_dim
-        print(f"model     {config.model.name}, D {dim}, {parts.choices(config)}: {parameters:,} parameters")
-        print(
-            f"training  {config.num_epochs} epochs of {steps:,} steps of {config.batch_size} pairs; "
-            f"{config.loss.weighting} weights, {config.loss.reduction} over the batch; seed {config.seed}",
-            flush=True,
-        )
-        settings = parts.loss_settings(config, steps)
-        checkpoints = Checkpoints(
-            self.workdir / "checkpoints",
-            keep_best=config.checkpoint.keep_best,
-            keep_latest=config.checkpoint.keep_latest,
-        )
-        progress = Progress()
-        latest = checkpoints.newest_step()
-        if latest is not None:
-            state, progress = checkpoints.restore(state, latest, self.mesh)
-            if loop.is_over(config, progress):
-                checkpoints.close()
-                return progress
-            if not 0 <= latest - progress.epochs_done * steps < steps:
-                raise InputError(
-                    f"{self.workdir} is at step {latest} after {progress.epochs_done} epochs, but an epoch of these "
-                    f"data has {steps} steps; expected the data that it began with, or another --workdir"
-                )
-            print(f"resuming  at step {latest:,}, epoch {progress.epochs_done + 1}", flush=True)
-        feed = make_feed(
-            config,
-            train_split,
-            state,
-            self.mesh,
-            model=self.model,
-            optimizer=optimizer,
-            schedule=schedule,
-            graph=self.graph,
-            settings=settings,
-        )
-        log = MetricsLog(self.workdir, resume_step=latest or 0) if distributed.is_first() else NoLog()
-        try:
-            return loop.train(
-                config,
-                state,
-                progress,
-                feed=feed,
-                encode=self.encode,
-                train_split=train_split,
-                dev_split=dev_split,
-                mesh=self.mesh,
-                checkpoints=checkpoints,
-                log=log,
-                compilations=compilations,
-            )
-        finally:
-            log.close()
-            checkpoints.close()
-            compilations.close()
 
     def load_split(self, directory: pathlib.Path, name: str, folds: Sequence[int]) -> Split:
         """Returns a split of a directory, encoded with this experiment's vocabulary and concepts.
@@ -245,13 +113,13 @@ class Experiment:
           variables: {params, batch_stats}.
           split: what is encoded.
         """
-        encoded, values = self.encode(variables, split), self.config.eval
-        if values.protocol == "standard" or not isinstance(self.encode, Encoder):
+        encoded, values = self.encoder(variables, split), self.config.eval
+        if values.protocol == "standard" or not isinstance(self.encoder, Encoder):
             return encoded
         assert isinstance(encoded, EncodedSplit)
         neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
         labels = label_completion.completed_labels(split.caption_labels, neighbours)
-        return encoded._replace(text=self.encode.texts(variables, split, labels))
+        return encoded._replace(text=self.encoder.texts(variables, split, labels))
 
     def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.

@@ -16,9 +16,10 @@ from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.losses import LossTerms
 from mhcvse_jax.models import Model
 from mhcvse_jax.models.pair_scores import PairModel
-from mhcvse_jax.training import loop
+from mhcvse_jax.training.feed import FeedSettings
+from mhcvse_jax.training.loop import LoopSettings
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer, step_schedule
-from mhcvse_jax.training.step import LossSettings, init_variables
+from mhcvse_jax.training.step import LossSettings, StepParts, init_variables
 
 
 def check_devices(config: Config, devices: Sequence[Any] | None = None, *, keys: Sequence[str] | None = None) -> Mesh:
@@ -110,6 +111,45 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         weighting=loss.weighting,
         base_weights=LossTerms(*(loss[f"{name}_weight"] for name in LossTerms._fields)),
         mask_same_image=loss.mask_same_image,
-        all_negatives_steps=loop.all_negatives_steps(config, steps_per_epoch),
+        all_negatives_steps=all_negatives_steps(config, steps_per_epoch),
         similarity_block=loss.similarity_block,
+    )
+
+
+def all_negatives_steps(config: Config, steps_per_epoch: int) -> int:
+    """Returns how many steps come before the hardest negatives alone count; all, for ever so many epochs."""
+    return round(min(config.loss.all_negatives_epochs, config.num_epochs) * steps_per_epoch)
+
+
+def step_parts(config: Config, model: Model, graph: ConceptGraph, mesh: Mesh, steps_per_epoch: int) -> StepParts:
+    """Returns what a training step is made of."""
+    schedule, optimizer = schedule_and_optimizer(config, steps_per_epoch)
+    return StepParts(model, optimizer, schedule, graph, loss_settings(config, steps_per_epoch), mesh)
+
+
+def feed_settings(config: Config) -> FeedSettings:
+    """Returns how training batches are made and read."""
+    return FeedSettings(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        caption_lengths=config.data.caption_lengths,
+        training_label=config.concepts.training_label,
+        placement=config.data.placement,
+        dtype=config.compute_dtype,
+        steps_per_dispatch=config.steps_per_dispatch,
+        threads=config.data.read_threads,
+        prefetch=config.data.prefetch_batches,
+    )
+
+
+def loop_settings(config: Config, steps_per_epoch: int) -> LoopSettings:
+    """Returns how long a training lasts, and how often it logs and saves."""
+    return LoopSettings(
+        batch_size=config.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs,
+        patience_epochs=config.patience_epochs,
+        log_every_steps=config.log.every_steps,
+        save_every_minutes=config.checkpoint.every_minutes,
+        consensus_weight=config.eval.consensus_weight,
     )

@@ -1,6 +1,5 @@
 """An embedding model's best candidates put in order by a model that scores pairs: recall and time beside all pairs'."""
 
-import argparse
 import dataclasses
 import pathlib
 import time
@@ -33,40 +32,46 @@ class Reranking:
     @classmethod
     def load(
         cls,
-        arguments: argparse.Namespace,
         first: Experiment,
+        workdir: pathlib.Path,
         split: Split,
         directory: pathlib.Path,
         folds: Sequence[int],
+        *,
+        data_format: str | None = None,
+        top_k: int = TOP_K,
+        only: bool = False,
     ) -> "Reranking":
-        """Returns what `--rerank` asks for, checked before anything is encoded.
+        """Returns what re-ranks a split, checked before anything is encoded.
 
         Args:
-          arguments: of `evaluate`.
           first: the embedding model.
+          workdir: of the model that scores pairs.
           split: with the first model's vocabulary.
           directory: the data.
           folds: what recalls are asked for.
+          data_format: of the directory, if it is not that of the second model's run.
+          top_k: candidates of a query.
+          only: whether not to score all pairs beside it.
 
         Raises:
           InputError: the first model scores pairs, the second does not, or it takes other captions of the split, has
             no checkpoint, or one for features of another width.
         """
-        second = Experiment.of_workdir(arguments.rerank, data_format=arguments.data_format)
-        if isinstance(first.encode, PairScorer):
+        second = Experiment.of_workdir(workdir, data_format=data_format)
+        if isinstance(first.encoder, PairScorer):
             raise InputError(f"--workdir {first.workdir} scores pairs itself; expected a model with embeddings")
-        if not isinstance(second.encode, PairScorer):
+        if not isinstance(second.encoder, PairScorer):
             name = second.config.model.name
-            raise InputError(f"--rerank {arguments.rerank} holds {name}; expected a model that scores pairs")
+            raise InputError(f"--rerank {workdir} holds {name}; expected a model that scores pairs")
         its_split = second.load_split(directory, split.name, folds)
         if its_split.num_captions != split.num_captions:
             raise InputError(
-                f"--rerank {arguments.rerank} takes {its_split.num_captions:,} captions of {split.name}; expected "
+                f"--rerank {workdir} takes {its_split.num_captions:,} captions of {split.name}; expected "
                 f"{split.num_captions:,}, as --workdir (config.eval.max_captions)"
             )
         variables, _ = second.restore_best(its_split.regions.shape[1:])
-        top_k = arguments.rerank_top_k or TOP_K
-        return cls(first, second, second.encode, variables, its_split, folds, top_k, arguments.rerank_only)
+        return cls(first, second, second.encoder, variables, its_split, folds, top_k, only)
 
     def run(self, found: protocols.Found, tested: Evaluation, seconds: float) -> tuple[Evaluation, dict[str, Any]]:
         """Returns the re-ranked evaluation, and recalls and seconds of all ways; prints these.

@@ -17,6 +17,7 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, results, twins
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.experiment.parts import check_devices
+from mhcvse_jax.experiment.train import prepare, train
 from mhcvse_jax.report import matches
 from mhcvse_jax.run.describe import describe_data
 from mhcvse_jax.run.resume import check_start, keep_language
@@ -49,13 +50,11 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
             f"{directory}: regions and features of {test_split.name} are {test_split.regions.shape[1:]}; "
             f"expected those of train, {data.train.regions.shape[1:]}"
         )
-    experiment.check_batch_size(data.train)
-    word_vectors = experiment.initial_word_vectors()
-    variables = None if has_begun else experiment.initial_variables(data.train.regions.shape[1:])
+    begin = prepare(experiment, data.train, has_begun=has_begun)
     distributed.check_same("data", data_digest(data))
     distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
     describe_data(config, data, test_split)
-    progress = experiment.train(data.train, data.dev, initial_word_vectors=word_vectors, initial_variables=variables)
+    progress = train(experiment, data.train, data.dev, begin)
     stopped_early = progress.epochs_done < config.num_epochs
     why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
     print(

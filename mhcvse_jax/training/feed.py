@@ -2,24 +2,35 @@
 
 import concurrent.futures
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
-from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.mesh import own_rows, put_batch, replicated
-from mhcvse_jax.layers.concept_gcn import ConceptGraph
-from mhcvse_jax.models import Model
 from mhcvse_jax.training import resident
-from mhcvse_jax.training.step import LossSettings, Metrics, TrainState, make_resident_steps, make_train_step
+from mhcvse_jax.training.resident import Placement
+from mhcvse_jax.training.step import Metrics, StepParts, TrainState, make_resident_steps, make_train_step
+
+
+class FeedSettings(NamedTuple):
+    """How training batches are made and read."""
+
+    batch_size: int
+    seed: int  # of their order
+    caption_lengths: Sequence[int]  # that captions may be padded to
+    training_label: str  # of a caption: "image" or "caption"
+    placement: str  # of the features: "auto", "device" or "host"
+    dtype: str  # of features that lie on the devices
+    steps_per_dispatch: int  # there
+    threads: int  # that read
+    prefetch: int  # batches read ahead
 
 
 class Feed(Protocol):
@@ -39,29 +50,33 @@ class HostFeed:
     """Reads batches ahead of the device, from memory-mapped files; each is copied to it."""
 
     def __init__(
-        self, config: Config, split: Split, mesh: Mesh, step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+        self,
+        settings: FeedSettings,
+        split: Split,
+        mesh: Mesh,
+        step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     ):
         """Takes what `make_train_step` returned."""
-        self._config, self._split, self._mesh, self._step = config, split, mesh, step
-        self.caption_lengths = _training_lengths(config, split)
+        self._settings, self._split, self._mesh, self._step = settings, split, mesh, step
+        self.caption_lengths = _training_lengths(settings, split)
 
     def epoch(self, state: TrainState, epoch: int, first_step: int) -> Iterator[tuple[TrainState, int, Metrics]]:
         """See `Feed`."""
-        config = self._config
+        settings = self._settings
         host_batches = batches.training_batches(
             self._split,
-            batch_size=config.batch_size,
+            batch_size=settings.batch_size,
             caption_lengths=self.caption_lengths,
-            training_label=config.concepts.training_label,
-            seed=config.seed,
+            training_label=settings.training_label,
+            seed=settings.seed,
             epoch=epoch,
             first_step=first_step,
-            threads=config.data.read_threads,
-            prefetch=config.data.prefetch_batches,
-            rows=own_rows(self._mesh, config.batch_size),
+            threads=settings.threads,
+            prefetch=settings.prefetch,
+            rows=own_rows(self._mesh, settings.batch_size),
         )
         for batch in host_batches:
-            state, metrics = self._step(state, put_batch(batch, self._mesh, config.batch_size))
+            state, metrics = self._step(state, put_batch(batch, self._mesh, settings.batch_size))
             yield state, 1, metrics
 
 
@@ -70,7 +85,7 @@ class ResidentFeed:
 
     def __init__(
         self,
-        config: Config,
+        settings: FeedSettings,
         split: Split,
         data: resident.ResidentSplit,
         caption_lengths: tuple[int, ...],
@@ -78,15 +93,14 @@ class ResidentFeed:
         steps: Callable[..., tuple[TrainState, Metrics]],
     ):
         """Takes the split as it was placed, the lengths that occur, and the compiled steps."""
-        self._config, self._split, self._data, self._mesh, self._steps = config, split, data, mesh, steps
+        self._settings, self._split, self._data, self._mesh, self._steps = settings, split, data, mesh, steps
         self._caption_lengths = caption_lengths
 
     def epoch(self, state: TrainState, epoch: int, first_step: int) -> Iterator[tuple[TrainState, int, Metrics]]:
         """See `Feed`."""
-        config = self._config
-        most, size = config.steps_per_dispatch, config.batch_size
+        most, size = self._settings.steps_per_dispatch, self._settings.batch_size
         captions, lengths = batches.epoch_plan(
-            self._split, self._caption_lengths, batch_size=size, seed=config.seed, epoch=epoch
+            self._split, self._caption_lengths, batch_size=size, seed=self._settings.seed, epoch=epoch
         )
         index = np.searchsorted(self._caption_lengths, lengths).astype(np.int32)
         everywhere = replicated(self._mesh)
@@ -100,89 +114,66 @@ class ResidentFeed:
             yield state, num_steps, metrics
 
 
-def make_feed(
-    config: Config,
-    split: Split,
-    state: TrainState,
-    mesh: Mesh,
-    *,
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    graph: ConceptGraph,
-    settings: LossSettings,
-) -> Feed:
-    """Returns the feed that `config.data.placement` asks for, and prints which; features are read while it compiles.
+def make_feed(parts: StepParts, settings: FeedSettings, split: Split, state: TrainState) -> Feed:
+    """Returns the feed that `settings.placement` asks for, and prints which; features are read while it compiles.
 
     Args:
-      config: the whole configuration.
+      parts: what a step is made of.
+      settings: how batches are made and read.
       split: what is learnt.
       state: one like those that it will be given.
-      mesh: the devices.
-      model: the model.
-      optimizer: what `make_optimizer` returned.
-      schedule: the rate by step.
-      graph: the concept graph.
-      settings: of the loss.
 
     Raises:
       InputError: features are to be on the devices, and do not fit, or one is not finite.
     """
     # One choice for all: devices of unlike memory would take unlike ones, and wait for each other for ever.
-    placement = distributed.from_first(lambda: resident.choose_placement(config, split, mesh))
-    if placement == "host":
-        feed = HostFeed(config, split, mesh, make_train_step(model, optimizer, schedule, graph, settings, mesh))
-        print(
-            f"features  read from the host as steps need them; captions padded to "
-            f"{', '.join(map(str, feed.caption_lengths))}",
-            flush=True,
-        )
-        return feed
-    return make_resident_feed(
-        config,
-        split,
-        state,
-        mesh,
-        placement,
-        model=model,
-        optimizer=optimizer,
-        schedule=schedule,
-        graph=graph,
-        settings=settings,
+    placement: Placement = distributed.from_first(
+        lambda: resident.choose_placement(settings.placement, split, parts.mesh, settings.dtype)
     )
+    if placement != "host":
+        return make_resident_feed(parts, settings, split, state, placement)
+    feed = HostFeed(settings, split, parts.mesh, make_train_step(parts))
+    print(
+        f"features  read from the host as steps need them; captions padded to "
+        f"{', '.join(map(str, feed.caption_lengths))}",
+        flush=True,
+    )
+    return feed
 
 
 def make_resident_feed(
-    config: Config,
-    split: Split,
-    state: TrainState,
-    mesh: Mesh,
-    placement: str,
-    **parts: Any,
+    parts: StepParts, settings: FeedSettings, split: Split, state: TrainState, placement: Placement
 ) -> ResidentFeed:
     """Returns the feed of a split that is "replicated" or "sharded"; prints what it takes. See `make_feed`."""
     started = time.monotonic()
-    caption_lengths = _training_lengths(config, split)
-    steps = make_resident_steps(**parts, mesh=mesh, placement=placement, caption_lengths=caption_lengths)
-    most, everywhere = config.steps_per_dispatch, replicated(mesh)
+    mesh, dtype = parts.mesh, settings.dtype
+    caption_lengths = _training_lengths(settings, split)
+    steps = make_resident_steps(parts, placement=placement, caption_lengths=caption_lengths)
+    most, everywhere = settings.steps_per_dispatch, replicated(mesh)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state)
     sent = (
-        jax.ShapeDtypeStruct((most, config.batch_size), jnp.int32, sharding=everywhere),
+        jax.ShapeDtypeStruct((most, settings.batch_size), jnp.int32, sharding=everywhere),
         jax.ShapeDtypeStruct((most,), jnp.int32, sharding=everywhere),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
     )
+    reading = {
+        "dtype": dtype,
+        "training_label": settings.training_label,
+        "threads": settings.threads,
+        "prefetch": settings.prefetch,
+    }
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        placing = executor.submit(resident.place, config, split, mesh, placement)
-        compiled = steps.lower(like, resident.shapes(config, split, mesh, placement), *sent).compile()
+        placing = executor.submit(resident.place, split, mesh, placement, **reading)
+        compiled = steps.lower(like, resident.shapes(split, mesh, placement, dtype), *sent).compile()
         data = placing.result()
     print(
-        f"features  on the devices, {placement}: {resident.features_bytes(config, split) / 1e9:.2f} GB in "
-        f"{config.compute_dtype}; captions padded to {', '.join(map(str, caption_lengths))}; read and compiled in "
+        f"features  on the devices, {placement}: {resident.features_bytes(split, dtype) / 1e9:.2f} GB in {dtype}; "
+        f"captions padded to {', '.join(map(str, caption_lengths))}; read and compiled in "
         f"{time.monotonic() - started:.1f} s",
         flush=True,
     )
-    return ResidentFeed(config, split, data, caption_lengths, mesh, compiled)
+    return ResidentFeed(settings, split, data, caption_lengths, mesh, compiled)
 
 
-def _training_lengths(config: Config, split: Split) -> tuple[int, ...]:
-    return batches.training_lengths(split, config.data.caption_lengths, batch_size=config.batch_size, seed=config.seed)
+def _training_lengths(settings: FeedSettings, split: Split) -> tuple[int, ...]:
+    return batches.training_lengths(split, settings.caption_lengths, batch_size=settings.batch_size, seed=settings.seed)

@@ -3,21 +3,17 @@
 import collections
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from mhcvse_jax import models
-from mhcvse_jax.config import Config
-from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.devices.interrupt import InterruptRequest
 from mhcvse_jax.errors import Interrupted
 from mhcvse_jax.evaluation import protocols
-from mhcvse_jax.losses import collapse_value
 from mhcvse_jax.terminal.progress import ProgressBar
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.feed import Feed
@@ -29,17 +25,30 @@ FETCH_SECONDS = 5.0  # after which logged values are fetched, however few
 IN_FLIGHT = 3  # steps handed over one by one and not finished: they keep a device busy, and a stop waits for them
 
 
+class LoopSettings(NamedTuple):
+    """How long a training lasts, and how often it logs and saves."""
+
+    batch_size: int
+    steps_per_epoch: int
+    num_epochs: int  # at most
+    patience_epochs: int  # without a better one before it stops
+    log_every_steps: int
+    save_every_minutes: float  # within an epoch
+    consensus_weight: float  # of the similarity that is validated
+
+
 def train(
-    config: Config,
+    settings: LoopSettings,
     state: TrainState,
     progress: Progress,
     *,
     feed: Feed,
     encode: Callable[[Any, Split], protocols.Found],
-    train_split: Split,
     dev_split: Split,
     mesh: Mesh,
     checkpoints: Checkpoints,
+    collapse_watch: CollapseWatch,
+    nonfinite_watch: NonFiniteWatch,
     log: MetricsLog,
     compilations: Compilations,
 ) -> Progress:
@@ -51,37 +60,17 @@ def train(
       Interrupted: a signal asked to stop; all is saved.
       RunFailedError: a loss is not finite.
     """
-    steps = batches.steps_per_epoch(train_split, config.batch_size)
+    steps = settings.steps_per_epoch
     first_step = int(state.step)
-    bar = ProgressBar(config.num_epochs * steps, first_step)
-    num_first = all_negatives_steps(config, steps)
-    mined = config.model.mined_negatives if "mined_negatives" in models.keys(config.model.name) else 0
-
-    def collapse_at(term: str, step: int) -> float:
-        every = config.batch_size - 1
-        if step > num_first:
-            count = 1
-        elif term == "fusion" and mined:
-            count = min(mined, every)
-        else:
-            count = every
-        return collapse_value(config.batch_size, config.loss.margin, config.loss.reduction, num_negatives=count)
-
-    def pictures_of(step: int) -> list[str]:
-        epoch, step_of_epoch = divmod(step - 1, steps)
-        captions = batches.captions_of_step(
-            train_split.num_captions, step_of_epoch, batch_size=config.batch_size, seed=config.seed, epoch=epoch
-        )
-        return [train_split.image_ids[image] for image in train_split.image_of_caption[captions]]
-
+    bar = ProgressBar(settings.num_epochs * steps, first_step)
     values = StepValues(
         log,
         bar,
         progress,
-        CollapseWatch(collapse_at, config.log.collapse_steps),
-        NonFiniteWatch(config.optimizer.nonfinite_steps, config.optimizer.nonfinite_limit, pictures_of),
-        batch_size=config.batch_size,
-        every_steps=config.log.every_steps,
+        collapse_watch,
+        nonfinite_watch,
+        batch_size=settings.batch_size,
+        every_steps=settings.log_every_steps,
     )
     earlier_seconds, started = progress.train_seconds, time.monotonic()
     saved_at = started
@@ -100,15 +89,15 @@ def train(
         raise Interrupted
 
     def is_due() -> bool:
-        return distributed.is_first() and time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
+        return distributed.is_first() and time.monotonic() - saved_at > 60 * settings.save_every_minutes
 
     agreement = distributed.Agreement(mesh)
     step = first_step
     try:
         with InterruptRequest() as interrupt:
-            while not is_over(config, progress):
+            while not is_over(settings, progress):
                 epoch = progress.epochs_done
-                epoch_name = f"{epoch + 1}/{config.num_epochs}"
+                epoch_name = f"{epoch + 1}/{settings.num_epochs}"
                 values.restart_clock()
                 for next_state, num_steps, metrics in feed.epoch(state, epoch, step - epoch * steps):
                     state = next_state
@@ -121,11 +110,11 @@ def train(
                         if save_now:
                             save()
                 values.flush(epoch_name)
-                rsum = validate(config, state, encode, dev_split, epoch_name, step, bar, log)
+                rsum = validate(state, encode, dev_split, settings.consensus_weight, epoch_name, step, bar, log)
                 if not progress.record(rsum, step):
                     bar.say(
                         f"dev rsum {rsum:.1f}; best {progress.best_rsum:.1f}, "
-                        f"{progress.epochs_without_better} of {config.patience_epochs} epochs without a better one"
+                        f"{progress.epochs_without_better} of {settings.patience_epochs} epochs without a better one"
                     )
                 save(rsum)
                 compiled = compilations.describe_new()
@@ -141,21 +130,16 @@ def train(
     return progress
 
 
-def all_negatives_steps(config: Config, steps_per_epoch: int) -> int:
-    """Returns how many steps come before the hardest negatives alone count; all, for ever so many epochs."""
-    return round(min(config.loss.all_negatives_epochs, config.num_epochs) * steps_per_epoch)
-
-
-def is_over(config: Config, progress: Progress) -> bool:
+def is_over(settings: LoopSettings, progress: Progress) -> bool:
     """Returns whether all epochs are done, or enough of them without a better one."""
-    return progress.epochs_done >= config.num_epochs or progress.epochs_without_better >= config.patience_epochs
+    return progress.epochs_done >= settings.num_epochs or progress.epochs_without_better >= settings.patience_epochs
 
 
 def validate(
-    config: Config,
     state: TrainState,
     encode: Callable[[Any, Split], protocols.Found],
     split: Split,
+    consensus_weight: float,
     epoch_name: str,
     step: int,
     bar: ProgressBar,
@@ -163,9 +147,7 @@ def validate(
 ) -> float:
     """Returns the fused rsum on the dev split; prints the table and logs the recalls of all embeddings."""
     encoded = encode({"params": state.params, "batch_stats": state.batch_stats}, split)
-    results = protocols.standard(
-        encoded, split.image_of_caption, consensus_weight=config.eval.consensus_weight, folds=1
-    )
+    results = protocols.standard(encoded, split.image_of_caption, consensus_weight=consensus_weight, folds=1)
     rows = protocols.result_rows(
         results,
         split=split.name,

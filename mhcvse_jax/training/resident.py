@@ -1,13 +1,12 @@
 """A training split in the memory of the devices: a batch is gathered there by index, and nothing is copied per step."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from mhcvse_jax.config import Config
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.dataset import Split
@@ -15,6 +14,9 @@ from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.data.text import PAD, EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import InputError
+
+Placement: TypeAlias = Literal["host", "replicated", "sharded"]
+"""Where features are: with the host, whole on every device, or split over the devices by picture."""
 
 SHARE_OF_MEMORY = 0.5
 """Of a device's memory that features may take by `auto`: the rest is the step's."""
@@ -31,19 +33,23 @@ class ResidentSplit(NamedTuple):
     image_of_caption: jax.Array  # <int32>[T]
 
 
-def choose_placement(config: Config, split: Split, mesh: Mesh) -> str:
+def choose_placement(wanted: str, split: Split, mesh: Mesh, dtype: str) -> Placement:
     """Returns where the features go: "host", "replicated" on every device, or "sharded" over them by picture.
 
-    By `auto` on the devices, where these are no CPUs and the features take at most `SHARE_OF_MEMORY` of each.
+    Args:
+      wanted: "host", "device", or "auto": on the devices, where these are no CPUs and the features take at most
+        `SHARE_OF_MEMORY` of each.
+      split: whose features.
+      mesh: the devices.
+      dtype: that they would be kept in.
 
     Raises:
       InputError: they are to be on the device, and do not fit even when sharded.
     """
-    wanted = config.data.placement
     limit = device_memory(mesh)
     if wanted == "host" or (wanted == "auto" and limit is None):
         return "host"
-    num_bytes = features_bytes(config, split)
+    num_bytes = features_bytes(split, dtype)
     if limit is None or num_bytes <= SHARE_OF_MEMORY * limit:
         return "replicated"
     if num_bytes / mesh.size <= SHARE_OF_MEMORY * limit:
@@ -56,9 +62,9 @@ def choose_placement(config: Config, split: Split, mesh: Mesh) -> str:
     )
 
 
-def features_bytes(config: Config, split: Split) -> int:
-    """Returns the size of a split's features in the arithmetic's type."""
-    return int(np.prod(split.regions.shape, dtype=np.int64)) * jnp.dtype(config.compute_dtype).itemsize
+def features_bytes(split: Split, dtype: str) -> int:
+    """Returns the size of a split's features in a type."""
+    return int(np.prod(split.regions.shape, dtype=np.int64)) * jnp.dtype(dtype).itemsize
 
 
 def device_memory(mesh: Mesh) -> int | None:
@@ -67,26 +73,31 @@ def device_memory(mesh: Mesh) -> int | None:
     return stats.get("bytes_limit") if stats and mesh.local_devices[0].platform != "cpu" else None
 
 
-def place(config: Config, split: Split, mesh: Mesh, placement: str) -> ResidentSplit:
+def place(
+    split: Split, mesh: Mesh, placement: Placement, *, dtype: str, training_label: str, threads: int, prefetch: int
+) -> ResidentSplit:
     """Returns a split on the devices; reads each picture once, in chunks, so that the host never holds them all.
 
     Args:
-      config: `compute_dtype` is what features are kept in: the layers would round them to it at every step.
       split: what is placed.
       mesh: the devices.
       placement: "replicated" or "sharded".
+      dtype: of the layers' arithmetic: they would round the features to it at every step.
+      training_label: of a caption: "image" or "caption".
+      threads: that read.
+      prefetch: chunks read ahead, four at most.
 
     Raises:
       InputError: a feature is not finite, or a file is damaged.
     """
-    caption_labels = config.concepts.training_label == "caption"
+    caption_labels = training_label == "caption"
     labels = split.caption_labels if caption_labels else split.image_labels[split.image_of_caption]
     captions = (split.tokens, labels, split.image_of_caption)
-    regions = _place_regions(config, split, mesh, placement)
+    regions = _place_regions(split, mesh, placement, dtype=dtype, threads=threads, prefetch=min(prefetch, 4))
     return ResidentSplit(regions, *jax.device_put(captions, replicated(mesh)))
 
 
-def shapes(config: Config, split: Split, mesh: Mesh, placement: str) -> Any:
+def shapes(split: Split, mesh: Mesh, placement: Placement, dtype: str) -> Any:
     """Returns the ResidentSplit of shapes of what `place` returns, to compile for while it is read."""
     everywhere = replicated(mesh)
 
@@ -95,14 +106,14 @@ def shapes(config: Config, split: Split, mesh: Mesh, placement: str) -> Any:
 
     regions = jax.ShapeDtypeStruct(
         (_rows(split, mesh, placement), *split.regions.shape[1:]),
-        jnp.dtype(config.compute_dtype),
+        jnp.dtype(dtype),
         sharding=by_batch(mesh) if placement == "sharded" else everywhere,
     )
     captions = (split.tokens, split.caption_labels, split.image_of_caption)
     return ResidentSplit(regions, *jax.tree.map(like, captions))  # pyright: ignore[reportArgumentType]
 
 
-def gather_regions(data: ResidentSplit, images: jax.Array, mesh: Mesh, placement: str) -> jax.Array:
+def gather_regions(data: ResidentSplit, images: jax.Array, mesh: Mesh, placement: Placement) -> jax.Array:
     """Returns <dtype>[batch, regions, features] of these pictures, split over the devices; for use inside a step.
 
     Where features are sharded each device looks up all of a batch's pictures among its own, and the sum over the
@@ -138,13 +149,15 @@ def gather_captions(data: ResidentSplit, captions: jax.Array, regions: jax.Array
     )
 
 
-def _rows(split: Split, mesh: Mesh, placement: str) -> int:
+def _rows(split: Split, mesh: Mesh, placement: Placement) -> int:
     return -(-split.num_images // mesh.size) * mesh.size if placement == "sharded" else split.num_images
 
 
-def _place_regions(config: Config, split: Split, mesh: Mesh, placement: str) -> jax.Array:
+def _place_regions(
+    split: Split, mesh: Mesh, placement: Placement, *, dtype: str, threads: int, prefetch: int
+) -> jax.Array:
     rows = _rows(split, mesh, placement)
-    shape, dtype = (rows, *split.regions.shape[1:]), jnp.dtype(config.compute_dtype)
+    shape = (rows, *split.regions.shape[1:])
     sharding = by_batch(mesh) if placement == "sharded" else replicated(mesh)
     holders: dict[int, list[Any]] = {}  # devices by the first row that they hold
     for device, index in sharding.addressable_devices_indices_map(shape).items():
@@ -164,7 +177,6 @@ def _place_regions(config: Config, split: Split, mesh: Mesh, placement: str) -> 
         for devices in holders.values()
         for device in devices
     }
-    threads, prefetch = config.data.read_threads, min(config.data.prefetch_batches, 4)
     chunks_read = read_ahead(read, len(chunks), threads=threads, prefetch=prefetch)
     for (first, start), chunk in zip(chunks, chunks_read, strict=True):
         for device in holders[first]:

@@ -19,7 +19,7 @@ from mhcvse_jax.losses.pairs import pair_loss_terms
 from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.models import Model
 from mhcvse_jax.models.pair_scores import PairScores
-from mhcvse_jax.training.resident import ResidentSplit, gather_captions, gather_regions
+from mhcvse_jax.training.resident import Placement, ResidentSplit, gather_captions, gather_regions
 
 Metrics = dict[str, jax.Array]
 
@@ -46,6 +46,17 @@ class LossSettings(NamedTuple):
     similarity_block: int = 0
 
 
+class StepParts(NamedTuple):
+    """What a step is made of."""
+
+    model: Model
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule  # the rate by step
+    graph: ConceptGraph
+    settings: LossSettings
+    mesh: Mesh
+
+
 def init_variables(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ...], key: jax.Array) -> dict[str, Any]:
     """Returns fresh {params, batch_stats} for pictures of `regions_shape`, (regions, features)."""
     variables = model.init(
@@ -61,30 +72,20 @@ def init_variables(model: Model, graph: ConceptGraph, regions_shape: tuple[int, 
 
 
 def initialize(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    graph: ConceptGraph,
-    *,
-    regions_shape: tuple[int, ...],
-    seed: int,
-    mesh: Mesh,
-    word_vectors: WordVectors | None = None,
+    parts: StepParts, *, regions_shape: tuple[int, ...], seed: int, word_vectors: WordVectors | None = None
 ) -> TrainState:
     """Returns the state before the first step, replicated over the mesh.
 
     Args:
-      model: the model.
-      optimizer: what `make_optimizer` returned.
-      graph: the concept graph.
+      parts: what the steps are made of.
       regions_shape: (regions, features) of a picture.
       seed: of parameters and dropout.
-      mesh: the devices.
       word_vectors: of the vocabulary; words without one keep their random vector.
     """
 
     def create() -> TrainState:
         init_key, dropout_key = jax.random.split(jax.random.key(seed))
-        variables = init_variables(model, graph, regions_shape, init_key)
+        variables = init_variables(parts.model, parts.graph, regions_shape, init_key)
         params = variables["params"]
         if word_vectors is not None:
             embed = params["text_gru"]["embed"]
@@ -93,21 +94,14 @@ def initialize(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=variables["batch_stats"],
-            opt_state=optimizer.init(params),
+            opt_state=parts.optimizer.init(params),
             key=dropout_key,
         )
 
-    return jax.jit(create, out_shardings=replicated(mesh))()
+    return jax.jit(create, out_shardings=replicated(parts.mesh))()
 
 
-def make_train_step(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    graph: ConceptGraph,
-    settings: LossSettings,
-    mesh: Mesh,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the compiled step: (state, batch) -> (next state, metrics).
 
     The batch is split over the mesh; similarities, and with them the negatives, span the whole of it: XLA puts
@@ -117,31 +111,21 @@ def make_train_step(
     Metrics are <float32> scalars on the device: `loss` (weighted total), `loss_*` and `weight_*` for each term,
     `learning_rate`, `gradient_norm` (before clipping), `attention_entropy_*` where there is attention.
     """
-    gradient, update = _gradient(model, graph, settings), _update(optimizer, schedule)
+    gradient, update = _gradient(parts), _update(parts)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return update(state, gradient(state, batch))
 
-    everywhere = replicated(mesh)
+    everywhere = replicated(parts.mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, by_batch(mesh)),
+        in_shardings=(everywhere, by_batch(parts.mesh)),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )
 
 
-def make_resident_steps(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    graph: ConceptGraph,
-    settings: LossSettings,
-    mesh: Mesh,
-    *,
-    placement: str,
-    caption_lengths: Sequence[int],
-) -> Any:
+def make_resident_steps(parts: StepParts, *, placement: Placement, caption_lengths: Sequence[int]) -> Any:
     """Returns the jitted function that takes several steps on a split that lies on the devices.
 
     (state, split, captions, length_index, num_steps) -> (state after them, metrics), where captions <int32>[most,
@@ -150,16 +134,11 @@ def make_resident_steps(
     One compilation holds all lengths. Metrics are as there, each <float32>[most]. The state is donated.
 
     Args:
-      model: the model.
-      optimizer: what `make_optimizer` returned.
-      schedule: the rate by step.
-      graph: the concept graph.
-      settings: of the loss.
-      mesh: the devices.
+      parts: what a step is made of.
       placement: "replicated" or "sharded", as the split was placed.
       caption_lengths: the lengths that occur.
     """
-    gradient, update = _gradient(model, graph, settings), _update(optimizer, schedule)
+    gradient, update, mesh = _gradient(parts), _update(parts), parts.mesh
 
     def steps(
         state: TrainState, split: ResidentSplit, captions: jax.Array, length_index: jax.Array, num_steps: jax.Array
@@ -194,7 +173,9 @@ class _Gradient(NamedTuple):
     batch_stats: Any
 
 
-def _gradient(model: Model, graph: ConceptGraph, settings: LossSettings) -> Callable[[TrainState, Batch], _Gradient]:
+def _gradient(parts: StepParts) -> Callable[[TrainState, Batch], _Gradient]:
+    model, graph, settings = parts.model, parts.graph, parts.settings
+
     def gradient(state: TrainState, batch: Batch) -> _Gradient:
         hardest = state.step >= settings.all_negatives_steps
 
@@ -240,9 +221,9 @@ def _gradient(model: Model, graph: ConceptGraph, settings: LossSettings) -> Call
     return gradient
 
 
-def _update(
-    optimizer: optax.GradientTransformation, schedule: optax.Schedule
-) -> Callable[[TrainState, _Gradient], tuple[TrainState, Metrics]]:
+def _update(parts: StepParts) -> Callable[[TrainState, _Gradient], tuple[TrainState, Metrics]]:
+    optimizer, schedule = parts.optimizer, parts.schedule
+
     def update(state: TrainState, found: _Gradient) -> tuple[TrainState, Metrics]:
         updates, opt_state = optimizer.update(found.gradients, state.opt_state, state.params)
         norm = optax.tree.norm(found.gradients)

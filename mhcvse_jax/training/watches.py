@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mhcvse_jax.errors import RunFailedError
-from mhcvse_jax.losses import CONTRASTIVE
+from mhcvse_jax.losses import CONTRASTIVE, collapse_value
+from mhcvse_jax.training.step import LossSettings
 
 
 class NonFiniteWatch:
@@ -66,3 +67,25 @@ class CollapseWatch:
                     "config.optimizer.learning_rate or config.optimizer.warmup_epochs=1"
                 )
         return None
+
+
+def collapse_values(settings: LossSettings, batch_size: int, mined_negatives: int) -> Callable[[str, int], float]:
+    """Returns the function of term and step that says what the loss is when all embeddings are one.
+
+    Args:
+      settings: of the loss.
+      batch_size: pairs of a step.
+      mined_negatives: that a pair model scores for each picture and caption; 0 for all of the batch.
+    """
+
+    def value_at(term: str, step: int) -> float:
+        every = batch_size - 1
+        if step > settings.all_negatives_steps:
+            count = 1
+        elif term == "fusion" and mined_negatives:
+            count = min(mined_negatives, every)
+        else:
+            count = every
+        return collapse_value(batch_size, settings.margin, settings.reduction, num_negatives=count)
+
+    return value_at
