@@ -13,10 +13,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from absl import logging as absl_logging
 
-from mhcvse_jax.devices import distributed
 from mhcvse_jax.errors import InputError, Interrupted, PeerLostError, RunFailedError
 
 EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
@@ -35,8 +33,8 @@ def run(command: Callable[[], None]) -> int:
     try:
         try:
             command()
-        except jax.errors.JaxRuntimeError as error:
-            distributed.raise_peer_lost(error)
+        except RuntimeError as error:
+            _raise_peer_lost(error)
             raise
     except InputError as error:
         _say(f"error: {error}")
@@ -66,6 +64,8 @@ def run(command: Callable[[], None]) -> int:
 
 def run_together(command: Callable[[], None]) -> int:
     """Runs a command that several processes may carry out as one; returns its exit code, as `run` does."""
+    from mhcvse_jax.devices import distributed
+
     together = False  # whether all processes leave for the same reason
 
     def joined() -> None:
@@ -82,9 +82,19 @@ def run_together(command: Callable[[], None]) -> int:
     return distributed.leave(code, together=together)
 
 
+def _raise_peer_lost(error: RuntimeError) -> None:
+    """Raises PeerLostError where JAX tells that another process is gone; a command without JAX has no other."""
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(error, jax.errors.JaxRuntimeError):
+        from mhcvse_jax.devices import distributed
+
+        distributed.raise_peer_lost(error)
+
+
 def _say(last_words: str) -> None:
     """Prints a line on stderr; of several processes, which mostly have the same to say, the first alone does."""
-    if distributed.claim("last words"):
+    distributed = sys.modules.get("mhcvse_jax.devices.distributed")
+    if distributed is None or distributed.claim("last words"):
         print(last_words, file=sys.stderr, flush=True)
 
 

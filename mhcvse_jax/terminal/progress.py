@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import tqdm
 
-from mhcvse_jax.devices import distributed
-
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -43,31 +41,41 @@ def say(line: str) -> None:
 class ProgressBar:
     """Epoch, steps, rate, time left, each loss and its weight."""
 
-    def __init__(self, total_steps: int, first_step: int):
-        """Takes the steps of the whole training and those done before this start."""
-        self._total, self._first, self._step = total_steps, first_step, first_step
-        self._started = self._last_line = time.monotonic()
+    def __init__(self, total_steps: int, first_step: int, *, is_first: bool):
+        """Takes the steps of the whole training, those done before this start, and whether this process may print."""
+        self._total = total_steps
+        self._last_line = time.monotonic()
+        self._measured_from: tuple[int, float] | None = None  # step and time, once the first steps are compiled
         self._bar = None
-        if sys.stderr.isatty() and distributed.is_first():
+        if sys.stderr.isatty() and is_first:
             self._bar = tqdm.tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1)
+            self._bar.set_description("compiling")
 
     def update(self, step: int, epoch: str, values: Mapping[str, float]) -> None:
         """Shows that `step` steps are done, with the newest known values of a step."""
         terms = [key.removeprefix("loss_") for key in values if key.startswith("loss_")]
         losses = "  ".join(f"{name} {values[f'loss_{name}']:.3g} x{values[f'weight_{name}']:.3g}" for name in terms)
+        now = time.monotonic()
         if self._bar is not None:
+            if self._measured_from is None:  # the bar, too, measures from here on
+                self._bar.reset(self._total)
+                self._bar.initial = self._bar.n = self._bar.last_print_n = step
             self._bar.set_description(f"epoch {epoch}", refresh=False)
             self._bar.set_postfix_str(losses, refresh=False)
-            self._bar.update(step - self._step)
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._last_line = time.monotonic()
-            rate = (step - self._first) / (self._last_line - self._started)
-            left = tqdm.tqdm.format_interval((self._total - step) / rate)
-            print(
-                f"epoch {epoch}  step {step}/{self._total}  {rate:.2f} steps/s  {left} left  {losses}",
-                flush=True,
-            )
-        self._step = step
+            self._bar.update(step - self._bar.n)
+        elif now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            print(f"epoch {epoch}  step {step}/{self._total}  {self._speed(step, now)}  {losses}", flush=True)
+        if self._measured_from is None:
+            self._measured_from = step, now
+
+    def _speed(self, step: int, now: float) -> str:
+        """Returns rate and time left by the steps after the first that were shown, which waited for the compiler."""
+        if self._measured_from is None:
+            return "compiling"
+        first, since = self._measured_from
+        rate = (step - first) / (now - since)
+        return f"{rate:.2f} steps/s  {tqdm.tqdm.format_interval((self._total - step) / rate)} left"
 
     def say(self, text: str) -> None:
         """Prints a line or more without breaking the bar."""

@@ -62,7 +62,7 @@ def train(
     """
     steps = settings.steps_per_epoch
     first_step = int(state.step)
-    bar = ProgressBar(settings.num_epochs * steps, first_step)
+    bar = ProgressBar(settings.num_epochs * steps, first_step, is_first=distributed.is_first())
     values = StepValues(
         log,
         bar,

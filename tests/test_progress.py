@@ -1,0 +1,62 @@
+"""What a training says of its pace."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from mhcvse_jax.terminal import progress
+from mhcvse_jax.terminal.progress import ProgressBar
+
+LOSSES = {"loss_fusion": 51.2, "weight_fusion": 3.0}
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Sets the clock."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+
+    def set_to(seconds):
+        clock[0] = seconds
+
+    return set_to
+
+
+def test_the_first_line_says_compiling_and_the_rate_is_that_of_the_steps_after_it(at, capsys):
+    bar = ProgressBar(1000, 100, is_first=True)
+    at(40.0)
+    bar.update(101, "1/2", LOSSES)
+    at(45.0)
+    bar.update(111, "1/2", LOSSES)  # less than ten seconds after the line before: not shown
+    at(60.0)
+    bar.update(141, "1/2", LOSSES)
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 1/2  step 101/1000  compiling  fusion 51.2 x3",
+        "epoch 1/2  step 141/1000  2.00 steps/s  07:09 left  fusion 51.2 x3",
+    ]
+
+
+def test_a_compilation_of_less_than_a_line_is_not_in_the_rate_either(at, capsys):
+    bar = ProgressBar(100, 0, is_first=True)
+    at(9.0)
+    bar.update(1, "1/1", LOSSES)
+    at(12.0)
+    bar.update(31, "1/1", LOSSES)
+    assert "10.00 steps/s  00:06 left" in capsys.readouterr().out
+
+
+def test_a_bar_says_compiling_and_then_goes_on_from_the_step_that_was_resumed(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = ProgressBar(1000, 100, is_first=True)
+    bar.update(101, "1/2", LOSSES)
+    bar.update(700, "2/2", LOSSES)
+    bar.close()
+    shown = re.split(r"[\r\n]+", terminal.getvalue())
+    assert any("compiling" in line for line in shown)
+    assert "epoch 2/2" in shown[-2]
+    assert "700/1000" in shown[-2]
+    assert "compiling" not in shown[-2]
