@@ -2,9 +2,9 @@
 
     python -m mhcvse_jax.main --config configs/f30k.py --config.data.dir=data/f30k_precomp
 
-Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat. All keys
-stand, with their meaning, in mhcvse_jax/config/defaults.py. Started again with the same workdir it resumes; a finished
-run prints its results. Several processes are one run: see launch/ and mhcvse_jax/devices/distributed.py.
+Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat; --help_config
+lists them all. Started again with the same workdir it resumes; a finished run prints its results. Several processes
+are one run: see launch/ and mhcvse_jax/devices/distributed.py.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.config import Config
+from mhcvse_jax.config import Config, listing
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.evaluation import protocols, results, twins
@@ -41,10 +41,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
     )
     parser.add_argument("--config.KEY", metavar="VALUE", help="overrides a key of the configuration")
     parser.add_argument(
+        "--help_config", action="version", version=listing.for_terminal(), help="list all keys of the configuration"
+    )
+    parser.add_argument(
         "--dry_run", action="store_true", help="print command, processes, devices and the batch of each; do nothing"
     )
     arguments, overrides = parser.parse_known_args(argv)
-    workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
+    workdir = arguments.workdir or pathlib.Path("runs") / config_lib.name_of(arguments.config)
 
     def command() -> None:
         config = config_lib.read(arguments.config, overrides)

@@ -1,13 +1,18 @@
 import json
+import math
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
+from mhcvse_jax.config import listing
+from mhcvse_jax.config.declare import wrong
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.models import cross_attention
 from mhcvse_jax.training.step import init_variables
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -20,7 +25,7 @@ def test_every_configuration_builds_its_model(path):
     num, width = config.concepts.num, config.concepts.vector_dim
 
     def init(key, vectors):
-        graph = concept_graph(vectors, jax.numpy.arange(num), jax.numpy.arange(num), jax.numpy.ones(num))
+        graph = concept_graph(vectors, np.arange(num), np.arange(num), np.ones(num, np.float32))
         return init_variables(model, graph, (36, 2048), key)
 
     model = models.build(config.model, vocabulary_size=101, dtype=config.compute_dtype)
@@ -72,6 +77,11 @@ def test_overrides_keep_the_type_of_a_key():
         ("--config.model.cross_levels=(['global'],)", "config.model.cross_levels is (['global'],); expected one or"),
         ("--config.model.cross_levels=('global','global')", "once each"),
         ("--config.concepts.words_path=x", "go together"),
+        ("--config.optimizer.adam_b1=7", "config.optimizer.adam_b1 is 7.0; expected 0 or more, and less than 1"),
+        ("--config.optimizer.learning_rate=inf", "learning_rate is inf; expected more than 0, and finite"),
+        ("--config.concepts.threshold=nan", "config.concepts.threshold is nan; expected a number, and finite"),
+        ("--config.concepts.neighbour_weight=-1", "config.concepts.neighbour_weight is -1.0; expected 0 or more"),
+        ("--config.data.scenes.num_train=-3", "config.data.scenes.num_train is -3; expected more than 0"),
         ("--config.optimizer.warmup_epochs=99", "config.optimizer.warmup_epochs is 99.0; expected less than"),
         ("stray", "unexpected argument 'stray'"),
     ],
@@ -81,6 +91,40 @@ def test_bad_values_are_named(override, message):
         config_lib.read(DEMO, [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_every_key_says_what_it_may_be():
+    assert set(config_lib.KEYS) == set(config_lib.keys(config_lib.base()))
+    for name, key in config_lib.KEYS.items():
+        assert key.meaning, name
+        assert wrong(key.default, key.allowed) is None, name
+        refused = math.nan if isinstance(key.default, float) else -1
+        assert wrong(refused, key.allowed), name  # or no value would be
+
+
+def test_what_a_configuration_names_is_there():
+    assert config_lib.CHOICES["model.name"] == tuple(models.MODELS)
+    assert config_lib.CHOICES["model.cross_levels"] == cross_attention.LEVELS
+
+
+def test_infinity_is_allowed_where_it_means_always():
+    assert config_lib.read(DEMO, ["--config.loss.all_negatives_epochs=inf"]).loss.all_negatives_epochs == math.inf
+    with pytest.raises(InputError, match="all_negatives_epochs is -inf; expected 0 or more, and finite"):
+        config_lib.read(DEMO, ["--config.loss.all_negatives_epochs=-inf"])
+
+
+def test_the_page_of_all_keys_is_up_to_date():
+    page = CONFIGS.parent / "docs" / "configuration.md"
+    assert page.read_text(encoding="utf-8") == listing.as_markdown(), "python -m mhcvse_jax.config.listing writes it"
+
+
+def test_a_file_may_take_an_argument():
+    config = config_lib.read("scan_f30k:i2t_lse")
+    assert (config.model.scan_direction, config.model.scan_pooling) == ("i2t", "lse")
+    assert config_lib.read(str(CONFIGS / "scan_f30k.py:t2i_lse")).model.scan_pooling == "lse"
+    assert [config_lib.name_of(path) for path in ("f30k", "configs/a.py", "configs/a.py:b")] == ["f30k", "a", "a_b"]
+    with pytest.raises(InputError, match="'t2i' is no variant; expected one of t2i_avg"):
+        config_lib.read("scan_f30k:t2i")
 
 
 def test_a_missing_or_failing_file_is_named(tmp_path):

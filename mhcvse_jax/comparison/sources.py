@@ -16,9 +16,6 @@ from mhcvse_jax.evaluation import results
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.retrieval import similarity
 
-ELSEWHERE = ("seed", "data.dir", "data.read_threads", "data.prefetch_batches", "eval.batch_size", "eval.protocol")
-"""Keys in which runs of one configuration may differ, beside those of `log`, `checkpoint`, and the data of tests."""
-
 
 class Wanted(NamedTuple):
     """Which of a source's evaluations is meant; None: the one that the source is about."""
@@ -288,13 +285,10 @@ def _configuration(saved: dict[str, Any]) -> str:
     A key that the run's program did not have yet counts as its default.
     """
     values = _flat(config_lib.base().to_dict()) | _flat(saved)
-    unlike_others = [
-        *ELSEWHERE,
-        *("eval.test_split", "eval.folds", "eval.label_neighbours"),
-        *(key for key in values if key.startswith(("log.", "checkpoint."))),
-        *(key for key in values if key.startswith("data.scenes.") and values["data.format"] != "scenes"),
-    ]
-    kept = {key: value for key, value in values.items() if key not in unlike_others}
+    gathered = {key for key, one in config_lib.KEYS.items() if one.row == config_lib.FREE}
+    if values["data.format"] != "scenes":
+        gathered |= {key for key in values if key.startswith("data.scenes.")}
+    kept = {key: value for key, value in values.items() if key not in gathered}
     for key, value in kept.items():
         if key.endswith("_path") and value:
             kept[key] = pathlib.PurePath(str(value)).name

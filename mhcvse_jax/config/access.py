@@ -16,7 +16,7 @@ def lookup(config: Config, key: str) -> Any:
 
 
 def keys(config: Config, prefix: str = "") -> list[str]:
-    """Returns all dotted keys of a configuration, in the order of their definition."""
+    """Returns all dotted keys of a configuration."""
     found = []
     for key, value in config.items():
         found += keys(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [prefix + key]

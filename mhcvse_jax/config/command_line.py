@@ -18,19 +18,27 @@ def named() -> dict[str, pathlib.Path]:
     return {path.stem: path for path in sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))}
 
 
+def name_of(path: str) -> str:
+    """Returns what a configuration is called: f30k for configs/f30k.py, scan_f30k_i2t_lse for scan_f30k:i2t_lse."""
+    given, _, argument = path.partition(":")
+    return "_".join(filter(None, (pathlib.Path(given).stem, argument)))
+
+
 def read(path: str, overrides: Sequence[str] = ()) -> Config:
     """Returns a configuration with `--config.key=value` overrides applied.
 
     Args:
-      path: a Python file with a function `get_config()`, or one of `named()`.
+      path: a Python file with a function `get_config()`, or one of `named()`; `PATH:TEXT` calls `get_config(TEXT)`.
       overrides: each `--config.some.key=value`, or `--config.some.key` followed by the value.
 
     Raises:
       InputError: the file is missing or fails; a key is unknown; a value has another type or is unusable.
     """
-    path = str(named().get(path, path))
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"--config {path}: no such file; expected one, or one of {', '.join(named())}")
+    given, colon, argument = path.partition(":")
+    file = named().get(given, pathlib.Path(given))
+    if not file.is_file():
+        raise InputError(f"--config {given}: no such file; expected one, or one of {', '.join(named())}")
+    path = f"{file}{colon}{argument}"
     holder = flags.FlagValues()
     arguments = ["mhcvse_jax", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=holder, sys_argv=arguments)

@@ -1,180 +1,299 @@
-"""Every configuration key, once, with its unit.
+"""Every configuration key, once: its default, its meaning with its unit, its range, and who may change it.
 
 A file in `configs/` starts from `base()` and says only what differs. `base()` is MH-CVSE as its paper
-(arXiv:2412.19184) has it on Flickr30k, and CVSE (ECCV 2020) where the paper is silent.
+(arXiv:2412.19184) has it on Flickr30k, and CVSE (ECCV 2020) where the paper is silent. docs/configuration.md is made
+from here: python -m mhcvse_jax.config.listing > docs/configuration.md
 """
 
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
-from mhcvse_jax import models
+from mhcvse_jax.config.declare import (
+    FREE,
+    SAME,
+    Allowed,
+    Key,
+    at_least,
+    below_one,
+    more_than,
+    number,
+    one_of,
+    rising,
+    share,
+    some_of,
+    switch,
+    text,
+    three_shares,
+    whole_numbers,
+)
 
 Config: TypeAlias = Any
 """A ConfigDict with the keys of `base()`; type checkers cannot see these."""
 
-CHOICES = {
-    "model.name": tuple(models.MODELS),
-    "data.format": ("scan", "tfds", "scenes"),
-    "data.placement": ("auto", "device", "host"),
-    "concepts.training_label": ("image", "caption"),
-    "model.attention_input": ("unit", "scaled", "layer_norm"),
-    "model.gru": ("auto", "plain", "scan", "packed"),
-    "model.pooling": ("mean", "attention", "gpo"),
-    "model.graph_product": ("sparse", "dense"),
-    "model.consensus_norm": ("batch", "layer"),
-    "model.fusion": ("concat", "adap_sum", "weight_sum", "fixed_sum"),
-    "model.scan_direction": ("t2i", "i2t"),
-    "model.scan_pooling": ("lse", "avg"),
-    "optimizer.nonfinite_steps": ("stop", "skip"),
-    "loss.weighting": ("eq15", "inverse", "fixed"),
-    "loss.reduction": ("sum", "mean"),
-    "optimizer.schedule": ("cosine", "step"),
-    "compute_dtype": ("float32", "bfloat16"),
-    "matmul_precision": ("default", "tensorfloat32", "highest"),
-    "eval.protocol": ("standard", "label_completion"),
-    "eval.label_neighbours": ("f30k", "coco"),
+KEYS = {
+    "seed": Key(0, "of parameters, dropout and the order of the batches", at_least(0), row=FREE),
+    "batch_size": Key(128, "pairs in a step, over all devices", more_than(0)),
+    "num_epochs": Key(
+        30, "at most; an epoch is one pass over the captions without an incomplete last batch", more_than(0)
+    ),
+    "patience_epochs": Key(5, "epochs without a better dev rsum before training stops", more_than(0)),
+    "start_from": Key(
+        "", "a workdir whose best parameters, words and concepts the run begins with; empty: random ones", text()
+    ),
+    "steps_per_dispatch": Key(
+        8, "steps that the host hands over at once, where the features are on the devices", more_than(0), resume=FREE
+    ),
+    "compute_dtype": Key(
+        "float32", "of the layers' arithmetic; parameters and losses are float32", one_of("float32", "bfloat16")
+    ),
+    "matmul_precision": Key(
+        "default", "of float32 products; default is TF32 on recent GPUs", one_of("default", "tensorfloat32", "highest")
+    ),
+    "data.format": Key(
+        "scan",
+        "of `data.dir`: SCAN's layout, tfds built from it, or the built-in scenes",
+        one_of("scan", "tfds", "scenes"),
+        resume=FREE,
+    ),
+    "data.dir": Key("", "the directory; empty, for scenes: `scenes/` in the workdir", text(), resume=FREE, row=FREE),
+    "data.num_captions_per_image": Key(5, "captions of each picture", more_than(0)),
+    "data.caption_lengths": Key((16, 24, 32, 48, 64), "tokens; a batch is padded to the first that fits", rising(2)),
+    "data.placement": Key(
+        "auto",
+        "of training features: on the devices, read from the host by batch, or auto: on the devices if they fit",
+        one_of("auto", "device", "host"),
+        resume=FREE,
+    ),
+    "data.prefetch_batches": Key(8, "batches read ahead of the device", more_than(0), resume=FREE, row=FREE),
+    "data.read_threads": Key(4, "threads that read", more_than(0), resume=FREE, row=FREE),
+    "data.scenes.num_train": Key(3000, "training pictures of the built-in data set", more_than(0)),
+    "data.scenes.num_dev": Key(200, "dev pictures", more_than(0)),
+    "data.scenes.num_test": Key(500, "test pictures", more_than(0)),
+    "data.scenes.num_regions": Key(12, "regions of a picture", more_than(0)),
+    "data.scenes.feature_dim": Key(256, "features of a region", more_than(0)),
+    "data.scenes.image_size": Key(112, "pixels of a side", more_than(0)),
+    "data.scenes.twin_share": Key(0.2, "chance that two pictures share their objects, not their relations", share()),
+    "data.scenes.seed": Key(0, "another seed is another data set", at_least(0)),
+    "text.vocabulary_path": Key("", "SCAN's {name}_vocab.json; empty: made from train and dev captions", text()),
+    "text.min_count": Key(4, "occurrences of a token from which it is in the vocabulary", more_than(0)),
+    "text.remove_stop_words": Key(True, "whether function words are left out of captions", switch(), start=SAME),
+    "text.bytes_literal": Key(
+        False, "captions as CVSE's program reads them: Python's b'...' with its marks", switch(), start=SAME
+    ),
+    "text.word_vectors_path": Key("", "a GloVe or fastText text file; empty: random vectors", text()),
+    "concepts.num": Key(300, "concepts", more_than(0), start=SAME),
+    "concepts.shares": Key((7, 2, 1), "of objects, properties and motions", three_shares()),
+    "concepts.words_path": Key("", "CVSE's category_concepts.json; empty: mined from the training captions", text()),
+    "concepts.counts_path": Key("", "CVSE's pickle of counts that goes with it", text()),
+    "concepts.vectors_path": Key("", "GloVe text, .npy or CVSE's pickle; empty: seeded unit vectors", text()),
+    "concepts.vector_dim": Key(300, "width of the concepts' vectors", more_than(0), start=SAME),
+    "concepts.scale": Key(5.0, "s of f(P) = s^(P-u) - s^(-u)", more_than(1), start=SAME),
+    "concepts.shift": Key(0.02, "u of f(P)", number(), start=SAME),
+    "concepts.threshold": Key(0.3, "f(P) from which two concepts are neighbours", number(), start=SAME),
+    "concepts.neighbour_weight": Key(
+        0.25, "sum of the weights of a concept's neighbours; its own is 1", at_least(0), start=SAME
+    ),
+    "concepts.training_label": Key(
+        "image", "a caption's label in training: its picture's, or that of its own words", one_of("image", "caption")
+    ),
+    "model.name": Key(
+        "mhcvse",
+        "a model reads only those of the keys below that are its attributes",
+        one_of("mhcvse", "cvse", "vsepp", "scan", "cross_attention"),
+        start=SAME,
+    ),
+    "model.embedding_dim": Key(1024, "D, width of the embeddings", more_than(0), start=SAME),
+    "model.word_dim": Key(300, "E, width of the word vectors", more_than(0), start=SAME),
+    "model.dropout_rate": Key(0.4, "of word vectors and of attention pooling", share()),
+    "model.gru": Key(
+        "auto",
+        "how the GRU is computed; auto: the best for the device; all give the same result",
+        one_of("auto", "plain", "scan", "packed"),
+    ),
+    "model.num_heads": Key(8, "0 leaves self-attention out", at_least(0), start=SAME),
+    "model.attention_input": Key(
+        "scaled",
+        "unit vectors, these times sqrt(D), or layer-normalised ones",
+        one_of("unit", "scaled", "layer_norm"),
+        start=SAME,
+    ),
+    "model.attention_residual": Key(False, "adds the input to what was attended", switch(), start=SAME),
+    "model.attention_dropout_rate": Key(0.0, "of attention weights", share()),
+    "model.pooling": Key(
+        "mean",
+        "of embedding models: mean, CVSE's attention, or gpo, VSE∞'s",
+        one_of("mean", "attention", "gpo"),
+        start=SAME,
+    ),
+    "model.gpo_dim": Key(32, "of gpo's positional encoding and GRU", more_than(0), start=SAME),
+    "model.gpo_temperature": Key(0.1, "divides gpo's scores before the softmax", more_than(0), start=SAME),
+    "model.train_concept_vectors": Key(False, "whether the concepts' vectors are learnt", switch(), start=SAME),
+    "model.graph_product": Key(
+        "sparse",
+        "both give the same result; dense is faster for small graphs on some devices",
+        one_of("sparse", "dense"),
+    ),
+    "model.graph_slope": Key(0.2, "LeakyReLU's, between the two graph convolutions", number(), start=SAME),
+    "model.consensus_norm": Key(
+        "batch", "normalisation in the consensus modules", one_of("batch", "layer"), start=SAME
+    ),
+    "model.consensus_temperature": Key(10.0, "factor on concept scores before the softmax", more_than(0), start=SAME),
+    "model.label_temperature": Key(10.0, "factor on concept labels before the softmax", more_than(0), start=SAME),
+    "model.label_share": Key(0.35, "of the label in a caption's concept distribution", share(), start=SAME),
+    "model.fusion": Key(
+        "weight_sum",
+        "of the instance and the consensus embedding of a side",
+        one_of("concat", "adap_sum", "weight_sum", "fixed_sum"),
+        start=SAME,
+    ),
+    "model.fixed_instance_weight": Key(0.85, "alpha of fixed_sum", share(), start=SAME),
+    "model.scan_direction": Key(
+        "t2i", "t2i: words look at regions; i2t: regions at words", one_of("t2i", "i2t"), start=SAME
+    ),
+    "model.scan_pooling": Key("avg", "over the queries: LogSumExp or average", one_of("lse", "avg"), start=SAME),
+    "model.scan_attention_temperature": Key(
+        9.0, "lambda 1: factor on normalised cosines before the softmax", more_than(0), start=SAME
+    ),
+    "model.scan_lse_temperature": Key(6.0, "lambda 2: factor on cosines in LogSumExp", more_than(0), start=SAME),
+    "model.cross_layers": Key(2, "layers of attention between the sides", more_than(0), start=SAME),
+    "model.cross_levels": Key(
+        ("fragment", "context", "global"),
+        "of the score; any may be left out",
+        some_of("fragment", "context", "global"),
+        start=SAME,
+    ),
+    "model.cross_temperature": Key(
+        9.0, "factor on cosines before the softmax, at the start; learned", more_than(0), start=SAME
+    ),
+    "model.mined_negatives": Key(
+        2, "scored as pairs for each picture and caption in training; 0: all of the batch", at_least(0)
+    ),
+    "loss.margin": Key(0.2, "cosine", at_least(0)),
+    "loss.reduction": Key("sum", "over the pairs of a batch", one_of("sum", "mean")),
+    "loss.weighting": Key(
+        "eq15",
+        "eq15: lambda = w / (1 + exp(-L)); inverse has exp(+L); fixed: lambda = w",
+        one_of("eq15", "inverse", "fixed"),
+    ),
+    "loss.fusion_weight": Key(
+        3.0, "w of the hinge on the similarity that retrieval uses; terms that a model lacks are left out", at_least(0)
+    ),
+    "loss.instance_weight": Key(5.0, "w of the hinge on instance embeddings", at_least(0)),
+    "loss.consensus_weight": Key(1.0, "w of the hinge on consensus embeddings", at_least(0)),
+    "loss.kl_weight": Key(2.0, "w of the divergence of the two sides' concept distributions", at_least(0)),
+    "loss.matching_weight": Key(1.0, "w of the matching loss of pair models", at_least(0)),
+    "loss.mask_same_image": Key(True, "captions of one picture are not each other's negatives", switch()),
+    "loss.similarity_block": Key(
+        0, "queries whose similarities are held at once, for huge batches; 0: all, which is faster", at_least(0)
+    ),
+    "loss.all_negatives_epochs": Key(
+        0.0,
+        "epochs at the start in which every negative counts (every mined one, if they are mined), not only the hardest",
+        at_least(0, infinite=True),
+    ),
+    "optimizer.learning_rate": Key(2e-4, "at its peak", more_than(0)),
+    "optimizer.warmup_epochs": Key(0.0, "linear, from 0, once at the start", at_least(0)),
+    "optimizer.schedule": Key(
+        "cosine",
+        "after the warm-up; step multiplies the rate by `step_factor` every `step_epochs`",
+        one_of("cosine", "step"),
+    ),
+    "optimizer.cosine_cycles": Key(
+        1, "1: one annealing over all epochs; more: equal cycles, each from the peak", more_than(0)
+    ),
+    "optimizer.final_rate_share": Key(0.0, "of the peak, at the end of a cycle", share()),
+    "optimizer.step_epochs": Key(25, "epochs between two steps of the rate", more_than(0)),
+    "optimizer.step_factor": Key(
+        0.1, "of a step of the rate", Allowed("more than 0, and at most 1", lambda value: 0 < value <= 1)
+    ),
+    "optimizer.gcn_rate_factor": Key(1.0, "of the graph convolutions' learning rate", more_than(0)),
+    "optimizer.clip_norm": Key(2.0, "largest norm of the global gradient", more_than(0)),
+    "optimizer.adam_b1": Key(0.9, "decay of Adam's mean", below_one()),
+    "optimizer.adam_b2": Key(0.999, "decay of Adam's mean square", below_one()),
+    "optimizer.adam_eps": Key(1e-8, "added to Adam's divisor", more_than(0)),
+    "optimizer.nonfinite_steps": Key(
+        "stop",
+        "where a loss or gradient is not finite: stop the run, or skip the step's update",
+        one_of("stop", "skip"),
+        resume=FREE,
+    ),
+    "optimizer.nonfinite_limit": Key(
+        10, "steps skipped in a run before it stops all the same", at_least(0), resume=FREE
+    ),
+    "eval.protocol": Key(
+        "standard",
+        "of the test; CVSE's label_completion is transductive; dev is always standard",
+        one_of("standard", "label_completion"),
+        row=FREE,
+    ),
+    "eval.label_neighbours": Key(
+        "f30k",
+        "of label_completion: CVSE's six neighbours of a caption for Flickr30k, three for COCO",
+        one_of("f30k", "coco"),
+        row=FREE,
+    ),
+    "eval.batch_size": Key(128, "pictures or captions encoded at once, over all devices", more_than(0), row=FREE),
+    "eval.pair_images": Key(
+        32, "of a pair model: pictures of a block of pairs, over all devices", more_than(0), resume=FREE
+    ),
+    "eval.pair_captions": Key(64, "captions of such a block", more_than(0), resume=FREE),
+    "eval.pair_resident_images": Key(
+        1024, "pictures kept encoded on the devices at a time; captions stay in host memory", more_than(0), resume=FREE
+    ),
+    "eval.validation_captions": Key(0, "of dev, while training; 0: all", at_least(0)),
+    "eval.consensus_weight": Key(0.0, "of the consensus similarity; the fused one has the rest", share()),
+    "eval.max_captions": Key(0, "of dev and test; CVSE's program takes the first 5,000; 0: all", at_least(0)),
+    "eval.test_split": Key("test", "split that is tested", text(), resume=FREE, row=FREE),
+    "eval.folds": Key(
+        (1,),
+        "each is reported: 1 is the whole split, n the mean over n consecutive parts",
+        whole_numbers(1),
+        resume=FREE,
+        row=FREE,
+    ),
+    "checkpoint.keep_best": Key(1, "epochs kept by dev rsum, beside the latest", more_than(0), resume=FREE, row=FREE),
+    "checkpoint.keep_latest": Key(
+        2,
+        "newest checkpoints kept; the one before the latest is there in case that is damaged",
+        more_than(0),
+        resume=FREE,
+        row=FREE,
+    ),
+    "checkpoint.every_minutes": Key(
+        10.0, "between two saves within an epoch, beside the one at its end", more_than(0), resume=FREE, row=FREE
+    ),
+    "log.every_steps": Key(
+        50, "steps after which logged values are fetched from the device", more_than(0), resume=FREE, row=FREE
+    ),
+    "log.collapse_steps": Key(
+        300, "steps at the collapse value before a loss is reported as collapsed", more_than(0), resume=FREE, row=FREE
+    ),
+    "log.matches": Key(
+        0,
+        "test queries drawn with their matches at the end, where the pictures are known",
+        at_least(0),
+        resume=FREE,
+        row=FREE,
+    ),
+    "log.image_dir": Key("", "pictures by their file names, for the matches", text(), resume=FREE, row=FREE),
 }
-"""The values that a key of text may have, for the keys that choose between named ways."""
+"""By dotted name, in the order in which they are listed."""
+
+CHOICES = {name: key.allowed.choices for name, key in KEYS.items() if key.allowed.choices}
+"""The values of those keys that choose between named ways."""
 
 
 def base() -> Config:
     """Returns the configuration of the paper's Flickr30k run."""
-    config = _section()
-    config.seed = 0  # of parameters, dropout and the order of the batches
-    config.batch_size = 128  # pairs in a step, over all devices
-    config.num_epochs = 30  # at most; an epoch shows each training caption once, but for less than a batch
-    config.patience_epochs = 5  # epochs without a better dev rsum before training stops
-    config.start_from = ""  # a workdir, its best parameters, words and concepts to begin with; random ones if empty
-    config.steps_per_dispatch = 8  # that the host hands over at once, where the features are on the devices
-    config.compute_dtype = "float32"  # of the layers' arithmetic; parameters and losses are float32
-    config.matmul_precision = "default"  # of float32 products: "default" is TF32 on recent GPUs
-
-    config.data = data = _section()
-    data.format = "scan"  # of `dir`: "scan", SCAN's layout; "tfds", built from it; "scenes", made by the program
-    data.dir = ""  # the directory; for "scenes" the workdir's `scenes/` if empty
-    data.num_captions_per_image = 5
-    data.caption_lengths = (16, 24, 32, 48, 64)  # tokens; a batch is padded to the first that fits
-    data.placement = "auto"  # of training features: "device", in its memory; "host", read by batch; or where they fit
-    data.prefetch_batches = 8  # read ahead of the device
-    data.read_threads = 4
-
-    data.scenes = scenes = _section()  # read only where format is "scenes"
-    scenes.num_train = 3000  # pictures
-    scenes.num_dev = 200
-    scenes.num_test = 500
-    scenes.num_regions = 12
-    scenes.feature_dim = 256
-    scenes.image_size = 112  # pixels
-    scenes.twin_share = 0.2  # chance that two pictures share their objects, not their relations
-    scenes.seed = 0
-
-    config.text = text = _section()
-    text.vocabulary_path = ""  # SCAN's {name}_vocab.json; made from train and dev captions if empty
-    text.min_count = 4  # times that a token is seen before it enters the vocabulary
-    text.remove_stop_words = True
-    text.bytes_literal = False  # captions as CVSE's program reads them: Python's b'...' with its marks
-    text.word_vectors_path = ""  # a GloVe or fastText text file; random vectors if empty
-
-    config.concepts = concepts = _section()
-    concepts.num = 300
-    concepts.shares = (7, 2, 1)  # of objects, properties and motions
-    concepts.words_path = ""  # CVSE's category_concepts.json, instead of mining the training captions
-    concepts.counts_path = ""  # CVSE's pickle of counts that goes with it
-    concepts.vectors_path = ""  # GloVe text, .npy or CVSE's pickle; seeded unit vectors if empty
-    concepts.vector_dim = 300
-    concepts.scale = 5.0  # s of f(P) = s^(P-u) - s^(-u)
-    concepts.shift = 0.02  # u
-    concepts.threshold = 0.3  # f(P) from which two concepts are neighbours
-    concepts.neighbour_weight = 0.25  # sum of a concept's neighbours' weights; its own is 1
-    concepts.training_label = "image"  # a caption's label in training: its picture's; "caption": its own words'
-
-    config.model = model = _section()
-    model.name = "mhcvse"  # a model reads only those of the keys below that are its attributes
-    model.embedding_dim = 1024  # D
-    model.word_dim = 300  # E
-    model.dropout_rate = 0.4  # of word vectors and of attention pooling
-    model.gru = "auto"  # how the GRU is computed: "plain", "scan", "packed", or the best for the device; all equal
-    model.num_heads = 8  # 0 leaves self-attention out
-    model.attention_input = "scaled"  # "unit", "scaled" by sqrt(D), or "layer_norm"
-    model.attention_residual = False  # adds the input to what was attended
-    model.attention_dropout_rate = 0.0  # of attention weights
-    model.pooling = "mean"  # or CVSE's "attention", or "gpo", VSE∞'s: of embedding models
-    model.gpo_dim = 32  # of gpo's positional encoding and GRU
-    model.gpo_temperature = 0.1  # divides gpo's scores before the softmax
-    model.train_concept_vectors = False
-    model.graph_product = "sparse"  # or "dense": equal, faster for small graphs on some devices
-    model.graph_slope = 0.2  # LeakyReLU's, between the two graph convolutions
-    model.consensus_norm = "batch"  # in the consensus modules; or "layer"
-    model.consensus_temperature = 10.0  # factor on concept scores before the softmax
-    model.label_temperature = 10.0  # factor on concept labels before the softmax
-    model.label_share = 0.35  # of the label in a caption's concept distribution
-    model.fusion = "weight_sum"
-    model.fixed_instance_weight = 0.85  # alpha of fixed_sum
-    model.scan_direction = "t2i"  # words look at regions; "i2t": regions at words
-    model.scan_pooling = "avg"  # over the queries; or "lse", LogSumExp
-    model.scan_attention_temperature = 9.0  # lambda 1: factor on normalised cosines before the softmax
-    model.scan_lse_temperature = 6.0  # lambda 2: factor on cosines in LogSumExp
-    model.cross_layers = 2  # of attention between the sides
-    model.cross_levels = ("fragment", "context", "global")  # of the score; any may be left out
-    model.cross_temperature = 9.0  # factor on cosines before the softmax, at the start; learned
-    model.mined_negatives = 2  # scored as pairs for each picture and caption in training; 0: all of the batch
-
-    config.loss = loss = _section()
-    loss.margin = 0.2  # cosine
-    loss.reduction = "sum"  # over the pairs of a batch
-    loss.weighting = "eq15"  # lambda = w / (1 + exp(-L)); "inverse" has exp(+L); "fixed" is w
-    loss.fusion_weight = 3.0  # of the hinge on the similarity that retrieval uses; a model has those terms it can
-    loss.instance_weight = 5.0
-    loss.consensus_weight = 1.0
-    loss.kl_weight = 2.0
-    loss.matching_weight = 1.0
-    loss.mask_same_image = True  # captions of one picture are not each other's negatives
-    loss.similarity_block = 0  # queries whose similarities are held at once, for huge batches; 0: all, faster
-    loss.all_negatives_epochs = 0.0  # first epochs in which all negatives count (of mined ones, all these)
-
-    config.optimizer = optimizer = _section()
-    optimizer.learning_rate = 2e-4  # peak
-    optimizer.warmup_epochs = 0.0  # linear, from 0, once at the start
-    optimizer.schedule = "cosine"  # after it; "step" multiplies the rate by a factor every so many epochs
-    optimizer.cosine_cycles = 1  # 1: one annealing over all epochs; more: restarts, equal cycles
-    optimizer.final_rate_share = 0.0  # of the peak, at the end of a cycle
-    optimizer.step_epochs = 25  # of "step"
-    optimizer.step_factor = 0.1
-    optimizer.gcn_rate_factor = 1.0  # the graph convolutions' own rate, relative to the others'
-    optimizer.clip_norm = 2.0  # of the global gradient
-    optimizer.adam_b1 = 0.9
-    optimizer.adam_b2 = 0.999
-    optimizer.adam_eps = 1e-8
-    optimizer.nonfinite_steps = "stop"  # the run where a loss or gradient is not finite; "skip": that step's update
-    optimizer.nonfinite_limit = 10  # steps skipped in a run before it stops all the same
-
-    config.eval = evaluation = _section()
-    evaluation.protocol = "standard"  # or CVSE's "label_completion", which is transductive; dev: always "standard"
-    evaluation.label_neighbours = "f30k"  # label_completion: six neighbours of a caption, CVSE's; "coco": its three
-    evaluation.batch_size = 128  # pictures or captions encoded at once, over all devices
-    evaluation.pair_images = 32  # of a pair model: pictures of a block of pairs on the device, over all devices
-    evaluation.pair_captions = 64  # captions of a block
-    evaluation.pair_resident_images = (
-        1024  # pictures whose queries, keys, ... lie on the device at once; captions' in host memory
-    )
-    evaluation.validation_captions = 0  # of dev, while training; 0 takes all
-    evaluation.consensus_weight = 0.0  # of the consensus similarity, beside 1 - it of the fused
-    evaluation.max_captions = 0  # of dev and test; CVSE's program takes the first 5,000; 0 takes all
-    evaluation.test_split = "test"
-    evaluation.folds = (1,)  # each reported: 1 is the whole split, n the mean over n consecutive parts
-
-    config.checkpoint = checkpoint = _section()
-    checkpoint.keep_best = 1  # epochs kept by dev rsum, beside the latest
-    checkpoint.keep_latest = 2  # the one before the latest is there for when that is damaged
-    checkpoint.every_minutes = 10.0  # between two saves within an epoch, beside the one at its end
-
-    config.log = log = _section()
-    log.every_steps = 50  # how often logged values are fetched from the device
-    log.collapse_steps = 300  # at the collapse value before a loss is reported as collapsed
-    log.matches = 0  # test queries drawn with their matches at the end, where pictures are known
-    log.image_dir = ""  # pictures by their file names, for the matches
-    return config
+    values: dict[str, Any] = {}
+    for name, key in KEYS.items():
+        *sections, last = name.split(".")
+        section = values
+        for one in sections:
+            section = section.setdefault(one, {})
+        section[last] = key.default
+    return ConfigDict(values)
 
 
 def cvse() -> Config:
@@ -192,7 +311,3 @@ def cvse() -> Config:
     config.optimizer.schedule = "step"
     config.eval.consensus_weight = 0.05
     return config
-
-
-def _section() -> Config:
-    return ConfigDict()

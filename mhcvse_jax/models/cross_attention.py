@@ -23,12 +23,13 @@ of ours, without a published recall to reproduce:
   count (`loss.all_negatives_epochs`), any are as good: what it confuses is too hard for levels that know nothing yet.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.cross_attention import Projected, Projections, attend
 from mhcvse_jax.layers.normalize import l2_normalize
@@ -58,6 +59,13 @@ class CrossAttention(PairModel):
     cross_levels: tuple[str, ...]
     cross_temperature: float
     mined_negatives: int
+
+    @classmethod
+    def check(cls, values: Any) -> None:
+        """See `Fragments`; it cannot do without heads."""
+        super().check(values)
+        if not values.num_heads:
+            raise InputError(f"config.model.num_heads is 0; expected 1 or more for {values.name}")
 
     def setup(self):
         super().setup()

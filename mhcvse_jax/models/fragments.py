@@ -1,9 +1,13 @@
 """What every model begins with: unit vectors of a picture's regions and of a caption's words."""
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.text_gru import TextGRU
 
@@ -20,6 +24,18 @@ class Fragments(nn.Module):
     dropout_rate: float
     gru: str
     dtype: jnp.dtype
+
+    @classmethod
+    def check(cls, values: Any) -> None:
+        """Raises InputError where the values of `config.model` do not fit this model, or each other.
+
+        Each by itself is in its range. A model with rules of its own adds them to these.
+        """
+        heads, dim = values.num_heads, values.embedding_dim
+        if heads and dim % heads:
+            raise InputError(f"config.model.num_heads is {heads}, which does not divide model.embedding_dim {dim}")
+        if heads and "num_heads" not in {field.name for field in dataclasses.fields(cls)}:
+            raise InputError(f"config.model.num_heads is {heads}; expected 0, as {values.name} has no heads")
 
     def setup(self):
         self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)

@@ -12,24 +12,6 @@ from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run.workdir import check_can_be_made, is_begun, is_finished
 
-FREE_TO_CHANGE = (
-    *("data.dir", "data.format", "data.placement", "data.prefetch_batches", "data.read_threads"),
-    *("steps_per_dispatch", "eval.test_split", "eval.folds"),
-    *("eval.pair_images", "eval.pair_captions", "eval.pair_resident_images"),
-    *("optimizer.nonfinite_steps", "optimizer.nonfinite_limit"),
-)
-"""Keys that may differ when a run is resumed, beside those of `log` and `checkpoint`: they do not touch training."""
-
-KEPT_FROM_START = (
-    *("text.remove_stop_words", "text.bytes_literal"),
-    *("concepts.num", "concepts.vector_dim", "concepts.scale", "concepts.shift", "concepts.threshold"),
-    "concepts.neighbour_weight",
-)
-"""Keys that a run and the one that it starts from have in common, beside those that its model reads."""
-
-FREE_FROM_START = ("dropout_rate", "attention_dropout_rate", "gru", "graph_product", "mined_negatives")
-"""Keys of `model` that may differ: trained parameters mean the same with another value."""
-
 
 def check_workdir(workdir: pathlib.Path, config: Config) -> None:
     """Checks that a workdir can be made, or is one of this configuration; writes nothing.
@@ -43,9 +25,9 @@ def check_workdir(workdir: pathlib.Path, config: Config) -> None:
     path = workdir / "config.json"
     if path.exists() and (is_begun(workdir) or is_finished(workdir)):
         saved = config_lib.load(path)
-        for key in config_lib.keys(config):
+        for key in (name for name, one in config_lib.KEYS.items() if one.resume == config_lib.SAME):
             old, new = config_lib.lookup(saved, key), config_lib.lookup(config, key)
-            if old != new and key not in FREE_TO_CHANGE and not key.startswith(("log.", "checkpoint.")):
+            if old != new:
                 raise InputError(
                     f"{workdir} holds a run with config.{key}={old!r}, not {new!r}; expected the same, or another "
                     "--workdir"
@@ -58,8 +40,9 @@ def check_start(config: Config) -> None:
         return
     path = pathlib.Path(config.start_from) / "config.json"
     start = config_lib.load(path)
-    read = models.keys(config.model.name) & set(config.model) - set(FREE_FROM_START)
-    for key in ("model.name", *(f"model.{name}" for name in sorted(read)), *KEPT_FROM_START):
+    unread = {f"model.{name}" for name in config.model} - {f"model.{name}" for name in models.keys(config.model.name)}
+    kept = [name for name, key in config_lib.KEYS.items() if key.start == config_lib.SAME]
+    for key in (name for name in kept if name == "model.name" or name not in unread):
         old, new = config_lib.lookup(start, key), config_lib.lookup(config, key)
         if old != new:
             raise InputError(

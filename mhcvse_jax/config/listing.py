@@ -1,0 +1,53 @@
+"""All keys as a list: for the terminal, and as the page of the documentation that running this module prints."""
+
+import textwrap
+from typing import Any
+
+from mhcvse_jax.config.declare import FREE
+from mhcvse_jax.config.defaults import KEYS
+
+INTRODUCTION = """# Configuration
+
+    python -m mhcvse_jax.main --config f30k --config.batch_size=64 --config.model.fusion=concat
+
+Every key, its default and what it may be. `--config.KEY=VALUE` overrides one; a file in `configs/` says only what
+differs from the defaults, which are MH-CVSE as its paper has it on Flickr30k. A value outside its range, or a key that
+does not exist, is named before anything is read. Keys marked with * may have another value when a run is resumed; all
+others have to stay as they were.
+
+This page is made from mhcvse_jax/config/defaults.py: `python -m mhcvse_jax.config.listing > docs/configuration.md`
+"""
+
+
+def for_terminal() -> str:
+    """Returns a paragraph a key: its name with the default, its meaning, what it may be."""
+    paragraphs = []
+    for name, key in KEYS.items():
+        says = f"{key.meaning} ({key.allowed.expected})"
+        paragraphs.append(
+            f"--config.{name}={_shown(key.default)}\n" + textwrap.indent(textwrap.fill(says, 100), " " * 8)
+        )
+    return "\n".join(paragraphs)
+
+
+def as_markdown() -> str:
+    """Returns the page of the documentation."""
+    lines, section = [INTRODUCTION], None
+    for name, key in KEYS.items():
+        group = name.rpartition(".")[0]
+        if group != section:
+            section = group
+            lines.append(f"\n## {f'config.{group}' if group else 'config'}\n")
+            lines += ["| key | default | meaning | may be |", "| --- | --- | --- | --- |"]
+        mark = "*" if key.resume == FREE else ""
+        cells = (f"`{name}`{mark}", f"`{_shown(key.default)}`", key.meaning, key.allowed.expected)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    return repr(default).replace(" ", "")
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")
