@@ -11,6 +11,8 @@ SCAN's layout, which Flickr30k and MS-COCO are shared in, has for each of the sp
     {split}_image_names.txt or dataset_*.json   where wanted: file names of the pictures
     {split}_caption_images.txt   where pictures have other numbers of captions, or none: one line a caption, the id of
                        its picture; ids and rows of features are then one a picture
+    {split}_num_regions.npy   where pictures have other numbers of regions: whole numbers, how many of the rows of a
+                       picture are regions; config.data.zero_regions_are_padding finds trailing rows of zeros itself
 
 f30k_precomp has 29,000 / 1,014 / 1,000 pictures, coco_precomp 113,287 for training and 5,000 in testall. Both were
 published with SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; GitHub repository
@@ -132,6 +134,10 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
         _line(f"{path.name} {regions.dtype} {regions.shape}, {regions.nbytes / 1e9:.2f} GB{a_picture}")
         if regions.dtype != np.float32:
             findings.warnings.append(f"{path} holds {regions.dtype}; it is made float32 as it is read")
+    if regions is not None and rows is not None:
+        numbers = findings.attempt(scan_layout.read_num_regions, directory, name, len(rows), regions.shape[1])
+        if numbers is not None:
+            _line(f"regions a picture: {numbers.min()} to {numbers.max()}, {numbers.mean():.1f} on average")
     if image_ids is not None:
         if ids_path.exists():
             describe_ids(ids_path, image_ids, findings)

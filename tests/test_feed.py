@@ -1,5 +1,6 @@
 """Steps fed by the host one by one, and several at a time from features on the devices, are the same steps."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -64,7 +65,11 @@ class Stub(nn.Module):
     """The least that tells batches apart, with dropout that depends on their width: it compiles in no time."""
 
     @nn.compact
-    def __call__(self, regions, tokens, lengths, labels, graph, is_negative=None, hardest=True, *, train):
+    def __call__(
+        self, regions, tokens, lengths, labels, graph, is_negative=None, hardest=True, *, num_regions=None, train
+    ):
+        if num_regions is not None:
+            regions = jnp.where(jnp.arange(REGIONS)[:, None] < num_regions[:, None, None], regions, 1.0)
         words = nn.Dropout(0.3, deterministic=not train)(nn.Embed(10, 6)(tokens))
         words = jnp.where(jnp.arange(tokens.shape[1])[:, None] < lengths[:, None, None], words, 0).sum(axis=1)
         x, y = l2_normalize(nn.Dense(6)(regions.mean(axis=1))), l2_normalize(words + nn.Dense(6)(labels))
@@ -74,8 +79,9 @@ class Stub(nn.Module):
 class Training:
     """The parts of a training, and the states and metrics that a feed leads to."""
 
-    def __init__(self, config, num_devices):
-        self.config, self.mesh, self.split = config, make_mesh(jax.devices()[:num_devices]), make_split()
+    def __init__(self, config, num_devices, **split):
+        self.config, self.mesh = config, make_mesh(jax.devices()[:num_devices])
+        self.split = dataclasses.replace(make_split(), **split)
         edges = np.arange(CONCEPTS)
         graph = concept_graph(np.eye(CONCEPTS, 3, dtype=np.float32), edges, edges, np.ones(CONCEPTS, np.float32))
         self.parts = parts.step_parts(config, Stub(), graph, self.mesh, STEPS)
@@ -125,6 +131,23 @@ def test_features_on_the_devices_train_alike(training, by_host, placement):
     assert found[2] == [3, 2]
     assert_same(found, expected)
     assert_same(training.run(feed, first_step=2), training.run(by_host, first_step=2))  # as an epoch is gone on with
+
+
+@pytest.mark.parametrize("how", ["a file", "zeros"])
+def test_regions_of_varying_number_train_alike(training, by_host, how):
+    numbers = np.random.default_rng(1).integers(1, REGIONS + 1, IMAGES).astype(np.int32)
+    features = make_split().regions.array.copy()
+    is_padding = np.arange(REGIONS) >= numbers[:, None]
+    features[is_padding] = np.nan if how == "a file" else 0.0
+    given = {"num_regions": numbers} if how == "a file" else {"zero_regions_are_padding": True}
+    uneven = Training(make_config(), 4, regions=MappedRegions(features, np.arange(IMAGES)), **given)
+    expected = uneven.run(uneven.feed("host"))
+    assert abs(expected[1][-1]["loss"] - training.run(by_host)[1][-1]["loss"]) > 1e-3
+    for placement in ("replicated", "sharded"):
+        assert_same(uneven.run(uneven.feed(placement)), expected)
+        reading = {"dtype": "float32", "training_label": "caption", "threads": 2, "prefetch": 2}
+        data = resident.place(uneven.split, uneven.mesh, placement, **reading)
+        np.testing.assert_array_equal(data.num_regions[:IMAGES], numbers)
 
 
 def test_batches_have_several_lengths(training):

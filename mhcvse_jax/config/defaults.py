@@ -57,7 +57,14 @@ KEYS = {
         resume=FREE,
     ),
     "data.dir": Key("", "the directory; empty, for scenes: `scenes/` in the workdir", text(), resume=FREE, row=FREE),
-    "data.num_captions_per_image": Key(5, "captions of each picture", more_than(0)),
+    "data.num_captions_per_image": Key(
+        5, "captions of each picture, unless {split}_caption_images.txt says whose each caption is", more_than(0)
+    ),
+    "data.zero_regions_are_padding": Key(
+        False,
+        "whether a picture's trailing all-zero regions are left out, if there is no {split}_num_regions.npy",
+        switch(),
+    ),
     "data.caption_lengths": Key((16, 24, 32, 48, 64), "tokens; a batch is padded to the first that fits", rising(2)),
     "data.placement": Key(
         "auto",

@@ -7,6 +7,7 @@ import numpy as np
 
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
+from mhcvse_jax.data.regions import count_regions
 from mhcvse_jax.errors import InputError
 
 RARE_LENGTH = 0.01  # of the batches of an epoch
@@ -20,6 +21,7 @@ class Batch(NamedTuple):
     lengths: np.ndarray  # <int32>[batch]
     labels: np.ndarray  # <bool>[batch, concepts], of the captions
     image_index: np.ndarray  # <int32>[batch] the picture of each pair within its split
+    num_regions: np.ndarray | None = None  # <int32>[batch], the first of `regions`, which alone count; None: all
 
 
 def padded_length(longest: int, caption_lengths: Sequence[int]) -> int:
@@ -95,24 +97,33 @@ def read_batch(
     captions = captions[rows]
     lengths = split.lengths[captions]
     image_index = split.image_of_caption[captions]
+    regions, num_regions = read_regions(split, image_index)
     return Batch(
-        regions=read_regions(split, image_index),
+        regions=regions,
         tokens=split.tokens.padded(captions, padded_length(longest, caption_lengths)),
         lengths=lengths,
         labels=split.image_labels[image_index] if training_label == "image" else split.caption_labels[captions],
         image_index=image_index,
+        num_regions=num_regions,
     )
 
 
-def read_regions(split: Split, images: np.ndarray) -> np.ndarray:
-    """Returns <float32>[images, regions, features] of the pictures with these indices.
+def read_regions(split: Split, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns <float32>[images, regions, features] of the pictures with these indices, zero at padding.
+
+    And <int32>[images], how many regions each has; None where all have all.
 
     Raises:
       InputError: a feature is not finite, or the file is damaged there.
     """
-    regions = split.regions.read(images)
+    regions, num_regions = split.regions.read(images), None
+    if split.num_regions is not None:
+        num_regions = split.num_regions[images]
+        regions[np.arange(regions.shape[1]) >= num_regions[:, None]] = 0.0
+    elif split.zero_regions_are_padding:
+        num_regions = count_regions(regions)
     check_finite(regions, images, split)
-    return regions
+    return regions, num_regions
 
 
 def check_finite(regions: np.ndarray, images: np.ndarray, split: Split) -> None:

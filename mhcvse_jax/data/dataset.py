@@ -33,6 +33,10 @@ class Split:
     caption_labels: np.ndarray  # <bool>[T, C] concepts in the caption's own words
     image_ids: list[str]  # [N]
     image_names: list[str] | None  # [N]
+    num_regions: np.ndarray | None = (
+        None  # <int32>[N] the first of a picture's rows, which alone are regions; None: all
+    )
+    zero_regions_are_padding: bool = False  # trailing ones, where `num_regions` is None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -92,7 +96,14 @@ def without_stop_words(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(itertools.filterfalse(text.stop_words().__contains__, tokens))
 
 
-def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]], language: Language) -> Split:
+def encode_split(
+    name: str,
+    scan: ScanSplit,
+    tokenized: Sequence[Sequence[str]],
+    language: Language,
+    *,
+    zero_regions_are_padding: bool = False,
+) -> Split:
     """Returns a split with its captions as ids and labels.
 
     A caption's own label comes from what the model is shown. CVSE's program looks for it in the literal of the
@@ -103,6 +114,7 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
       scan: what its files hold.
       tokenized: all tokens of each caption.
       language: how captions are read.
+      zero_regions_are_padding: where no file says how many regions a picture has.
     """
     clean = [language.keep(tokens) for tokens in tokenized]
     labels_of_clean = concepts_lib.caption_labels(clean, language.concepts.words)
@@ -122,6 +134,8 @@ def encode_split(name: str, scan: ScanSplit, tokenized: Sequence[Sequence[str]],
         caption_labels=caption_labels,
         image_ids=scan.image_ids,
         image_names=scan.image_names,
+        num_regions=scan.num_regions,
+        zero_regions_are_padding=zero_regions_are_padding,
     )
 
 
@@ -144,6 +158,7 @@ def first_captions(split: Split, number: int, key: str = "eval.max_captions") ->
         caption_labels=split.caption_labels[captions],
         image_ids=split.image_ids[:num_images],
         image_names=split.image_names and split.image_names[:num_images],
+        num_regions=None if split.num_regions is None else split.num_regions[:num_images],
     )
 
 
@@ -206,16 +221,20 @@ def load_training(config: Config, directory: pathlib.Path, language: Language | 
     concepts_found = None
     if language is None:
         language, concepts_found = learn_language(config, train_tokens, dev_tokens)
-    dev_split = encode_split("dev", dev, dev_tokens, language)
+    padding = {"zero_regions_are_padding": config.data.zero_regions_are_padding}
+    dev_split = encode_split("dev", dev, dev_tokens, language, **padding)
     for key in ("max_captions", "validation_captions"):
         dev_split = first_captions(dev_split, config.eval[key], f"eval.{key}")
-    return TrainingData(encode_split("train", train, train_tokens, language), dev_split, language, concepts_found)
+    train_split = encode_split("train", train, train_tokens, language, **padding)
+    return TrainingData(train_split, dev_split, language, concepts_found)
 
 
 def load_split(directory: pathlib.Path, name: str, language: Language, values: Config) -> Split:
     """Returns a split encoded with a language that exists; `values` is `config.data`."""
     scan = read_split(values, directory, name)
-    return encode_split(name, scan, [text.tokenize(caption) for caption in scan.captions], language)
+    tokenized = [text.tokenize(caption) for caption in scan.captions]
+    padding = values.zero_regions_are_padding
+    return encode_split(name, scan, tokenized, language, zero_regions_are_padding=padding)
 
 
 def learn_language(

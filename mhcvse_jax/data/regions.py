@@ -1,6 +1,6 @@
 """Region features of a split, read picture by picture, however they are stored."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,6 +31,16 @@ class RegionFeatures(Protocol):
     def place(self, image: int) -> tuple[str, int]:
         """Returns the file that holds a picture, empty where there is none, and its row or record there."""
         ...
+
+
+def count_regions(features: Any) -> Any:
+    """Returns <int32>[pictures], the regions before the trailing ones that are all zero; all where every one is zero.
+
+    Args:
+      features: <float>[pictures, regions, features], of NumPy or JAX.
+    """
+    is_region = (features != 0).any(axis=-1)
+    return (features.shape[1] - is_region[:, ::-1].argmax(axis=1)).astype(np.int32)
 
 
 class MappedRegions(NamedTuple):

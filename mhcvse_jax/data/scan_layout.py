@@ -12,6 +12,10 @@ Pictures with other numbers of captions, or with none, need one more file, and o
     {split}_caption_images.txt   one line a caption: the id of its picture. The ids are then unique, one a picture;
                                  without a file of ids a picture's id is its place, from 0
 
+Pictures with other numbers of regions are padded at their end, and say how many they have:
+
+    {split}_num_regions.npy      whole numbers [pictures], 1 or more, of the regions of each; the rest is not read
+
 SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; repository kuanghuei/SCAN) published
 f30k_precomp and coco_precomp. Their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR
 2018; repository peteanderson80/bottom-up-attention): the 36 surest regions of a Faster R-CNN, 2,048 numbers each.
@@ -41,6 +45,7 @@ class ScanSplit(NamedTuple):
     image_of_caption: np.ndarray  # <int32>[captions]
     image_ids: list[str]  # [images] Karpathy ids
     image_names: list[str] | None  # [images] file names, where known
+    num_regions: np.ndarray | None = None  # <int32>[images]; None: every picture has all
 
     @property
     def num_images(self) -> int:
@@ -70,7 +75,8 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
     texts = read_texts(directory, split, captions_per_image, len(regions))
     repeats = 1 if owners_path(directory, split).exists() else captions_per_image
     rows = image_rows(regions, len(texts.image_ids), repeats, regions_path)
-    return ScanSplit(MappedRegions(regions, rows), *texts)
+    num_regions = read_num_regions(directory, split, len(rows), regions.shape[1])
+    return ScanSplit(MappedRegions(regions, rows), *texts, num_regions)
 
 
 def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num_rows: int) -> Texts:
@@ -180,6 +186,35 @@ def map_features(path: pathlib.Path) -> np.ndarray:
             "expected C order, as numpy.ascontiguousarray gives it"
         )
     return features
+
+
+def num_regions_path(directory: pathlib.Path, split: str) -> pathlib.Path:
+    """Returns the file that says how many regions the pictures of a split have, where there is one."""
+    return directory / f"{split}_num_regions.npy"
+
+
+def read_num_regions(directory: pathlib.Path, split: str, num_images: int, most: int) -> np.ndarray | None:
+    """Returns <int32>[images], how many regions each picture has, 1 to `most`; None where no file says it.
+
+    Raises:
+      InputError: the file is damaged, or holds anything else.
+    """
+    path = num_regions_path(directory, split)
+    if not path.exists():
+        return None
+    try:
+        numbers = np.load(path, allow_pickle=False)
+        found = f"{numbers.dtype} {numbers.shape}"
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
+    if numbers.shape != (num_images,) or numbers.dtype.kind not in "iu":
+        raise InputError(f"{path} holds {found}; expected whole numbers, one a picture ({num_images})")
+    wrong = np.flatnonzero((numbers < 1) | (numbers > most))
+    if len(wrong):
+        raise InputError(
+            f"{path}: picture {wrong[0]} (counted from 0) has {numbers[wrong[0]]} regions; expected 1 to {most}"
+        )
+    return numbers.astype(np.int32)
 
 
 def check_widths(path: pathlib.Path, shape: tuple[int, ...], train_shape: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
     dataset_info.json, features.json                   what tensorflow-datasets knows of it
     scan_regions-{split}.array_record-00000-of-00067   one record a picture: its features, captions, id, file name
     {split}_caps.txt, _ids.txt, _image_names.txt,      the texts of the records once more, in SCAN's layout
-    _caption_images.txt
+    _caption_images.txt, _num_regions.npy
 
 `mhcvse_jax.build_tfds` writes it. The texts stand beside the records because a run reads all captions when it
 starts and the features, which lie between them, a batch at a time. Nothing here imports TensorFlow.
@@ -184,6 +184,8 @@ def write(
             if lines is not None:
                 content = "".join(f"{line}\n" for line in lines)
                 (built / f"{name}_{kind}.txt").write_text(content, encoding="utf-8", newline="\n")
+        if split.num_regions is not None:
+            np.save(scan_layout.num_regions_path(built, name), split.num_regions, allow_pickle=False)
         read_split(built, name, captions_per_image)
     return built
 
@@ -236,7 +238,7 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
             f"{directory / split}_caps.txt has the captions of {len(texts.image_ids)} pictures, {captions_per_image} "
             f"each; expected those of the {regions.shape[0]} records of {split}"
         )
-    return ScanSplit(regions, *texts)
+    return ScanSplit(regions, *texts, scan_layout.read_num_regions(directory, split, *regions.shape[:2]))
 
 
 def _open_regions(directory: pathlib.Path, split: str) -> RecordRegions:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from mhcvse_jax.layers.gpo import GeneralizedPooling
 from mhcvse_jax.layers.normalize import l2_normalize
 
+MOMENTUM, EPSILON = 0.9, 1e-5  # of batch norms: CVSE's 0.1 as Flax counts it, and the default of both
+
 
 def mean_pool(elements: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Returns <float32>[batch, D], the mean over the elements that `mask` <bool>[batch, elements] keeps."""
@@ -55,21 +57,62 @@ class AttentionPooling(nn.Module):
         query = mean_pool(elements, mask)
         if not self.batch_norm:  # CVSE normalises a caption's mean, not a picture's
             query = l2_normalize(query)
-        fit = self._branch(elements, 1, "element", train) * self._branch(query, -1, "query", train)[:, None]
+        of_elements = self._branch(elements, 1, "element", mask, train)
+        fit = of_elements * self._branch(query, -1, "query", None, train)[:, None]
         scores = nn.Dense(1, dtype=self.dtype, name="score")(fit)[..., 0].astype(jnp.float32)
         if mask is not None:
             scores = jnp.where(mask, scores, -jnp.inf)
         weights = nn.softmax(scores)
         return l2_normalize(jnp.einsum("bn,bnd->bd", weights, elements.astype(jnp.float32)))
 
-    def _branch(self, x: jax.Array, norm_axis: int, name: str, train: bool) -> jax.Array:
+    def _branch(self, x: jax.Array, norm_axis: int, name: str, mask: jax.Array | None, train: bool) -> jax.Array:
         x = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x)
-        if self.batch_norm:
+        if self.batch_norm and mask is not None:
+            x = SlotNorm(self.dtype, name=f"{name}_norm")(x, mask, train=train)
+        elif self.batch_norm:
             x = nn.BatchNorm(
                 use_running_average=not train,
                 axis=norm_axis,
-                momentum=0.9,
+                momentum=MOMENTUM,
                 dtype=self.dtype,
                 name=f"{name}_norm",
             )(x)
         return nn.Dropout(self.dropout_rate, deterministic=not train)(nn.tanh(x))
+
+
+class SlotNorm(nn.Module):
+    """Batch norm by region slot, over the pictures of a batch that have a region there.
+
+    Its parameters and statistics are those of `nn.BatchNorm(axis=1)`, which it equals where all pictures have all
+    regions. A slot that no picture of the batch has keeps its running statistics.
+
+    Attributes:
+      dtype: of the arithmetic; statistics are float32.
+    """
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Returns <dtype>[batch, slots, D] of x [batch, slots, D] and its mask <bool>[batch, slots]."""
+        slots = (x.shape[1],)
+        scale = self.param("scale", nn.initializers.ones, slots)
+        bias = self.param("bias", nn.initializers.zeros, slots)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, slots)
+        running_var = self.variable("batch_stats", "var", jnp.ones, slots)
+        x = x.astype(jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            pictures = jnp.sum(mask, axis=0)
+
+            def mean_of(values: jax.Array) -> jax.Array:
+                values = jnp.where(mask[..., None], values, 0.0)
+                return jnp.sum(values, axis=(0, 2)) / (x.shape[2] * jnp.maximum(pictures, 1))
+
+            mean = mean_of(x)
+            var = jnp.maximum(mean_of(x * x) - mean * mean, 0.0)
+            for running, value in ((running_mean, mean), (running_var, var)):
+                moved = MOMENTUM * running.value + (1 - MOMENTUM) * value
+                running.value = jnp.where(pictures > 0, moved, running.value)
+        factor = jax.lax.rsqrt(var + EPSILON) * scale
+        return ((x - mean[:, None]) * factor[:, None] + bias[:, None]).astype(self.dtype)

@@ -35,6 +35,7 @@ from mhcvse_jax.layers.cross_attention import Projected, Projections, attend
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.text_gru import word_mask
+from mhcvse_jax.models.fragments import region_mask
 from mhcvse_jax.models.pair_scores import Candidates, PairModel, PairScores, every_pair, of_matrix
 
 LEVELS = ("fragment", "context", "global")
@@ -90,8 +91,17 @@ class CrossAttention(PairModel):
         self.matching_scale = self.param("matching_scale", nn.initializers.constant(MATCHING_SCALE), ())
         self.matching_bias = self.param("matching_bias", nn.initializers.zeros, ())
 
-    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Side:
-        fragments, mask = self.unit_regions(regions), jnp.ones(regions.shape[:2], bool)
+    def encode_images(
+        self,
+        regions: jax.Array,
+        graph: ConceptGraph,
+        *,
+        num_regions: jax.Array | None = None,
+        train: bool = False,
+    ) -> Side:
+        mask = region_mask(regions, num_regions)
+        fragments = self.unit_regions(regions, mask)
+        mask = jnp.ones(regions.shape[:2], bool) if mask is None else mask
         return self._side(fragments, mask, self.image_layers, self.image_share)
 
     def encode_texts(

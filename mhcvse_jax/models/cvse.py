@@ -7,6 +7,7 @@ from mhcvse_jax.layers.consensus import Consensus, label_distribution
 from mhcvse_jax.layers.fusion import Fusion
 from mhcvse_jax.layers.text_gru import word_mask
 from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.models.fragments import region_mask
 from mhcvse_jax.models.vsepp import VSEPP
 
 
@@ -50,16 +51,24 @@ class CVSE(VSEPP):
         is_negative: jax.Array | None = None,
         hardest: jax.Array | bool = True,
         *,
+        num_regions: jax.Array | None = None,
         train: bool,
     ) -> tuple[Embeddings, Embeddings]:
         """Returns the embeddings of pictures and of captions; the concepts are propagated once for both."""
         concepts = self.concept_gcn(graph)
-        image = self._encode_images(regions, concepts, train)
+        image = self._encode_images(regions, num_regions, concepts, train)
         text = self._encode_texts(tokens, lengths, labels, concepts, train)
         return image, text
 
-    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
-        return self._encode_images(regions, self.concept_gcn(graph), train)
+    def encode_images(
+        self,
+        regions: jax.Array,
+        graph: ConceptGraph,
+        *,
+        num_regions: jax.Array | None = None,
+        train: bool = False,
+    ) -> Embeddings:
+        return self._encode_images(regions, num_regions, self.concept_gcn(graph), train)
 
     def encode_texts(
         self,
@@ -72,8 +81,11 @@ class CVSE(VSEPP):
     ) -> Embeddings:
         return self._encode_texts(tokens, lengths, labels, self.concept_gcn(graph), train)
 
-    def _encode_images(self, regions: jax.Array, concepts: jax.Array, train: bool) -> Embeddings:
-        instance = self.pool_regions(self.unit_regions(regions), train=train)
+    def _encode_images(
+        self, regions: jax.Array, num_regions: jax.Array | None, concepts: jax.Array, train: bool
+    ) -> Embeddings:
+        mask = region_mask(regions, num_regions)
+        instance = self.pool_regions(self.unit_regions(regions, mask), mask, train=train)
         consensus, distribution = self.image_consensus(instance, concepts, None, 0.0, train=train)
         return Embeddings(instance, consensus, self.image_fusion(instance, consensus), distribution)
 

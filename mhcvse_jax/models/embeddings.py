@@ -28,12 +28,21 @@ class Embeddings(NamedTuple):
 class EmbeddingModel(Fragments):
     """A model is a subclass with these two methods; retrieval calls them apart, training both at once."""
 
-    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
+    def encode_images(
+        self,
+        regions: jax.Array,
+        graph: ConceptGraph,
+        *,
+        num_regions: jax.Array | None = None,
+        train: bool = False,
+    ) -> Embeddings:
         """Returns the embeddings of pictures.
 
         Args:
           regions: <float32>[batch, regions, features] region features.
           graph: the concept graph, as `concept_graph` makes it.
+          num_regions: <int32>[batch], how many of a picture's regions count, 1 or more; what stands behind them does
+            not matter. None: all.
           train: whether dropout is on and batch norm uses the batch's statistics.
         """
         raise NotImplementedError
@@ -68,8 +77,9 @@ class EmbeddingModel(Fragments):
         is_negative: jax.Array | None = None,
         hardest: jax.Array | bool = True,
         *,
+        num_regions: jax.Array | None = None,
         train: bool,
     ) -> tuple[Embeddings, Embeddings]:
         """Returns the embeddings of both; `is_negative` and `hardest` are for models that choose pairs."""
-        image = self.encode_images(regions, graph, train=train)
+        image = self.encode_images(regions, graph, num_regions=num_regions, train=train)
         return image, self.encode_texts(tokens, lengths, labels, graph, train=train)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.normalize import l2_normalize
-from mhcvse_jax.layers.text_gru import TextGRU
+from mhcvse_jax.layers.text_gru import TextGRU, word_mask
 
 
 class Fragments(nn.Module):
@@ -43,10 +43,19 @@ class Fragments(nn.Module):
             self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.gru, self.dtype
         )
 
-    def unit_regions(self, regions: jax.Array) -> jax.Array:
-        """Returns <float32>[batch, regions, D] unit vectors of region features [batch, regions, features]."""
-        return l2_normalize(self.region_projection(regions))
+    def unit_regions(self, regions: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Returns <float32>[batch, regions, D] unit vectors of region features [batch, regions, features].
+
+        Where `mask` is false they are zero.
+        """
+        vectors = l2_normalize(self.region_projection(regions))
+        return vectors if mask is None else jnp.where(mask[..., None], vectors, 0.0)
 
     def unit_words(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> jax.Array:
         """Returns <float32>[batch, words, D] unit vectors of tokens <int32>[batch, words], zero at padding."""
         return self.text_gru(tokens, lengths, train=train)
+
+
+def region_mask(regions: jax.Array, num_regions: jax.Array | None) -> jax.Array | None:
+    """Returns <bool>[batch, regions], true at the first `num_regions` of each picture; None where all have all."""
+    return None if num_regions is None else word_mask(num_regions, regions.shape[1])

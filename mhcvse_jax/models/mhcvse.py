@@ -32,13 +32,13 @@ class MHCVSE(CVSE):
                 for _ in range(2)
             )
 
-    def pool_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
+    def pool_regions(self, regions: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
         """Returns the instance embeddings [batch, D] of pictures, from regions after self-attention."""
         if not self.num_heads:
-            return super().pool_regions(regions, train=train)
+            return super().pool_regions(regions, mask, train=train)
         if self.pooling == "mean":
-            return l2_normalize(self.image_attention(regions, None, train=train, pooled=True))
-        return super().pool_regions(self.image_attention(regions, None, train=train), train=train)
+            return l2_normalize(self.image_attention(regions, mask, train=train, pooled=True))
+        return super().pool_regions(self.image_attention(regions, mask, train=train), mask, train=train)
 
     def pool_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         """Returns the instance embeddings [batch, D] of captions, from words after self-attention."""

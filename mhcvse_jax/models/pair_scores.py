@@ -36,10 +36,18 @@ class PairModel(Fragments):
     each of N x 5N pairs.
     """
 
-    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Any:
+    def encode_images(
+        self,
+        regions: jax.Array,
+        graph: ConceptGraph,
+        *,
+        num_regions: jax.Array | None = None,
+        train: bool = False,
+    ) -> Any:
         """Returns a tree of arrays [batch, ...] for region features <float32>[batch, regions, features].
 
-        `graph` is the concept graph; `train` says whether dropout is on.
+        `graph` is the concept graph; `train` says whether dropout is on. `num_regions` <int32>[batch] says how many of
+        a picture's regions count, 1 or more, whatever stands behind them; None: all.
         """
         raise NotImplementedError
 
@@ -79,6 +87,7 @@ class PairModel(Fragments):
         is_negative: jax.Array | None = None,
         hardest: jax.Array | bool = True,
         *,
+        num_regions: jax.Array | None = None,
         train: bool,
     ) -> PairScores:
         """Returns the scores of a batch: here, of every picture with every caption.
@@ -91,9 +100,10 @@ class PairModel(Fragments):
           graph: the concept graph.
           is_negative: <bool>[images, texts], the pairs that are no match; None for all but the diagonal.
           hardest: <bool>[] whether the losses take the hardest negative alone, not all.
+          num_regions: see `encode_images`.
           train: whether dropout is on.
         """
-        images = self.encode_images(regions, graph, train=train)
+        images = self.encode_images(regions, graph, num_regions=num_regions, train=train)
         texts = self.encode_texts(tokens, lengths, labels, graph, train=train)
         if is_negative is None:
             is_negative = ~jnp.eye(len(regions), dtype=bool)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.text_gru import word_mask
+from mhcvse_jax.models.fragments import region_mask
 from mhcvse_jax.models.pair_scores import PairModel
 
 
@@ -33,8 +34,17 @@ class SCAN(PairModel):
     scan_attention_temperature: float
     scan_lse_temperature: float
 
-    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Side:
-        return self._side(self.unit_regions(regions), jnp.ones(regions.shape[:2], bool))
+    def encode_images(
+        self,
+        regions: jax.Array,
+        graph: ConceptGraph,
+        *,
+        num_regions: jax.Array | None = None,
+        train: bool = False,
+    ) -> Side:
+        mask = region_mask(regions, num_regions)
+        vectors = self.unit_regions(regions, mask)
+        return self._side(vectors, jnp.ones(regions.shape[:2], bool) if mask is None else mask)
 
     def encode_texts(
         self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, graph: ConceptGraph, *, train: bool = False
@@ -62,8 +72,8 @@ def attended_cosines(query: Side, context: Side, temperature: float) -> jax.Arra
     alpha_q = softmax over c of temperature * s'_qc; the cosine of q with sum_c alpha_qc x_c.
     """
     cosines = jnp.einsum("qd,cd->qc", query.vectors, context.vectors, preferred_element_type=jnp.float32)
-    # No mask: words at padding are zero vectors, whose cosines are 0; what they take of the weights shortens the sum of
-    # the others, and its length cancels.
+    # No mask: words and regions at padding are zero vectors, whose cosines are 0; what they take of the weights
+    # shortens the sum of the others, and its length cancels.
     logits = temperature * l2_normalize(jnp.maximum(cosines, 0.0).T).T
     weights = jax.nn.softmax(logits, axis=-1)
     squared = jnp.einsum("qc,cd,qd->q", weights, context.products, weights)

@@ -13,6 +13,7 @@ from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.pooling import make_pooling, mean_pool
 from mhcvse_jax.layers.text_gru import word_mask
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
+from mhcvse_jax.models.fragments import region_mask
 
 
 class VSEPP(EmbeddingModel):
@@ -39,8 +40,16 @@ class VSEPP(EmbeddingModel):
             for of_regions in (True, False)
         )
 
-    def encode_images(self, regions: jax.Array, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
-        return Embeddings.single(self.pool_regions(self.unit_regions(regions), train=train))
+    def encode_images(
+        self,
+        regions: jax.Array,
+        graph: ConceptGraph,
+        *,
+        num_regions: jax.Array | None = None,
+        train: bool = False,
+    ) -> Embeddings:
+        mask = region_mask(regions, num_regions)
+        return Embeddings.single(self.pool_regions(self.unit_regions(regions, mask), mask, train=train))
 
     def encode_texts(
         self,
@@ -54,11 +63,11 @@ class VSEPP(EmbeddingModel):
         mask = word_mask(lengths, tokens.shape[1])
         return Embeddings.single(self.pool_words(self.unit_words(tokens, lengths, train=train), mask, train=train))
 
-    def pool_regions(self, regions: jax.Array, *, train: bool) -> jax.Array:
+    def pool_regions(self, regions: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
         """Returns one unit vector a picture, <float32>[batch, D], from unit vectors [batch, regions, D]."""
         if self.image_pooling is None:
-            return l2_normalize(mean_pool(regions, None))
-        return self.image_pooling(regions, None, train=train)
+            return l2_normalize(mean_pool(regions, mask))
+        return self.image_pooling(regions, mask, train=train)
 
     def pool_words(self, words: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         """Returns one unit vector a caption, <float32>[batch, D], from unit vectors [batch, words, D]."""

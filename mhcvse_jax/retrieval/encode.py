@@ -49,14 +49,14 @@ class Encoder:
         everywhere, split = replicated(mesh), by_batch(mesh)
 
         @jax.default_matmul_precision(precision)
-        def images(variables, regions):
-            return model.apply(variables, regions, graph, method="encode_images")
+        def images(variables, regions, num_regions):
+            return model.apply(variables, regions, graph, num_regions=num_regions, method="encode_images")
 
         @jax.default_matmul_precision(precision)
         def texts(variables, tokens, lengths, labels):
             return model.apply(variables, tokens, lengths, labels, graph, method="encode_texts")
 
-        self._images = jax.jit(images, in_shardings=(everywhere, split), out_shardings=everywhere)
+        self._images = jax.jit(images, in_shardings=(everywhere, split, split), out_shardings=everywhere)
         self._texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
 
     def __call__(self, variables: Any, split: Split) -> EncodedSplit:
@@ -67,8 +67,8 @@ class Encoder:
           split: what to encode.
         """
 
-        def read_images(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
-            return (batches.read_regions(split, chosen[rows]),)
+        def read_images(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray | None, ...]:
+            return batches.read_regions(split, chosen[rows])
 
         return EncodedSplit(
             image=self._encode(self._images, variables, read_images, np.arange(split.num_images)),

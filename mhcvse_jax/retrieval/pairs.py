@@ -76,8 +76,8 @@ class PairScorer:
         everywhere, split = replicated(mesh), by_batch(mesh)
 
         @jax.default_matmul_precision(precision)
-        def images(variables, regions):
-            return model.apply(variables, regions, graph, method="encode_images")
+        def images(variables, regions, num_regions):
+            return model.apply(variables, regions, graph, num_regions=num_regions, method="encode_images")
 
         @jax.default_matmul_precision(precision)
         def texts(variables, tokens, lengths, labels):
@@ -93,7 +93,7 @@ class PairScorer:
             text = jax.tree.map(lambda values: values[text_index], text)
             return model.apply(variables, image, text, method="score_list")
 
-        self._encode_images = jax.jit(images, in_shardings=(everywhere, split), out_shardings=split)
+        self._encode_images = jax.jit(images, in_shardings=(everywhere, split, split), out_shardings=split)
         # Whole on every device, so that each process can keep them.
         self._encode_texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
         self._matrix = jax.jit(matrix, in_shardings=(everywhere, split, everywhere), out_shardings=everywhere)
@@ -192,8 +192,8 @@ class PairScorer:
     def _images(self, variables: Any, split: Split, images: np.ndarray) -> Iterator[Sides]:
         """Yields the sides of pictures, on the devices, in blocks."""
 
-        def read(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
-            return (batches.read_regions(split, chosen),)
+        def read(chosen: np.ndarray) -> tuple[np.ndarray | None, ...]:
+            return batches.read_regions(split, chosen)
 
         return self._sides(self._encode_images, variables, read, images, self._blocks.images)
 

@@ -43,6 +43,10 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
     else:
         vectors = f"{config.concepts.vectors_path} has vectors of {data.concepts_found}"
     print(f"devices   {provenance.device_name()}, {config.compute_dtype}")
+    if train.num_regions is not None:
+        regions = f"{train.num_regions.min()} to {train.num_regions.max()}"
+    elif train.zero_regions_are_padding:
+        regions = f"up to {regions}"
     print(f"data      {counts}; {regions} regions of {width}, {train.regions.dtype}")
     print(
         f"text      {len(language.vocabulary):,} tokens, "

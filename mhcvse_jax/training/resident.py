@@ -11,6 +11,7 @@ from mhcvse_jax.data import batches
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
+from mhcvse_jax.data.regions import count_regions
 from mhcvse_jax.data.text import PAD, EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import InputError
@@ -28,6 +29,7 @@ class ResidentSplit(NamedTuple):
     """What batches are gathered from. N pictures (sharded: up to the next multiple of the devices), T captions."""
 
     regions: jax.Array  # <dtype>[N, regions, features]
+    num_regions: jax.Array | None  # <int32>[N] how many of these each picture has; None: all
     tokens: EncodedCaptions  # [T]
     labels: jax.Array  # <bool>[T, C] as training shows them
     image_of_caption: jax.Array  # <int32>[T]
@@ -94,7 +96,10 @@ def place(
     labels = split.caption_labels if caption_labels else split.image_labels[split.image_of_caption]
     captions = (split.tokens, labels, split.image_of_caption)
     regions = _place_regions(split, mesh, placement, dtype=dtype, threads=threads, prefetch=min(prefetch, 4))
-    return ResidentSplit(regions, *jax.device_put(captions, replicated(mesh)))
+    num_regions = split.num_regions
+    if num_regions is None and split.zero_regions_are_padding:
+        num_regions = jax.jit(count_regions, out_shardings=replicated(mesh))(regions)
+    return ResidentSplit(regions, *jax.device_put((num_regions, *captions), replicated(mesh)))
 
 
 def shapes(split: Split, mesh: Mesh, placement: Placement, dtype: str) -> Any:
@@ -109,8 +114,11 @@ def shapes(split: Split, mesh: Mesh, placement: Placement, dtype: str) -> Any:
         jnp.dtype(dtype),
         sharding=by_batch(mesh) if placement == "sharded" else everywhere,
     )
-    captions = (split.tokens, split.caption_labels, split.image_of_caption)
-    return ResidentSplit(regions, *jax.tree.map(like, captions))  # pyright: ignore[reportArgumentType]
+    num_regions = split.num_regions
+    if num_regions is None and split.zero_regions_are_padding:
+        num_regions = np.empty(len(regions), np.int32)
+    others = (num_regions, split.tokens, split.caption_labels, split.image_of_caption)
+    return ResidentSplit(regions, *jax.tree.map(like, others))  # pyright: ignore[reportArgumentType]
 
 
 def gather_regions(data: ResidentSplit, images: jax.Array, mesh: Mesh, placement: Placement) -> jax.Array:
@@ -139,13 +147,15 @@ def gather_captions(data: ResidentSplit, captions: jax.Array, regions: jax.Array
     ids, starts, lengths = data.tokens.ids, data.tokens.starts[captions], data.tokens.lengths[captions]
     places = jnp.arange(length)
     is_token = places < lengths[:, None]
+    image_index = data.image_of_caption[captions]
     tokens = jnp.where(is_token, ids[jnp.where(is_token, starts[:, None] + places, 0)], PAD)
     return Batch(
         regions=regions,  # pyright: ignore[reportArgumentType]: an array of the device
         tokens=tokens,  # pyright: ignore[reportArgumentType]
         lengths=lengths,  # pyright: ignore[reportArgumentType]
         labels=data.labels[captions],  # pyright: ignore[reportArgumentType]
-        image_index=data.image_of_caption[captions],  # pyright: ignore[reportArgumentType]
+        image_index=image_index,  # pyright: ignore[reportArgumentType]
+        num_regions=None if data.num_regions is None else data.num_regions[image_index],  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -170,7 +180,7 @@ def _place_regions(
     def read(number: int) -> np.ndarray:
         first, start = chunks[number]
         wanted = np.minimum(np.arange(first + start, first + start + size), split.num_images - 1)
-        return batches.read_regions(split, wanted)
+        return batches.read_regions(split, wanted)[0]
 
     parts = {
         device: jnp.zeros((rows_each, *shape[1:]), dtype, device=device)

@@ -189,6 +189,7 @@ def _gradient(parts: StepParts) -> Callable[[TrainState, Batch], _Gradient]:
                 graph,
                 negatives(batch.image_index, mask_same_image=settings.mask_same_image),
                 hardest,
+                num_regions=batch.num_regions,
                 train=True,
                 rngs={"dropout": jax.random.fold_in(state.key, state.step)},
                 mutable=["batch_stats", "intermediates"],
