@@ -32,14 +32,6 @@ VISUAL_GENOME = Architecture()
 """Of the network whose weights are published."""
 
 
-class Scored(NamedTuple):
-    """The proposals of a picture and what is known of each; those after the last hold nothing of use."""
-
-    proposals: Proposals
-    features: jax.Array  # <float32>[proposals, F]
-    class_logits: jax.Array  # <float32>[proposals, 1 + classes], the background first
-
-
 class Detections(NamedTuple):
     """The regions of a picture, by confidence; rows from `num` on are of no use."""
 
@@ -90,38 +82,47 @@ class FasterRCNN(nn.Module):
           size: <int32>[2], height and width of the picture on the canvas.
           scale: <float32>[], pixels on the canvas a pixel of the original.
         """
-        scored = self.score(canvas, size, scale)
-        valid = scored.proposals.valid
-        boxes = scored.proposals.boxes / scale
-        probabilities = nn.softmax(scored.class_logits)
-        chosen = choose(confidences(boxes, valid, probabilities[:, 1:]), valid, self.choice)
+        feature_map = self.trunk(canvas, size)
+        proposals = self.propose(feature_map, size, scale)
+        return self.choose(proposals, self.features(feature_map, size, proposals.boxes), scale)
 
-        features, probabilities = scored.features[chosen.places], probabilities[chosen.places]
-        attributes = attribute_scores = None
-        if self.architecture.num_attributes:
-            attribute_logits = self.attribute_scores(features, jnp.argmax(probabilities, axis=1))
-            attributes, attribute_scores = _likeliest(nn.softmax(attribute_logits))
-        return Detections(
-            chosen.num, boxes[chosen.places], features, *_likeliest(probabilities), attributes, attribute_scores
-        )
+    def propose(self, feature_map: jax.Array, size: jax.Array, scale: jax.Array) -> Proposals:
+        """Returns the proposals on a feature map <dtype>[rows, columns, channels]; `size` and `scale` as `__call__`."""
+        return propose(*self.proposal_head(feature_map), map_size(size), size, scale, self.search)
 
-    def score(self, canvas: jax.Array, size: jax.Array, scale: jax.Array) -> Scored:
-        """Returns the proposals of a picture with their features and scores; arguments as `__call__`."""
-        feature_map, cells = self.trunk(canvas, size), map_size(size)
-        objectness, deltas = self.proposal_head(feature_map)
-        proposals = propose(objectness, deltas, cells, size, scale, self.search)
-        pool = RoIPool(feature_map, cells, NUM_BINS)
+    def features(self, feature_map: jax.Array, size: jax.Array, boxes: jax.Array) -> jax.Array:
+        """Returns <float32>[boxes, F] of boxes <float32>[boxes, 4], `chunk` of them at once; the rest as `propose`."""
+        pool = RoIPool(feature_map, map_size(size), NUM_BINS)
 
         def one_chunk(module: "FasterRCNN", carry: None, boxes: jax.Array) -> tuple[None, jax.Array]:
             return carry, module.region_features(pool(boxes))
 
-        num = len(proposals.boxes)
+        num = len(boxes)
         num_chunks = -(-num // self.chunk)
-        boxes = jnp.pad(proposals.boxes, ((0, num_chunks * self.chunk - num), (0, 0)))
+        boxes = jnp.pad(boxes, ((0, num_chunks * self.chunk - num), (0, 0)))
         in_chunks = nn.scan(one_chunk, variable_broadcast="params", split_rngs={"params": False})
         _, features = in_chunks(self, None, boxes.reshape(num_chunks, self.chunk, 4))
-        features = features.reshape(num_chunks * self.chunk, -1)[:num]
-        return Scored(proposals, features, self.class_scores(features))
+        return features.reshape(num_chunks * self.chunk, -1)[:num]
+
+    def choose(self, proposals: Proposals, features: jax.Array, scale: jax.Array) -> Detections:
+        """Returns the regions among the proposals.
+
+        Args:
+          proposals: of the picture.
+          features: <float32>[proposals, F], of each.
+          scale: as `__call__`.
+        """
+        boxes = proposals.boxes / scale
+        probabilities = nn.softmax(self.class_scores(features))
+        confidence = confidences(boxes, proposals.valid, probabilities[:, 1:])
+        num, places = choose(confidence, proposals.valid, self.choice)
+
+        features, probabilities = features[places], probabilities[places]
+        attributes = attribute_scores = None
+        if self.architecture.num_attributes:
+            logits = self.attribute_scores(features, jnp.argmax(probabilities, axis=1))
+            attributes, attribute_scores = _likeliest(nn.softmax(logits))
+        return Detections(num, boxes[places], features, *_likeliest(probabilities), attributes, attribute_scores)
 
 
 def _likeliest(probabilities: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,9 +14,6 @@ NUM_BINS = 14  # of RoIPool, a side
 class RegionFeatures(nn.Module):
     """The fifth part of the residual network with dilation 2 and stride 1, then the mean over space.
 
-    Between cells only the 3 x 3 convolutions look, and these two cells far. So cells of even and of odd rows and
-    columns never meet: four maps of 7 x 7, each under the ordinary convolution, which is what is computed.
-
     Attributes:
       num_blocks: residual blocks.
       width: channels of their first two convolutions.
@@ -30,19 +27,18 @@ class RegionFeatures(nn.Module):
     @nn.compact
     def __call__(self, pooled: jax.Array) -> jax.Array:
         """Returns <float32>[regions, 4 * width], none negative, of pooled maps <dtype>[regions, 14, 14, channels]."""
-        num, bins, _, channels = pooled.shape
-        x = pooled.reshape(num, bins // 2, 2, bins // 2, 2, channels).transpose(0, 2, 4, 1, 3, 5)
-        x = x.reshape(4 * num, bins // 2, bins // 2, channels)
+        x = pooled
         for block in range(self.num_blocks):
             x = Bottleneck(
                 self.width,
                 stride=1,
+                dilation=2,
                 has_projection=block == 0,
                 dtype=self.dtype,
                 precision=self.precision,
                 name=f"res5_{block}",
             )(x)
-        return x.astype(jnp.float32).reshape(num, bins * bins, 4 * self.width).mean(axis=1)
+        return x.astype(jnp.float32).mean(axis=(1, 2))
 
 
 class ClassScores(nn.Module):

@@ -41,11 +41,13 @@ class Bottleneck(nn.Module):
     Attributes:
       width: channels of the first two; the third has four times as many.
       stride: of the first, and of the projection.
+      dilation: of the second: how many cells its neighbours are away.
       has_projection: whether a 1 x 1 convolution stands beside the three.
     """
 
     width: int
     stride: int
+    dilation: int
     has_projection: bool
     dtype: Any
     precision: Any
@@ -54,24 +56,25 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, size: jax.Array | None = None) -> jax.Array:
         """Returns [batch, height / stride, width / stride, 4 * width]; `size` as `within` takes it, of the result."""
 
-        def convolution(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
+        def convolution(features: int, kernel: int, name: str, *, stride: int = 1, dilation: int = 1) -> nn.Conv:
             return nn.Conv(
                 features,
                 (kernel, kernel),
                 stride,
-                padding=kernel // 2,
+                padding=dilation * (kernel // 2),
+                kernel_dilation=dilation,
                 dtype=self.dtype,
                 precision=self.precision,
                 name=name,
             )
 
-        y = nn.relu(convolution(self.width, 1, self.stride, "conv1")(x))
+        y = nn.relu(convolution(self.width, 1, "conv1", stride=self.stride)(x))
         if size is not None:
             y = within(y, size)
-        y = nn.relu(convolution(self.width, 3, 1, "conv2")(y))
-        y = convolution(4 * self.width, 1, 1, "conv3")(y)
+        y = nn.relu(convolution(self.width, 3, "conv2", dilation=self.dilation)(y))
+        y = convolution(4 * self.width, 1, "conv3")(y)
         if self.has_projection:
-            x = convolution(4 * self.width, 1, self.stride, "shortcut")(x)
+            x = convolution(4 * self.width, 1, "shortcut", stride=self.stride)(x)
         return nn.relu(x + y)
 
 
@@ -110,6 +113,7 @@ class Trunk(nn.Module):
                 x = Bottleneck(
                     self.width << stage,
                     stride if block == 0 else 1,
+                    dilation=1,
                     has_projection=block == 0,
                     dtype=self.dtype,
                     precision=self.precision,

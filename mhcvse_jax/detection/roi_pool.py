@@ -70,8 +70,9 @@ class RoIPool:
             for borders in self._borders[axis]
         )
         level = 31 - lax.clz(jnp.maximum(end - start, 1))  # the window is the largest that fits
+        is_empty = end <= start
         start = jnp.minimum(start, side - 1)  # an empty bin reads something all the same
-        return level, start, jnp.maximum(end - (1 << level), start), end <= start
+        return level, start, jnp.maximum(end - (1 << level), start), is_empty
 
 
 def bin_borders(longest: int, num_bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,8 +28,8 @@ ADAPTIVE_10_TO_100 = Choice(10, 100, 0.2)
 class Chosen(NamedTuple):
     """The proposals chosen, by confidence; of equal ones the better proposal first."""
 
+    num: jax.Array  # <int32>[]: so many of `places` are chosen
     places: jax.Array  # <int32>[most], among the proposals
-    num: jax.Array  # <int32>[], so many of `places` are chosen
 
 
 def confidences(boxes: jax.Array, valid: jax.Array, scores: jax.Array) -> jax.Array:
@@ -67,5 +67,5 @@ def choose(confidence: jax.Array, valid: jax.Array, choice: Choice) -> Chosen:
       choice: how many.
     """
     ordered, places = lax.top_k(jnp.where(valid, confidence, -1.0), min(choice.most, len(confidence)))
-    sure = jnp.sum(ordered >= choice.threshold)
-    return Chosen(places, jnp.clip(sure, min=jnp.minimum(choice.fewest, valid.sum()), max=choice.most))
+    num_sure = jnp.sum(ordered >= choice.threshold)
+    return Chosen(jnp.maximum(num_sure, jnp.minimum(choice.fewest, valid.sum())), places)
