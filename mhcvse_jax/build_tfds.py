@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tqdm
 
-from mhcvse_jax.data import scan_layout, tfds
+from mhcvse_jax.data import feature_source, scan_layout, tfds
 from mhcvse_jax.data.scan_layout import ScanSplit
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.run import command_line
@@ -85,6 +85,7 @@ def build(source: pathlib.Path, output: pathlib.Path, dtype: str, captions_per_i
                 twins = source / f"{name}_twins.npz"  # the built-in data set's
                 if twins.exists():
                     shutil.copyfile(twins, built / twins.name)
+            feature_source.keep(source, built)
             built.rename(output)
         except OSError as error:
             raise RunFailedError(f"{output}: cannot be written ({error})") from error

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mhcvse_jax.data import scan_layout, text
+from mhcvse_jax.data import feature_source, scan_layout, text
 from mhcvse_jax.data.check_features import LISTED_AT_MOST, Findings, FoundSplit, read_features, same_features, some
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
@@ -68,7 +68,8 @@ def check(directory: pathlib.Path, captions_per_image: int, *, quick: bool) -> N
         raise InputError(f"--captions_per_image is {captions_per_image}; expected 1 or more")
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected SCAN's layout (--help says what that is)")
-    print(f"{directory}, SCAN's layout")
+    source = feature_source.read(directory)
+    print(f"{directory}, SCAN's layout{f', features of {source}' if source else ''}")
     findings = Findings()
     names = present_splits(directory, findings)
     splits = [check_split(directory, name, captions_per_image, findings) for name in names]

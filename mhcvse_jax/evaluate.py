@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset
+from mhcvse_jax.data import dataset, feature_source
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, results, twins
@@ -96,6 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol, data_format=arguments.data_format)
     config = experiment.config
     directory = arguments.data_dir or dataset.data_directory(config, workdir)
+    feature_source.check(directory, workdir)
     name = arguments.split or config.eval.test_split
     folds = config.eval.folds if name == config.eval.test_split else (1,)
     if arguments.folds:

@@ -8,6 +8,7 @@ import jax
 
 from mhcvse_jax.config import Config
 from mhcvse_jax.data.dataset import Split, TrainingData
+from mhcvse_jax.data.feature_source import FeatureSource
 from mhcvse_jax.data.text import unknown_share
 from mhcvse_jax.evaluation import provenance
 from mhcvse_jax.experiment.parts import check_devices
@@ -26,8 +27,8 @@ def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]
         print(f"{key:<16} {size}: {size // processes} a process, {size // mesh.size} a device")
 
 
-def describe_data(config: Config, data: TrainingData, test_split: Split) -> None:
-    """Prints devices, data, vocabulary and concepts."""
+def describe_data(config: Config, data: TrainingData, test_split: Split, source: FeatureSource | None) -> None:
+    """Prints devices, data, what made the features where known, vocabulary and concepts."""
     train, language, concepts = data.train, data.language, data.language.concepts
     regions, width = train.regions.shape[1:]
     splits = (train, data.dev, test_split)
@@ -48,6 +49,8 @@ def describe_data(config: Config, data: TrainingData, test_split: Split) -> None
     elif train.zero_regions_are_padding:
         regions = f"up to {regions}"
     print(f"data      {counts}; {regions} regions of {width}, {train.regions.dtype}")
+    if source:
+        print(f"features  {source}")
     print(
         f"text      {len(language.vocabulary):,} tokens, "
         f"{100 * unknown_share(data.dev.tokens.ids):.2f}% of dev unknown; "

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mhcvse_jax.data import feature_source
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, rerank
@@ -64,6 +65,7 @@ class Reranking:
         if not isinstance(second.encoder, PairScorer):
             name = second.config.model.name
             raise InputError(f"--rerank {workdir} holds {name}; expected a model that scores pairs")
+        feature_source.check(directory, workdir)
         its_split = second.load_split(directory, split.name, folds)
         if its_split.num_captions != split.num_captions:
             raise InputError(

@@ -10,7 +10,7 @@ import numpy as np
 from mhcvse_jax import __version__
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset
+from mhcvse_jax.data import dataset, feature_source
 from mhcvse_jax.data.dataset import Language, Split, TrainingData
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.errors import InputError
@@ -40,6 +40,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     directory = pathlib.Path(distributed.from_first(lambda: str(dataset.data_directory(config, workdir))))
     print(f"reading   {directory}", flush=True)
     start = workdir if has_begun else pathlib.Path(config.start_from)
+    if has_begun or config.start_from:
+        distributed.from_first(lambda: feature_source.check(directory, start))
     language = Language.load(start, config.text) if config.start_from else None
     data = dataset.load_training(config, directory, language)
     experiment = Experiment.assemble(config, workdir, data.language)
@@ -52,8 +54,8 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
         )
     begin = prepare(experiment, data.train, has_begun=has_begun)
     distributed.check_same("data", data_digest(data))
-    distributed.from_first(lambda: prepare_workdir(config, data.language, workdir, lock))
-    describe_data(config, data, test_split)
+    distributed.from_first(lambda: prepare_workdir(config, data.language, directory, workdir, lock))
+    describe_data(config, data, test_split, feature_source.read(directory))
     progress = train(experiment, data.train, data.dev, begin)
     stopped_early = progress.epochs_done < config.num_epochs
     why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
@@ -82,10 +84,13 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     distributed.from_first(keep)
 
 
-def prepare_workdir(config: Config, language: Language, workdir: pathlib.Path, lock: WorkdirLock) -> None:
+def prepare_workdir(
+    config: Config, language: Language, directory: pathlib.Path, workdir: pathlib.Path, lock: WorkdirLock
+) -> None:
     """Makes the workdir, and keeps in it what the run is made from."""
     lock.acquire()
     keep_language(config, language, workdir)
+    feature_source.keep(directory, workdir)
     config_lib.save(config, workdir / "config.json")
     for ranks in workdir.glob("ranks*.npz"):  # of a checkpoint that need not stay the best
         ranks.unlink()

@@ -1,0 +1,59 @@
+"""Which encoder made the features of a data directory: features.json in it, and in each workdir that they trained."""
+
+import json
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+from mhcvse_jax.errors import InputError
+
+FILE = "features.json"
+
+
+class FeatureSource(NamedTuple):
+    """What makes features those that they are: features of another source mean nothing to a trained model."""
+
+    encoder: str
+    weights_sha256: str | None  # None where they are not known
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Returns it in a few words."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.settings.items())
+        weights = f"weights {self.weights_sha256[:12]}" if self.weights_sha256 else "weights not known"
+        return f"{self.encoder} ({', '.join(filter(None, (weights, settings)))})"
+
+
+def read(directory: pathlib.Path) -> FeatureSource | None:
+    """Returns what made the features of a data directory or workdir; None where it does not say.
+
+    Raises:
+      InputError: its features.json is damaged.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return FeatureSource(*(content[field] for field in FeatureSource._fields))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a whole file of `mhcvse extract` ({error!r})") from error
+
+
+def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Checks that a model was trained with features of the same source; where one of both does not say, all is well.
+
+    Raises:
+      InputError: they are of another.
+    """
+    found, trained = read(directory), read(workdir)
+    if found and trained and found != trained:
+        raise InputError(f"{directory} has features of {found}; expected {trained}, with which {workdir} began")
+
+
+def keep(directory: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Makes the workdir say what the data directory says."""
+    if (directory / FILE).exists():
+        shutil.copyfile(directory / FILE, workdir / FILE)
+    else:
+        (workdir / FILE).unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""Makes a data directory of a folder of pictures and their captions.
+
+    mhcvse extract --images photos --captions captions.csv --out data/mine
+    mhcvse train --config pictures --config.data.dir=data/mine
+
+Captions come as CSV or JSON lines (file name, caption, split where known), as Flickr's token file, as Karpathy's or
+COCO's JSON, or as a directory in SCAN's layout; a picture may have any number of them. Splits are those that the
+captions name, or those of --split_list, or a share of the pictures, drawn by --seed. Without captions all pictures
+become a split of their own, to be searched.
+
+Started again, the command goes on; started several times at once, the processes share the pictures. A picture that
+cannot be read is named and left out. features.json in the directory says what made the features.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import itertools
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mhcvse_jax.data.feature_source import FeatureSource
+from mhcvse_jax.devices.compilation import keep_compiled
+from mhcvse_jax.encoders import ENCODERS
+from mhcvse_jax.encoders.encoder import Encoder
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.precompute import directory, options
+from mhcvse_jax.precompute.directory import Made, Maker, Target
+from mhcvse_jax.precompute.pictures import find_pictures, read_picture
+from mhcvse_jax.precompute.plan import Picture
+from mhcvse_jax.run import command_line
+
+BATCH = 8  # pictures that are decoded while as many are encoded
+BATCH_PIXELS = 64_000_000  # that close a batch, however few pictures it has
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.extract") -> int:
+    """Returns the exit code: 0 finished, 2 bad input, 3 it could not be written, 75 stopped."""
+    which = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    which.add_argument(
+        "--encoder", choices=ENCODERS, default="efficientnet_lite2", help="default %(default)s; --help has its options"
+    )
+    encoder = ENCODERS[which.parse_known_args(argv)[0].encoder]
+    own = argparse.ArgumentParser(add_help=False)
+    encoder.add_options(own.add_argument_group(f"options of {encoder.name}"))
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[which, own],
+    )
+    parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="of the encoder (default: its package's)")
+    parser.add_argument("--images", type=pathlib.Path, required=True, metavar="DIR", help="pictures; subfolders too")
+    options.add(parser)
+    arguments = parser.parse_args(argv)
+    encoder_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
+    return command_line.run(lambda: extract(arguments, encoder_options))
+
+
+def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
+    """Makes the directory, saying what it does.
+
+    Raises:
+      InputError: pictures, captions or weights cannot be used, or the directory holds something else.
+    """
+    keep_compiled()
+    images: pathlib.Path = arguments.images
+    items = {name: images / name for name in find_pictures(images)}
+    print(f"reading   {images}: {len(items):,} pictures", flush=True)
+    plan = options.plan(arguments, items)
+    encoder = ENCODERS[arguments.encoder](arguments.weights, **encoder_options)
+    source = FeatureSource(encoder.name, encoder.weights_sha256, encoder.settings())
+    target = Target(arguments.out, plan, source, (encoder.max_regions, encoder.regions_width), images)
+    directory.write(target, encode_with(encoder), strict=arguments.strict)
+
+
+def encode_with(encoder: Encoder) -> Maker:
+    """Returns what makes regions of pictures: one batch is decoded while the one before is encoded."""
+    threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="decode")
+
+    def make(pictures: Sequence[Picture]) -> Iterator[Made | InputError]:
+        paths = iter([picture.item for picture in pictures])
+        ahead = collections.deque(threads.submit(_attempt, path) for path in itertools.islice(paths, BATCH))
+        while ahead:
+            batch, pixels = [], 0
+            while ahead and pixels < BATCH_PIXELS:
+                batch.append(ahead.popleft().result())
+                pixels += getattr(batch[-1], "size", 0) // 3
+            ahead.extend(threads.submit(_attempt, path) for path in itertools.islice(paths, BATCH - len(ahead)))
+            regions = iter(encoder.encode([read for read in batch if isinstance(read, np.ndarray)]))
+            for read in batch:
+                yield Made(next(regions), read.shape[1::-1]) if isinstance(read, np.ndarray) else read
+
+    return make
+
+
+def _attempt(path: pathlib.Path) -> np.ndarray | InputError:
+    try:
+        return read_picture(path)
+    except InputError as error:
+        return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+"""Writes a data directory picture by picture: it can be stopped, goes on, and several processes may share it.
+
+Until all pictures are done, everything lies in OUT/.unfinished: the features of each split at their final size, and
+for each part of some pictures a file with all else, whose presence says that the part is done. A process takes a part
+by locking a file beside it, so a part whose process died is free again. The last to end moves all into place.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mhcvse_jax import __version__
+from mhcvse_jax.data import feature_source
+from mhcvse_jax.data.feature_source import FeatureSource
+from mhcvse_jax.encoders.encoder import Regions
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.whole import whole_file
+from mhcvse_jax.precompute.captions import SCAN_CAPTIONS
+from mhcvse_jax.precompute.feature_file import FeatureFile, write_array
+from mhcvse_jax.precompute.plan import Picture, Plan
+from mhcvse_jax.terminal import progress
+
+PART = 32  # pictures that are done or lost together
+WAIT_SECONDS = 0.5  # between two looks at what other processes have left to do
+
+
+class Made(NamedTuple):
+    """What one picture became."""
+
+    regions: Regions
+    size: tuple[int, int]  # width and height in pixels; 0, 0 where they are not known
+
+
+Maker = Callable[[Sequence[Picture]], Iterator[Made | InputError]]
+"""Gives for each picture, in order, what it became, or why it is left out."""
+Part = Sequence[tuple[str, int]]
+"""Split and place of each picture."""
+
+
+class Target(NamedTuple):
+    """A directory to be made, and what is to be in it."""
+
+    out: pathlib.Path
+    plan: Plan
+    source: FeatureSource
+    row_shape: tuple[int, int]  # the most regions of a picture, and features of a region
+    images: pathlib.Path | None = None  # the folder of the pictures
+
+    @property
+    def unfinished(self) -> pathlib.Path:
+        """Where all lies until it is finished."""
+        return self.out / ".unfinished"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is in place."""
+        return (self.out / feature_source.FILE).exists()
+
+    def features(self, split: str) -> FeatureFile:
+        """Returns the unfinished features of a split."""
+        return FeatureFile(self.unfinished / f"{split}_ims.npy", self.row_shape)
+
+    def part(self, number: int) -> pathlib.Path:
+        """Returns the file whose presence says that a part is done."""
+        return self.unfinished / f"part{number:06}.npz"
+
+    def digest(self) -> str:
+        """Returns what tells the pictures and captions from others."""
+        digest = hashlib.sha256()
+        for split, pictures in self.plan.items():
+            for name, image_id, captions, _ in pictures:
+                digest.update(json.dumps((split, name, image_id, captions)).encode())
+        return digest.hexdigest()
+
+
+def write(target: Target, make: Maker, *, strict: bool, order: Part | None = None) -> None:
+    """Writes all pictures of a plan, or those that are left of it, saying what it does.
+
+    Args:
+      target: the directory.
+      make: what makes regions of pictures; called with `PART` of them at a time.
+      strict: whether a picture that cannot be used ends the work.
+      order: in which the pictures are best read; else that of the plan.
+
+    Raises:
+      InputError: the directory holds something else, the disk is too small, or no picture of a split can be used.
+      OSError: a file could not be written; the same call goes on.
+    """
+    _begin(target)
+    order = order or [(split, place) for split, pictures in target.plan.items() for place in range(len(pictures))]
+    parts = [order[start : start + PART] for start in range(0, len(order), PART)]
+    left = [] if target.is_finished else [number for number in range(len(parts)) if not target.part(number).exists()]
+    pictures_left = sum(len(parts[number]) for number in left)
+    if 0 < pictures_left < len(order):
+        print(f"goes on   {len(order) - pictures_left:,} of {len(order):,} pictures are done", flush=True)
+    with progress.counted(pictures_left, "picture") as done:
+        while left:
+            still_left = []
+            for number in left:
+                with _claim(target.part(number).with_suffix(".lock")) as is_ours:
+                    if is_ours and not target.part(number).exists():
+                        _write_part(target, number, parts[number], make, strict=strict)
+                if target.part(number).exists() or target.is_finished:
+                    done(len(parts[number]))
+                else:
+                    still_left.append(number)
+            if len(still_left) == len(left):
+                time.sleep(WAIT_SECONDS)  # other processes are at work on them
+            left = still_left
+    _finish(target, parts)
+
+
+@contextlib.contextmanager
+def _claim(path: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
+    """Context with whether this process alone holds a file; the system lets go when the process ends."""
+    try:
+        file = path.open("a")
+    except FileNotFoundError:  # another process has finished everything
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _begin(target: Target) -> None:
+    """Makes the directory, or checks that it is one of the same plan."""
+    out, plan_path = target.out, target.unfinished / "plan.json"
+    if not target.is_finished and not plan_path.exists():
+        if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {".unfinished"}):
+            raise InputError(f"{out} is there and not empty; expected a directory to be made")
+        try:
+            target.unfinished.mkdir(parents=True, exist_ok=True)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+        with _claim(target.unfinished / "begin.lock", wait=True):
+            if not plan_path.exists() and not target.is_finished:
+                _check_space(target)
+                for split, pictures in target.plan.items():
+                    target.features(split).allocate(len(pictures))
+                _write_json(plan_path, {**target.source._asdict(), "plan": target.digest()})
+    path = out / feature_source.FILE if target.is_finished else plan_path
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    found = FeatureSource(*(begun[field] for field in FeatureSource._fields))
+    if found != target.source:
+        raise InputError(f"{out} holds features of {found}, not of {target.source}; expected another --out")
+    if begun["plan"] != target.digest():
+        raise InputError(f"{out} holds features of other pictures or captions; expected another --out")
+
+
+def _check_space(target: Target) -> None:
+    regions, width = target.row_shape
+    needed = sum(map(len, target.plan.values())) * regions * (width + 4) * 4
+    free = shutil.disk_usage(target.unfinished).free
+    print(f"writing   {target.out}: {needed / 1e9:,.2f} GB; {free / 1e9:,.2f} GB are free", flush=True)
+    if needed > free:
+        raise InputError(f"{target.out}: the disk has {free / 1e9:,.2f} GB free; expected {needed / 1e9:,.2f} GB")
+
+
+def _write_part(target: Target, number: int, part: Part, make: Maker, *, strict: bool) -> None:
+    """Makes the regions of a part's pictures and writes them."""
+    left_out: list[str] = []
+    features: dict[str, list[tuple[int, np.ndarray]]] = {}
+    rows: list[dict[str, np.ndarray]] = []
+    pictures = [target.plan[split][place] for split, place in part]
+    for (split, place), made in zip(part, make(pictures), strict=True):
+        if isinstance(made, InputError):
+            if strict:
+                raise made
+            progress.say(f"left out  {made}")
+            left_out.append(str(made))
+        else:
+            left_out.append("")
+            features.setdefault(split, []).append((place, made.regions.features))
+            rows.append(_beside(made, target.row_shape[0]))
+    for split, its_features in features.items():
+        target.features(split).write(its_features)
+    columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+    with whole_file(target.part(number)) as partial, partial.open("wb") as file:
+        np.savez(file, left_out=np.array(left_out), **columns)
+
+
+def _beside(made: Made, max_regions: int) -> dict[str, np.ndarray]:
+    """Returns all that is known of a picture beside its features, padded with zeros to `max_regions`."""
+
+    def padded(values: np.ndarray, dtype: type) -> np.ndarray:
+        row = np.zeros((max_regions, *values.shape[1:]), dtype)
+        row[: len(values)] = values
+        return row
+
+    regions = made.regions
+    found = {
+        "num_regions": np.int32(len(regions.features)),
+        "boxes": padded(regions.boxes, np.float32),
+        "image_sizes": np.array(made.size, np.int32),
+    }
+    for name in ("classes", "class_scores", "attributes", "attribute_scores"):
+        values = getattr(regions, name)
+        if values is not None:
+            found[name] = padded(values, np.float32 if name.endswith("scores") else np.int32)
+    return found
+
+
+def _finish(target: Target, parts: Sequence[Part]) -> None:
+    """Moves everything into place, where no other process has."""
+    with _claim(target.unfinished / "finish.lock", wait=True) as is_ours:
+        if is_ours and not target.is_finished:
+            left_out, columns = _gather(target, parts)
+            counts = {}
+            for split, pictures in target.plan.items():
+                kept = _finish_split(target, split, [left_out[split, i] for i in range(len(pictures))], columns)
+                counts[split] = kept
+            names = {target.plan[split][place].name: why for (split, place), why in left_out.items() if why}
+            if target.images is not None and not (target.out / "images").exists():
+                (target.out / "images").symlink_to(target.images.resolve())
+            _write_json(
+                target.out / feature_source.FILE,
+                {
+                    **target.source._asdict(),
+                    "program": f"mhcvse_jax {__version__}",
+                    "pictures": counts,
+                    "left_out": names,
+                    "plan": target.digest(),
+                },
+            )
+            shutil.rmtree(target.unfinished)
+    print(f"finished  {target.out}: {target.source}")
+    content = json.loads((target.out / feature_source.FILE).read_text(encoding="utf-8"))
+    counted = ", ".join(f"{split} {number:,}" for split, number in content["pictures"].items())
+    print(f"pictures  {counted}; left out: {len(content['left_out']) or 'none'}", flush=True)
+    shutil.rmtree(target.unfinished, ignore_errors=True)  # left by a process that was killed just then
+
+
+_Columns = dict[tuple[str, int], dict[str, np.ndarray]]
+"""By split and place, what lies beside a picture's features."""
+
+
+def _gather(target: Target, parts: Sequence[Part]) -> tuple[dict[tuple[str, int], str], _Columns]:
+    left_out: dict[tuple[str, int], str] = {}
+    columns: _Columns = {}
+    for number, part in enumerate(parts):
+        with np.load(target.part(number), allow_pickle=False) as saved:
+            held = {name: saved[name] for name in saved.files}
+        left_out |= dict(zip(part, map(str, held.pop("left_out")), strict=True))
+        made = [key for key in part if not left_out[key]]
+        columns |= {key: {name: values[i] for name, values in held.items()} for i, key in enumerate(made)}
+    return left_out, columns
+
+
+def _finish_split(target: Target, split: str, left_out: Sequence[str], columns: _Columns) -> int:
+    """Writes the files of a split; returns how many pictures it has."""
+    is_kept = np.array([not why for why in left_out])
+    if not is_kept.any():
+        raise InputError(f"{target.out}: none of the {len(left_out):,} pictures of {split} can be used: {left_out[0]}")
+    unfinished = target.features(split)
+    kept = [int(place) for place in unfinished.keep(is_kept)]
+    prefix = f"{target.out}/{split}_"
+    if unfinished.path.exists():
+        unfinished.path.replace(f"{prefix}ims.npy")
+    for name in columns[split, kept[0]]:
+        values = np.stack([columns[split, place][name] for place in kept])
+        says_nothing = (name == "num_regions" and (values == target.row_shape[0]).all()) or not values.any()
+        if not says_nothing:
+            with whole_file(pathlib.Path(f"{prefix}{name}.npy")) as partial:
+                write_array(partial, values)
+    pictures = [target.plan[split][place] for place in kept]
+    texts = {
+        "ids": [picture.image_id for picture in pictures],
+        "image_names": [picture.name for picture in pictures],
+        "caps": [caption for picture in pictures for caption in picture.captions],
+    }
+    if any(len(picture.captions) != SCAN_CAPTIONS for picture in pictures):
+        texts["caption_images"] = [picture.image_id for picture in pictures for _ in picture.captions]
+    for name, lines in texts.items():
+        with whole_file(pathlib.Path(f"{prefix}{name}.txt")) as partial:
+            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(pictures)
+
+
+def _write_json(path: pathlib.Path, content: dict) -> None:
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+"""The options that both commands have: captions, splits, output."""
+
+import argparse
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.precompute.captions import read_captions, split_name
+from mhcvse_jax.precompute.plan import SEARCH, Plan, make_plan, named_split, read_list
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds them."""
+    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="the data directory to make")
+    parser.add_argument(
+        "--captions",
+        action="append",
+        default=[],
+        metavar="[SPLIT=]FILE",
+        help="captions, of all splits or of one; may be repeated",
+    )
+    parser.add_argument(
+        "--split_list",
+        action="append",
+        default=[],
+        metavar="SPLIT=FILE",
+        help="file names of a split's pictures, one a line; repeated for each split",
+    )
+    for split in ("dev", "test"):
+        parser.add_argument(
+            f"--{split}_share",
+            type=_share,
+            default=0.1,
+            metavar="X",
+            help=f"of the pictures that become {split}, where nothing names splits (default %(default)s)",
+        )
+    parser.add_argument("--seed", type=int, default=0, help="of these shares (default %(default)s)")
+    parser.add_argument(
+        "--uncaptioned",
+        metavar="SPLIT",
+        help=f"split of the pictures without captions (default: left out; {SEARCH} where there are no captions at all)",
+    )
+    parser.add_argument("--strict", action="store_true", help="end at the first picture that cannot be used")
+
+
+def plan(arguments: argparse.Namespace, items: Mapping[str, Any]) -> Plan:
+    """Returns the pictures of each split; prints what was left out.
+
+    Args:
+      arguments: what `add` added.
+      items: what features can be made from, by name.
+
+    Raises:
+      InputError: an option or the captions cannot be used.
+    """
+    captioned = []
+    for argument in arguments.captions:
+        split, path = (None, pathlib.Path(argument)) if "=" not in argument else named_split(argument)
+        captioned += read_captions(path, split)
+    lists = {split: read_list(path) for split, path in map(named_split, arguments.split_list)}
+    if lists and not captioned:
+        raise InputError("--split_list without --captions; expected both, or neither")
+    made, said = make_plan(
+        items,
+        captioned,
+        lists=lists,
+        shares={"dev": arguments.dev_share, "test": arguments.test_share},
+        seed=arguments.seed,
+        uncaptioned=split_name("--uncaptioned", arguments.uncaptioned) or (None if captioned else SEARCH),
+    )
+    for line in said:
+        print(f"left out  {line}")
+    counts = ", ".join(
+        f"{split} {len(pictures):,} with {sum(len(picture.captions) for picture in pictures):,} captions"
+        for split, pictures in made.items()
+    )
+    print(f"pictures  {counts}", flush=True)
+    return made
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"{text}; expected a number from 0 to below 1")
+    return share
