@@ -26,6 +26,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("mhcvse_jax.main", "train on the built-in data set", ("--config", "demo")),
     "check": Command("mhcvse_jax.check_data", "read a data directory and say what is wrong with it"),
+    "extract": Command("mhcvse_jax.extract", "make a data directory of pictures and their captions"),
+    "import-features": Command("mhcvse_jax.import_features", "make a data directory of features that others extracted"),
     "build-tfds": Command("mhcvse_jax.build_tfds", "make a tensorflow-datasets data set of a data directory"),
     "train": Command("mhcvse_jax.main", "train a model and test it"),
     "evaluate": Command("mhcvse_jax.evaluate", "test a trained model"),

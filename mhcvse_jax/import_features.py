@@ -1,0 +1,141 @@
+"""Makes a data directory of region features that others extracted, and of captions.
+
+    mhcvse import-features --format butd_tsv --features trainval_36.tsv --captions dataset_coco.json --out data/coco
+    mhcvse train --config f30k --config.data.dir=data/coco
+
+The files are read once for an index and once for the features, and never held in memory; nothing in them is unpickled.
+Features and captions are joined by file name or id; what does not join is counted. Started again, the command goes
+on; started several times at once, the processes share the pictures.
+
+Formats, with what --features names:
+
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+
+from mhcvse_jax.data.feature_source import FeatureSource
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.importers import IMPORTERS
+from mhcvse_jax.importers.importer import Entry, Importer
+from mhcvse_jax.precompute import directory, options
+from mhcvse_jax.precompute.directory import Made, Maker, Target
+from mhcvse_jax.precompute.plan import Picture, Plan
+from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal.progress import counted
+
+NAMED_AT_MOST = 10  # lines about what cannot be indexed
+TRIED = 5  # pictures, by which features are told that are of another width
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.import_features") -> int:
+    """Returns the exit code: 0 finished, 2 bad input, 3 it could not be written, 75 stopped."""
+    which = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    which.add_argument("--format", choices=IMPORTERS, default="butd_tsv", help="of the features (default %(default)s)")
+    importer = IMPORTERS[which.parse_known_args(argv)[0].format]
+    own = argparse.ArgumentParser(add_help=False)
+    importer.add_options(own.add_argument_group(f"options of {importer.name}"))
+    width = max(map(len, IMPORTERS))
+    formats = "\n".join(f"  {name:{width}}  {known.summary}" for name, known in IMPORTERS.items())
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=f"{__doc__}{formats}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[which, own],
+    )
+    parser.add_argument(
+        "--features", type=pathlib.Path, nargs="+", required=True, metavar="PATH", help="file, files or folder"
+    )
+    options.add(parser)
+    arguments = parser.parse_args(argv)
+    own_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
+    return command_line.run(lambda: import_features(arguments, own_options))
+
+
+def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
+    """Makes the directory, saying what it does.
+
+    Raises:
+      InputError: features or captions cannot be used, or the directory holds something else.
+    """
+    importer = IMPORTERS[arguments.format](arguments.features, **own_options)
+    print(f"indexing  {', '.join(map(str, arguments.features))}", flush=True)
+    plan = options.plan(arguments, read_index(importer, strict=arguments.strict))
+    pictures = [picture for split in plan.values() for picture in split]
+    width = features_width(importer, pictures)
+    row_shape = max(picture.item.num_regions for picture in pictures), width
+    target = Target(arguments.out, plan, FeatureSource(importer.name, None, {"width": width}), row_shape)
+    directory.write(target, read_with(importer, width), strict=arguments.strict, order=in_reading_order(plan))
+
+
+def read_index(importer: Importer, *, strict: bool) -> dict[str, Entry]:
+    """Returns all pictures of a source by id, the first of an id that is there twice; says what cannot be used."""
+    entries: dict[str, Entry] = {}
+    damaged, twice = [], []
+    with counted(*importer.size()) as done:
+        for found in importer.index(done):
+            if isinstance(found, InputError):
+                if strict:
+                    raise found
+                damaged.append(found)
+            elif entries.setdefault(found[0], found[1]) is not found[1]:
+                twice.append(found[0])
+    if not entries:
+        raise damaged[0] if damaged else InputError("no picture in the features; expected one or more")
+    for error in damaged[:NAMED_AT_MOST]:
+        print(f"left out  {error}")
+    if len(damaged) > NAMED_AT_MOST:
+        print(f"left out  {len(damaged) - NAMED_AT_MOST:,} more such")
+    if twice:
+        print(f"left out  {len(twice):,} ids that were there before, such as {twice[0]}: the first is taken")
+    return entries
+
+
+def features_width(importer: Importer, pictures: Sequence[Picture]) -> int:
+    """Returns the features of a region, as most of the first pictures have them.
+
+    Raises:
+      InputError: none of these can be read.
+    """
+    widths, errors = [], []
+    for picture in pictures[:TRIED]:
+        try:
+            widths.append(importer.read(picture.item).regions.features.shape[1])
+        except InputError as error:
+            errors.append(error)
+    if not widths:
+        raise errors[0]
+    return statistics.mode(widths)
+
+
+def in_reading_order(plan: Plan) -> list[tuple[str, int]]:
+    """Returns split and place of all pictures, in the order of the source."""
+    places = [(split, place) for split, pictures in plan.items() for place in range(len(pictures))]
+    return sorted(places, key=lambda key: plan[key[0]][key[1]].item.place)
+
+
+def read_with(importer: Importer, width: int) -> Maker:
+    """Returns what reads the regions of pictures, all of one width."""
+
+    def read(picture: Picture) -> Made | InputError:
+        try:
+            made = importer.read(picture.item)
+        except InputError as error:
+            return error
+        shape, expected = made.regions.features.shape, (picture.item.num_regions, width)
+        if shape != expected:
+            return InputError(f"{picture.name}: features {shape}; expected {expected}, as others have them")
+        return made
+
+    def make(pictures: Sequence[Picture]) -> Iterator[Made | InputError]:
+        return map(read, pictures)
+
+    return make
+
+
+if __name__ == "__main__":
+    sys.exit(main())

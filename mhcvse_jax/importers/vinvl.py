@@ -1,0 +1,61 @@
+"""VinVL (Zhang et al., CVPR 2021): lines of a key and JSON. A .lineidx file beside it is not needed."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.importers.importer import checked
+from mhcvse_jax.importers.tsv import Lines, decode
+from mhcvse_jax.precompute.directory import Made
+
+WIDTH = 2048  # of the features, which six numbers of the box may follow
+
+
+class VinvlTsv(Lines):
+    """JSON of objects, each with its features; or of all features together, without boxes.
+
+    Where the last six of 2,054 features are those of the box (its corners and sides as shares of the picture's), they
+    are left out: they are no output of the network, and tell where a region is, not what.
+    """
+
+    name = "vinvl_tsv"
+    summary = '2 columns: key, JSON {"objects": [{rect, conf, class, feature}]} or {"num_boxes", "features"}'
+    num_columns = 2
+
+    def num_regions(self, where: str, cells: Sequence[bytes]) -> int:
+        content = _content(where, cells)
+        return len(content["objects"]) if "objects" in content else int(content.get("num_boxes", 0))
+
+    def parse(self, where: str, cells: Sequence[bytes]) -> Made:
+        content = _content(where, cells)
+        try:
+            size = int(content.get("image_w", 0)), int(content.get("image_h", 0))
+            if "objects" not in content:
+                features = decode(where, content["features"], "<f4", int(content["num_boxes"]))
+                return checked(where, _without_box(features), None, size)
+            objects = content["objects"]
+            features = np.stack([decode(where, each["feature"], "<f4", 1)[0] for each in objects])
+            boxes = np.array([each["rect"] for each in objects], np.float32)
+            scores = np.array([each["conf"] for each in objects], np.float32)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}: not what VinVL writes ({type(error).__name__}: {error})") from error
+        return checked(where, _without_box(features), boxes, size, class_scores=scores)
+
+
+def _content(where: str, cells: Sequence[bytes]) -> dict[str, Any]:
+    try:
+        content = json.loads(cells[1])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error})") from error
+    if not isinstance(content, dict) or not {"objects", "num_boxes"} & set(content):
+        raise InputError(f"{where}: JSON without objects or num_boxes")
+    return content
+
+
+def _without_box(features: np.ndarray) -> np.ndarray:
+    return features[:, :WIDTH] if features.shape[1] == WIDTH + 6 else features
