@@ -21,6 +21,7 @@ import numpy as np
 from mhcvse_jax.data.part_of_speech import ADJECTIVE, NOUN, VERB, parts_of_speech
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.safe_pickle import load_arrays
+from mhcvse_jax.files.whole import whole_file
 
 Captions = Sequence[Sequence[str]]
 
@@ -65,7 +66,7 @@ class Concepts:
         arrays = {"occurrences": self.occurrences, "cooccurrences": self.cooccurrences}
         if self.adjacency is not None:
             arrays["adjacency"] = self.adjacency
-        with open(path, "wb") as file:
+        with whole_file(Path(path)) as partial, partial.open("wb") as file:
             words, kinds = np.array(self.words, np.str_), np.array(self.kinds, np.str_)
             np.savez(file, allow_pickle=False, words=words, kinds=kinds, **arrays)
 

@@ -16,6 +16,7 @@ from mhcvse_jax.data.regions import RegionFeatures
 from mhcvse_jax.data.scan_layout import ScanSplit, check_widths
 from mhcvse_jax.data.text import EncodedCaptions, Vocabulary
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.scenes import build as scenes
 from mhcvse_jax.terminal.progress import counted
 
@@ -72,7 +73,8 @@ class Language:
         """Writes vocabulary.json, concepts.npz and concept_vectors.npy."""
         self.vocabulary.save(directory / "vocabulary.json")
         self.concepts.save(directory / "concepts.npz")
-        np.save(directory / "concept_vectors.npy", self.concept_vectors, allow_pickle=False)
+        with whole_file(directory / "concept_vectors.npy") as partial, partial.open("wb") as file:
+            np.save(file, self.concept_vectors, allow_pickle=False)
 
     @classmethod
     def load(cls, directory: pathlib.Path, values: Config) -> "Language":

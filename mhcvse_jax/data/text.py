@@ -14,6 +14,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files import safe_pickle
+from mhcvse_jax.files.whole import whole_file
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -157,7 +158,8 @@ class Vocabulary:
         """Writes SCAN's JSON."""
         idx2word = {str(i): word for i, word in enumerate(self.words)}
         content = {"word2idx": self._ids, "idx2word": idx2word, "idx": len(self)}
-        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def ids(self, tokens: Iterable[str]) -> np.ndarray:
         """Returns <int32>[tokens], the id of each; that of `<unk>` for what is not known."""

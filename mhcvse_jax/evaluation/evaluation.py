@@ -9,6 +9,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.retrieval.ranks import Ranks
 from mhcvse_jax.retrieval.recall import Retrieval, mean_recall_over_folds
 
@@ -75,8 +76,7 @@ class Evaluation:
             for kind, both in kinds.items()
             for direction, values in both._asdict().items()
         }
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 allow_pickle=False,
@@ -91,7 +91,6 @@ class Evaluation:
                 image_of_caption=self.image_of_caption,
                 **arrays,
             )
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Evaluation":

@@ -58,8 +58,8 @@ def model_shapes(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ..
 
 
 def trained_regions(shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns (regions, features) of a checkpoint: its number of regions shows where a batch norm keeps them apart."""
-    num_regions = shapes.get("params/image_pooling/element_norm/scale", (36,))[0]
+    """Returns (regions, features) of a checkpoint; 1 region where no parameter depends on their number."""
+    num_regions = shapes.get("params/image_pooling/element_norm/scale", (1,))[0]
     return num_regions, shapes["params/region_projection/kernel"][0]
 
 

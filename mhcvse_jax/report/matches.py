@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.files.whole import whole_file
 
 TOP = 5
 TILE = 150  # pixels of a picture's longer side
@@ -65,7 +66,8 @@ def draw(
     for row in rows:
         sheet.paste(row, (0, y))
         y += row.height
-    sheet.save(path, format="PNG")
+    with whole_file(path) as partial:
+        sheet.save(partial, format="PNG")
 
 
 def _top(similarity: np.ndarray) -> np.ndarray:

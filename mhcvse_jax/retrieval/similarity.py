@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.retrieval.ranks import Ranks, check_finite
 
 BLOCK = 256  # pictures whose similarities with all captions are held at once
@@ -105,14 +106,13 @@ def mean(parts: Sequence[Similarity]) -> Similarity:
 
 def save(path: pathlib.Path, similarity: Similarity) -> None:
     """Writes the matrix as a float32 .npy file, block by block."""
-    partial = path.with_name(path.name + ".partial")
     shape = (similarity.num_images, similarity.num_captions)
-    array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-    for start, block in similarity.blocks():
-        array[start : start + len(block)] = block
-    array.flush()
-    del array
-    partial.replace(path)
+    with whole_file(path) as partial:
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        for start, block in similarity.blocks():
+            array[start : start + len(block)] = block
+        array.flush()
+        del array
 
 
 def ranks_of(similarity: Similarity, image_of_caption: np.ndarray, folds: int = 1) -> Ranks:
