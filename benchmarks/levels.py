@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mhcvse_jax.data import dataset
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.evaluation import protocols, result_rows
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.models import CrossAttention
 from mhcvse_jax.retrieval.recall import Retrieval
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         config.model.cross_levels = (level,)
         alone = Experiment.assemble(config.lock(), arguments.workdir, experiment.language)
         results[level] = recall(alone, variables | {"params": variables["params"] | no_gate}, split)
-    rows = protocols.result_rows(
+    rows = result_rows.make(
         results,
         split=split.name,
         protocol="standard",
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         num_captions=split.num_captions,
     )
     print(f"{split.num_images:,} pictures, {split.num_captions:,} captions")
-    print(protocols.table(rows))
+    print(result_rows.table(rows))
 
 
 def recall(experiment: Experiment, variables: dict, split: dataset.Split) -> Retrieval:

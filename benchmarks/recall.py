@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from mhcvse_jax.retrieval.ranks import Ranks, ranks
-from mhcvse_jax.retrieval.recall import Retrieval, recall
+from mhcvse_jax.retrieval.ranks import ranks
+from mhcvse_jax.retrieval.recall import Ranks, Retrieval, recall
 
 
 def sorted_ranks(images: np.ndarray, captions: np.ndarray, captions_per_image: int) -> Ranks:

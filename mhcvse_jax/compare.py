@@ -23,7 +23,7 @@ from mhcvse_jax import config as config_lib
 from mhcvse_jax.comparison import formats, side_by_side
 from mhcvse_jax.comparison.sources import Wanted
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation.protocols import EMBEDDINGS
+from mhcvse_jax.evaluation.result_rows import EMBEDDINGS
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
 

@@ -13,15 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.config import Config, listing
-from mhcvse_jax.devices import distributed
-from mhcvse_jax.devices.compilation import keep_compiled
-from mhcvse_jax.evaluation import protocols, results, twins
+from mhcvse_jax.config import listing
 from mhcvse_jax.run import command_line
-from mhcvse_jax.run.describe import describe_run
-from mhcvse_jax.run.resume import check_workdir
-from mhcvse_jax.run.train_and_test import train_and_test
-from mhcvse_jax.run.workdir import WorkdirLock, is_finished, results_path
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.main") -> int:
@@ -50,6 +43,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
     workdir = arguments.workdir or pathlib.Path("runs") / config_lib.name_of(arguments.config)
 
     def command() -> None:
+        from mhcvse_jax.run.describe import describe_run  # here, so that --help need not wait for JAX
+        from mhcvse_jax.run.train_and_test import run
+
         config = config_lib.read(arguments.config, overrides)
         if arguments.dry_run:
             describe_run(config, workdir, sys.argv[1:] if argv is None else argv)
@@ -57,25 +53,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
             run(config, workdir)
 
     return command_line.run_together(command)
-
-
-def run(config: Config, workdir: pathlib.Path) -> None:
-    """Trains where that is not finished, tests once, and prints the results."""
-    keep_compiled()
-    check_workdir(workdir, config)
-    distributed.check_same("configuration", config.to_json())
-    if distributed.from_first(lambda: is_finished(workdir)):
-        print(f"{workdir} is finished; its results:")
-    else:
-        lock = WorkdirLock(workdir)
-        if distributed.from_first(workdir.exists):
-            distributed.from_first(lock.acquire)
-        train_and_test(config, workdir, lock)
-    finished = results.load_results(results_path(workdir))
-    print(protocols.table(finished["results"]))
-    if "twins" in finished:
-        print(twins.describe(finished["twins"]))
-    print(f"results in {results_path(workdir)}")
 
 
 if __name__ == "__main__":

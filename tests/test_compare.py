@@ -15,7 +15,7 @@ from mhcvse_jax import compare, config
 from mhcvse_jax.comparison import bootstrap, formats
 from mhcvse_jax.comparison.entry import Hits, hits_of
 from mhcvse_jax.evaluation.evaluation import Evaluation
-from mhcvse_jax.retrieval.ranks import Ranks
+from mhcvse_jax.retrieval.recall import Ranks
 
 IMAGES, PER_IMAGE = 23, 5
 OWNER = np.repeat(np.arange(IMAGES), PER_IMAGE)

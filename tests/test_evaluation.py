@@ -5,8 +5,7 @@ import pytest
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation.evaluation import Evaluation
-from mhcvse_jax.retrieval.ranks import Ranks
-from mhcvse_jax.retrieval.recall import recall
+from mhcvse_jax.retrieval.recall import Ranks, recall
 
 CAPTIONS = (3, 1, 7, 2, 5, 1)
 OWNER = np.repeat(np.arange(len(CAPTIONS)), CAPTIONS)

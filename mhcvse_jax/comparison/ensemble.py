@@ -11,7 +11,7 @@ from mhcvse_jax.comparison.likeness import differences
 from mhcvse_jax.comparison.sources import Wanted, read_similarity, split_name
 from mhcvse_jax.data import dataset
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.evaluation import protocols, result_rows
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.recall import mean_recall_over_folds
@@ -86,7 +86,7 @@ def _of_workdir(
     split = experiment.load_split(directory, wanted.split or values.test_split, (folds,))
     encoded = experiment.encode_with_best(split)
     matrix = protocols.similarity_of(encoded, wanted.embedding, values.consensus_weight)
-    rule = values.label_neighbours if protocols.is_transductive(wanted.protocol) else ""
+    rule = values.label_neighbours if result_rows.is_transductive(wanted.protocol) else ""
     facts = Facts(wanted.protocol, rule, split.name, folds, split.num_images, split.num_captions)
     return (
         Entry(name, {}, facts, image_ids=split.image_ids),

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols
-from mhcvse_jax.retrieval.ranks import Ranks
-from mhcvse_jax.retrieval.recall import Retrieval
+from mhcvse_jax.evaluation import result_rows
+from mhcvse_jax.retrieval.recall import Ranks, Retrieval
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 FIGURES = (*RECALLS, "rsum", "mean_recall")
@@ -30,13 +29,13 @@ class Facts(NamedTuple):
     @property
     def stamped_protocol(self) -> str | None:
         """The protocol; says where it is transductive."""
-        is_transductive = self.protocol is not None and protocols.is_transductive(self.protocol)
+        is_transductive = self.protocol is not None and result_rows.is_transductive(self.protocol)
         return f"{self.protocol} (transductive)" if is_transductive else self.protocol
 
     @property
     def protocol_name(self) -> str | None:
         """The protocol with its rule; says where it is transductive."""
-        if self.protocol is None or not protocols.is_transductive(self.protocol):
+        if self.protocol is None or not result_rows.is_transductive(self.protocol):
             return self.protocol
         rule = f" {self.label_neighbours}" if self.label_neighbours else ""
         return f"{self.protocol}{rule} (transductive)"

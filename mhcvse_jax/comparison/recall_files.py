@@ -24,7 +24,7 @@ from typing import Any
 
 from mhcvse_jax.comparison.entry import FIGURES, RECALLS, Entry, Facts, figures_of
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.evaluation import result_rows
 
 REQUIRED = ("name", *RECALLS)
 
@@ -107,7 +107,7 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
 
 def _no_rule(protocol: str | None) -> str | None:
     """Returns the rule of label completion that need not be stated: none, where labels are not completed."""
-    return None if protocol is not None and protocols.is_transductive(protocol) else ""
+    return None if protocol is not None and result_rows.is_transductive(protocol) else ""
 
 
 def check_percent(recalls: Mapping[str, float | None], where: str) -> None:

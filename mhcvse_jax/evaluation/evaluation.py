@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.evaluation import result_rows
 from mhcvse_jax.files.whole import whole_file
-from mhcvse_jax.retrieval.ranks import Ranks
-from mhcvse_jax.retrieval.recall import Retrieval, mean_recall_over_folds
+from mhcvse_jax.retrieval.recall import Ranks, Retrieval, mean_recall_over_folds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Evaluation:
         """Returns the rows of `results.json`."""
         rows = []
         for folds, kinds in self.ranks.items():
-            rows += protocols.result_rows(
+            rows += result_rows.make(
                 {kind: self.retrieval(folds, kind) for kind in kinds},
                 split=self.split,
                 protocol=self.protocol,
@@ -83,7 +82,7 @@ class Evaluation:
                 split=np.array(self.split),
                 protocol=np.array(self.protocol),
                 label_neighbours=np.array(self.label_neighbours),
-                transductive=np.array(protocols.is_transductive(self.protocol)),
+                transductive=np.array(result_rows.is_transductive(self.protocol)),
                 num_images=np.array(self.num_images),
                 num_captions=np.array(self.num_captions),
                 folds=np.array(list(self.ranks)),
@@ -110,7 +109,7 @@ class Evaluation:
                     ranks={
                         folds: {
                             kind: Ranks(*(arrays[f"folds{folds}_{kind}_{way}"] for way in Ranks._fields))
-                            for kind in protocols.EMBEDDINGS
+                            for kind in result_rows.EMBEDDINGS
                             if f"folds{folds}_{kind}_i2t" in arrays
                         }
                         for folds in arrays["folds"].tolist()

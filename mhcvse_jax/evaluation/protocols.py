@@ -1,26 +1,24 @@
-"""What is compared with what: embeddings, folds, and the rows of `results.json`.
+"""What is compared with what: embeddings and folds.
 
 Protocols, `config.eval.protocol`: `standard`, each query alone; `label_completion`, after captions were encoded again
 with labels completed by those of other captions of the test set (see that file): transductive.
 """
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.evaluation.result_rows import EMBEDDINGS
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.encode import EncodedSplit
 from mhcvse_jax.retrieval.pairs import ScoredSplit
-from mhcvse_jax.retrieval.ranks import Ranks, ranks
-from mhcvse_jax.retrieval.recall import Retrieval, mean_recall_over_folds
-
-EMBEDDINGS = ("fused", "instance", "consensus")
-"""What can be ranked by. A model may have the first alone, as one that scores pairs has."""
+from mhcvse_jax.retrieval.ranks import ranks
+from mhcvse_jax.retrieval.recall import Ranks, Retrieval, mean_recall_over_folds
 
 Found: TypeAlias = EncodedSplit | ScoredSplit
 """What a model makes of a split: embeddings, or the scores of all pairs."""
@@ -45,11 +43,6 @@ def similarity_of(found: Found, kind: str, consensus_weight: float) -> similarit
     if isinstance(found, ScoredSplit):
         return found.similarity()
     return similarity.of_embeddings(*(compared(side, kind, consensus_weight) for side in found))
-
-
-def is_transductive(protocol: str) -> bool:
-    """Returns whether what is found for a query depends on the other queries."""
-    return protocol == "label_completion"
 
 
 def compared(embeddings: Embeddings, kind: str, consensus_weight: float) -> jax.Array:
@@ -118,52 +111,3 @@ def standard(
         found = split_ranks(encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds)
         results[kind] = mean_recall_over_folds(found.i2t, found.t2i, image_of_caption, folds)
     return results
-
-
-def result_rows(
-    results: dict[str, Retrieval],
-    *,
-    split: str,
-    protocol: str,
-    folds: int,
-    num_images: int,
-    num_captions: int,
-    label_neighbours: str = "",
-) -> list[dict[str, Any]]:
-    """Returns a row of `results.json` for each embedding; counts are those of the whole split."""
-    rule = {"label_neighbours": label_neighbours} if label_neighbours else {}
-    return [
-        {
-            "split": split,
-            "protocol": protocol,
-            "transductive": is_transductive(protocol),
-            **rule,
-            "folds": folds,
-            "embedding": kind,
-            **retrieval.to_dict(),
-            "num_images": num_images,
-            "num_captions": num_captions,
-        }
-        for kind, retrieval in results.items()
-    ]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as a table for a terminal."""
-    names = [_row_name(row) for row in rows]
-    width = max(26, *(len(name) + 1 for name in names))
-    head = f"{'':<{width}}|{'image to text':^32}|{'text to image':^32}|"
-    columns = f"{'split, embedding':<{width}}|" + f"{'R@1':>6}{'R@5':>7}{'R@10':>7}{'med':>6}{'mean':>6}|" * 2
-    lines = [head, columns + f"{'rsum':>7}{'mR':>7}"]
-    for name, row in zip(names, rows, strict=True):
-        line = f"{name:<{width}}|"
-        for way in (row["i2t"], row["t2i"]):
-            line += f"{way['r1']:6.1f}{way['r5']:7.1f}{way['r10']:7.1f}{way['medr']:6.0f}{way['meanr']:6.1f}|"
-        lines.append(line + f"{row['rsum']:7.1f}{row['mean_recall']:7.1f}")
-    return "\n".join(lines)
-
-
-def _row_name(row: dict[str, Any]) -> str:
-    folds = f" ({row['folds']} folds)" if row["folds"] > 1 else ""
-    completed = f", {row['protocol']}, transductive" if is_transductive(row["protocol"]) else ""
-    return f"{row['split']}{folds}, {row['embedding']}{completed}"

@@ -5,8 +5,6 @@ import pathlib
 import platform
 import subprocess
 
-import jax
-
 PACKAGES = ("mhcvse_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jraph", "numpy")
 
 
@@ -23,6 +21,8 @@ def versions() -> dict[str, str]:
 
 def device_name() -> str:
     """Returns number and kind of the devices, `8 x NVIDIA H200` for example."""
+    import jax  # here, so that results can be read without it
+
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind}"
 

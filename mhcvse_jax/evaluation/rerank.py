@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mhcvse_jax.evaluation import protocols
-from mhcvse_jax.retrieval.ranks import Ranks
+from mhcvse_jax.retrieval.recall import Ranks
 from mhcvse_jax.retrieval.similarity import Similarity, ranks_of
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]

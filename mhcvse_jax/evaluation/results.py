@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any
 
-from mhcvse_jax.evaluation import protocols, provenance
+from mhcvse_jax.evaluation import provenance, result_rows
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.files.whole import whole_file
 
@@ -38,7 +38,7 @@ def save_similarity_facts(path: pathlib.Path, tested: Evaluation) -> None:
     content = {
         "split": tested.split,
         "protocol": tested.protocol,
-        "transductive": protocols.is_transductive(tested.protocol),
+        "transductive": result_rows.is_transductive(tested.protocol),
         "label_neighbours": tested.label_neighbours,
         "folds": list(tested.ranks),
         "num_images": tested.num_images,

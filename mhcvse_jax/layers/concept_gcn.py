@@ -27,7 +27,7 @@ def concept_graph(vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, 
     # device_put, not jnp.asarray, which compiles a program for each array.
     return jraph.GraphsTuple(
         nodes=jax.device_put(vectors),
-        edges=jax.device_put(np.asarray(weights)[:, None]),
+        edges=jax.device_put(weights)[:, None],
         senders=jax.device_put(senders),
         receivers=jax.device_put(receivers),
         globals=None,

@@ -8,7 +8,6 @@ Deviation: CVSE sorts, so that a tie goes to whichever comes first; a model whos
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +16,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.retrieval.recall import Ranks
 
 BLOCK = 1024  # queries whose similarities with all candidates are held at once
-
-
-class Ranks(NamedTuple):
-    """Ranks from 1; 0 for a picture without captions, which is no query."""
-
-    i2t: np.ndarray  # <int32>[images], of the best of a picture's captions
-    t2i: np.ndarray  # <int32>[texts]
 
 
 def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks:

@@ -6,6 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+class Ranks(NamedTuple):
+    """Ranks from 1; 0 for a picture without captions, which is no query."""
+
+    i2t: np.ndarray  # <int32>[images], of the best of a picture's captions
+    t2i: np.ndarray  # <int32>[texts]
+
+
 class Recall(NamedTuple):
     """One direction of retrieval; recalls in percent, ranks from 1."""
 

@@ -6,15 +6,16 @@ here holds it.
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.files.whole import whole_file
-from mhcvse_jax.retrieval.ranks import Ranks, check_finite
+from mhcvse_jax.retrieval.recall import Ranks
+
+if TYPE_CHECKING:
+    import jax
 
 BLOCK = 256  # pictures whose similarities with all captions are held at once
 
@@ -32,16 +33,21 @@ class Similarity(NamedTuple):
             yield start, self.rows(start, min(start + BLOCK, self.num_images))
 
 
-def of_embeddings(image: jax.Array, text: jax.Array) -> Similarity:
+def of_embeddings(image: "jax.Array", text: "jax.Array") -> Similarity:
     """Returns the dot products <float32>[images, captions] of two sets of vectors, at the highest precision.
 
     Raises:
       RunFailedError: an embedding is not finite.
     """
+    import jax.numpy as jnp  # here, as matrices of files are read and ranked without JAX
+    from jax.lax import Precision
+
+    from mhcvse_jax.retrieval.ranks import check_finite
+
     check_finite(image, text)
 
     def rows(start: int, stop: int) -> np.ndarray:
-        return np.asarray(jnp.matmul(image[start:stop], text.T, precision=jax.lax.Precision.HIGHEST))
+        return np.asarray(jnp.matmul(image[start:stop], text.T, precision=Precision.HIGHEST))
 
     return Similarity(len(image), len(text), rows)
 

@@ -9,7 +9,7 @@ from typing import Any
 from mhcvse_jax.data import feature_source
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols, rerank
+from mhcvse_jax.evaluation import protocols, rerank, result_rows
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.retrieval.pairs import PairScorer
@@ -110,6 +110,6 @@ class Reranking:
             for row in evaluation.rows()
             if row["embedding"] == "fused"
         ]
-        print(protocols.table(rows), flush=True)
+        print(result_rows.table(rows), flush=True)
         measured = {way: {"results": each.rows(), "seconds": round(taken, 1)} for way, (each, taken) in ways.items()}
         return reranked, {"workdir": str(self.second.workdir), "top_k": self.top_k, **measured}

@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language
@@ -40,6 +39,8 @@ def check_start(config: Config) -> None:
         return
     path = pathlib.Path(config.start_from) / "config.json"
     start = config_lib.load(path)
+    from mhcvse_jax import models  # here, so that a sweep need not wait for JAX
+
     unread = {f"model.{name}" for name in config.model} - {f"model.{name}" for name in models.keys(config.model.name)}
     kept = [name for name, key in config_lib.KEYS.items() if key.start == config_lib.SAME]
     for key in (name for name in kept if name == "model.name" or name not in unread):

@@ -13,15 +13,35 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset, feature_source
 from mhcvse_jax.data.dataset import Language, Split, TrainingData
 from mhcvse_jax.devices import distributed
+from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols, results, twins
+from mhcvse_jax.evaluation import protocols, result_rows, results, twins
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.experiment.parts import check_devices
 from mhcvse_jax.experiment.train import prepare, train
 from mhcvse_jax.report import matches
 from mhcvse_jax.run.describe import describe_data
-from mhcvse_jax.run.resume import check_start, keep_language
-from mhcvse_jax.run.workdir import WorkdirLock, is_begun, results_path
+from mhcvse_jax.run.resume import check_start, check_workdir, keep_language
+from mhcvse_jax.run.workdir import WorkdirLock, is_begun, is_finished, results_path
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Trains where that is not finished, tests once, and prints the results."""
+    keep_compiled()
+    check_workdir(workdir, config)
+    distributed.check_same("configuration", config.to_json())
+    if distributed.from_first(lambda: is_finished(workdir)):
+        print(f"{workdir} is finished; its results:")
+    else:
+        lock = WorkdirLock(workdir)
+        if distributed.from_first(workdir.exists):
+            distributed.from_first(lock.acquire)
+        train_and_test(config, workdir, lock)
+    finished = results.load_results(results_path(workdir))
+    print(result_rows.table(finished["results"]))
+    if "twins" in finished:
+        print(twins.describe(finished["twins"]))
+    print(f"results in {results_path(workdir)}")
 
 
 def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> None:

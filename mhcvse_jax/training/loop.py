@@ -13,7 +13,7 @@ from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.devices.interrupt import InterruptRequest
 from mhcvse_jax.errors import Interrupted
-from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.evaluation import protocols, result_rows
 from mhcvse_jax.terminal.progress import ProgressBar
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.feed import Feed
@@ -148,7 +148,7 @@ def validate(
     """Returns the fused rsum on the dev split; prints the table and logs the recalls of all embeddings."""
     encoded = encode({"params": state.params, "batch_stats": state.batch_stats}, split)
     results = protocols.standard(encoded, split.image_of_caption, consensus_weight=consensus_weight, folds=1)
-    rows = protocols.result_rows(
+    rows = result_rows.make(
         results,
         split=split.name,
         protocol="standard",
@@ -156,7 +156,7 @@ def validate(
         num_images=split.num_images,
         num_captions=split.num_captions,
     )
-    bar.say(f"\nepoch {epoch_name}, step {step}\n{protocols.table(rows)}")
+    bar.say(f"\nepoch {epoch_name}, step {step}\n{result_rows.table(rows)}")
     for row in rows:
         flat = {f"{way}_{name}": value for way in ("i2t", "t2i") for name, value in row[way].items()}
         log.write(step, flat | {"rsum": row["rsum"]}, kind=f"{split.name}_{row['embedding']}")
