@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    detector,
     floor,
     gru,
     levels,
@@ -26,6 +27,8 @@ from benchmarks import (
 from benchmarks.workload import SIZES, Sizes, make_config
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
+from mhcvse_jax.detection.faster_rcnn import Architecture, FasterRCNN
+from mhcvse_jax.detection.selection import FIXED_36
 from mhcvse_jax.experiment.assemble import Experiment
 
 SIDES = ("ours", "torch")
@@ -105,6 +108,33 @@ def test_gru(tmp_path, capsys):
     gru.main([*sizes, "--output", str(tmp_path / "gru.json")])
     assert {row["measure"].split(" against")[0] for row in read(tmp_path / "gru.json")} >= {"GRU: scan", "GRU: packed"}
     assert "values    equal within" in capsys.readouterr().out
+
+
+def test_detector(tmp_path, capsys):
+    sizes = ["--size", "tiny", "--rounds", "1", "--width", "32", "--picture", "37", "53", "--chunk", "5"]
+    detector.main([*sizes, "--output", str(tmp_path / "detector.json")])
+    parts = [row["measure"].split(",")[0] for row in read(tmp_path / "detector.json")]
+    assert parts[:5] == [
+        f"detector: {x}" for x in ("feature map", "proposals", "region features", "choice", "whole picture")
+    ]
+    assert "part " in capsys.readouterr().out
+
+
+def test_operations_of_the_detector_are_those_that_xla_counts():
+    architecture, size = Architecture((1, 2, 2, 2), 8, 24, 37, 11), (250, 210)
+    model = FasterRCNN(architecture, FIXED_36)
+    canvas, cells = jnp.zeros((*size, 3)), jnp.array(size)
+    variables = jax.eval_shape(model.init, jax.random.key(0), canvas, cells, jnp.float32(1))
+    variables = jax.tree.map(lambda x: jnp.zeros(x.shape), variables)
+    expected = detector.flops(architecture, size, num_proposals=31)
+    for part, method, arguments in (
+        ("feature map", lambda module, *x: module.trunk(*x), (canvas, cells)),
+        ("proposals", lambda module, x: module.proposal_head(x), (jnp.zeros((16, 13, 128)),)),
+        ("region features", lambda module, x: module.region_features(x), (jnp.zeros((31, 14, 14, 128)),)),
+    ):
+        counted = xla_flops(functools.partial(model.apply, method=method), variables, *arguments)
+        # XLA leaves out what a kernel multiplies beyond the border, and counts sums and maxima, too.
+        assert 0.85 < counted / expected[part] < 1.1, part
 
 
 def test_recall(tmp_path):
