@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mhcvse_jax.data import feature_source, scan_layout, text
+from mhcvse_jax.data import feature_source, lines, scan_layout, text
 from mhcvse_jax.data.check_features import LISTED_AT_MOST, Findings, FoundSplit, read_features, same_features, some
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
@@ -107,7 +107,7 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
     """Prints what the files of a split hold; of the features only the header and a few rows are read."""
     path, captions_path, ids_path = (directory / f"{name}_{rest}" for rest in ("ims.npy", "caps.txt", "ids.txt"))
     regions = findings.attempt(scan_layout.map_features, path)
-    captions, wrong_lines = findings.attempt(scan_layout.decode_captions, captions_path) or (None, [])
+    captions, wrong_lines = findings.attempt(lines.decode_captions, captions_path) or (None, [])
     findings.problems += wrong_lines[:LISTED_AT_MOST]
     if len(wrong_lines) > LISTED_AT_MOST:
         findings.problems.append(f"{captions_path}: {len(wrong_lines) - LISTED_AT_MOST:,} more such lines")
@@ -131,6 +131,8 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
     elif not ids_path.is_file():
         findings.problems.append(f"{ids_path}: no such file")
     if regions is not None:
+        if regions.shape[1] == 1:
+            _line("features of whole pictures: one region each")
         a_picture = "" if rows is None else f", rows a picture: {len(regions) // len(rows)}"
         _line(f"{path.name} {regions.dtype} {regions.shape}, {regions.nbytes / 1e9:.2f} GB{a_picture}")
         if regions.dtype != np.float32:
@@ -139,15 +141,16 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
         numbers = findings.attempt(scan_layout.read_num_regions, directory, name, len(rows), regions.shape[1])
         if numbers is not None:
             _line(f"regions a picture: {numbers.min()} to {numbers.max()}, {numbers.mean():.1f} on average")
-    if image_ids is not None:
-        if ids_path.exists():
-            describe_ids(ids_path, image_ids, findings)
-        names = findings.attempt(scan_layout.read_names, directory, name, image_ids, captions_per_image)
-        _line(f"file names of the pictures: {'not known' if names is None else f'{names[0]}, ...'}")
+    if image_ids is not None and ids_path.exists():
+        describe_ids(ids_path, image_ids, findings)
     if captions and has_owners:
         owner = image_ids and findings.attempt(scan_layout.read_owners, owners_path, image_ids, len(captions))
     elif captions:
         owner = np.arange(len(captions)) // captions_per_image
+    if captions and image_ids is not None and owner is not None:
+        known = image_ids, captions, owner
+        names = findings.attempt(scan_layout.read_names, directory, name, *known, captions_per_image)
+        _line(f"file names of the pictures: {'not known' if names is None else f'{names[0]}, ...'}")
     if captions and owner is not None:
         describe_captions(captions, owner, image_ids)
         if has_owners:
@@ -161,7 +164,7 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
 
 def describe_ids(path: pathlib.Path, image_ids: list[str], findings: Findings) -> None:
     """Prints how many ids a file has, a picture or a caption, and their range; an id of two pictures is a warning."""
-    for_each = "picture" if len(scan_layout.read_lines(path)) == len(image_ids) else "caption"
+    for_each = "picture" if len(lines.read_lines(path)) == len(image_ids) else "caption"
     numbers = [int(image_id) for image_id in image_ids if image_id.isdecimal() and len(image_id) < 20]
     span = f", {min(numbers)} to {max(numbers)}" if len(numbers) == len(image_ids) else ", not all whole numbers"
     _line(f"{path.name} one a {for_each}{span}")

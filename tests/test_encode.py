@@ -84,7 +84,7 @@ def test_features_that_are_not_finite_are_named_not_encoded(system, split):
     regions = split.regions.array.copy()
     regions[9, 2, 5] = np.nan
     with pytest.raises(InputError, match=r"the features of test: picture .* \(row 9\), region 2 holds nan at 5"):
-        encode(system, dataclasses.replace(split, regions=split.regions._replace(array=regions)), 1)
+        encode(system, dataclasses.replace(split, regions=MappedRegions(regions, split.regions.rows)), 1)
 
 
 def test_eight_devices_find_what_one_finds(split, encoded):

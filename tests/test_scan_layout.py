@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import numpy as np
@@ -145,7 +146,7 @@ DAMAGE = {
     ),
     "rows that are no repeats": (differing_repeats, "rows 0 to 4 differ"),
     "integers": (lambda d: write_rows(d, IMAGES, np.int64), "holds int64"),
-    "a matrix": (lambda d: np.save(d / "dev_ims.npy", np.zeros((IMAGES, FEATURES))), r"holds float64 \(7, 11\)"),
+    "a vector": (lambda d: np.save(d / "dev_ims.npy", np.zeros(IMAGES)), r"holds float64 \(7,\)"),
     "cut short": (lambda d: (d / "dev_ims.npy").write_bytes((d / "dev_ims.npy").read_bytes()[:300]), "not a whole"),
     "pickled": (lambda d: np.save(d / "dev_ims.npy", np.array([{}], object)), "not a whole"),
     "nothing in it": (lambda d: (d / "dev_ims.npy").write_bytes(b""), "not a whole"),
@@ -167,7 +168,7 @@ DAMAGE = {
     ),
     "an archive": (an_archive, "holds an archive"),
     "a directory": (lambda d: ((d / "dev_ims.npy").unlink(), (d / "dev_ims.npy").mkdir()), "dev_ims.npy: no such file"),
-    "an empty caption": (append("dev_caps.txt", b"  \n"), "line 36: an empty caption"),
+    "an empty caption": (append("dev_caps.txt", b"  \nmore\n"), "line 36: an empty caption"),
     "one caption more": (append("dev_caps.txt", b"one more\n"), "36 captions; expected a multiple of 5"),
     "not UTF-8": (append("dev_caps.txt", b"caf\xe9\n"), "line 36: not UTF-8"),
     "ids that do not fit": (append("dev_ids.txt", b"1\n2\n"), "9 lines; expected one a picture"),
@@ -258,3 +259,108 @@ def test_a_row_a_caption_is_refused_where_their_number_varies(uneven):
     (directory / "dev_ids.txt").write_text("".join(f"{100 + i}\n" for i in range(IMAGES)))
     with pytest.raises(InputError, match=r"dev_ids.txt has 7 lines; expected one a picture \(13\)"):
         read(directory)
+
+
+def archive(directory, name, split, captions, imgids):
+    """Writes a file as Karpathy's, whose pictures have these ids, split and captions."""
+    images = [
+        {
+            "imgid": number,
+            "filename": f"{name}{number}.jpg",
+            "split": split,
+            "sentences": [{"raw": f"{caption[0].upper()}{caption[1:]}."} for caption in captions[place::IMAGES]],
+        }
+        for place, number in enumerate(imgids)
+    ]
+    (directory / f"dataset_{name}.json").write_text(json.dumps({"images": images}))
+
+
+def test_of_karpathys_three_files_the_one_of_these_pictures_is_taken(directory):
+    captions, ids = read(directory).captions, range(100, 100 + IMAGES)
+    own = [captions[image * PER_IMAGE] for image in range(IMAGES)]
+    archive(directory, "coco", "train", own, ids)
+    assert read(directory).image_names is None  # it has all ids, of another split
+    archive(directory, "flickr30k", "val", own, ids)
+    assert read(directory).image_names == [f"flickr30k{i}.jpg" for i in ids]
+    archive(directory, "flickr8k", "val", ["Something else"] * IMAGES, ids)
+    with pytest.raises(
+        InputError, match=r"dataset_flickr30k.json and .*dataset_flickr8k.json both have the ids of dev"
+    ):
+        read(directory)  # a fifth of the captions are in the one: not enough
+    archive(
+        directory,
+        "flickr30k",
+        "val",
+        [captions[PER_IMAGE * i + k] for k in range(PER_IMAGE) for i in range(IMAGES)],
+        ids,
+    )
+    assert read(directory).image_names == [f"flickr30k{i}.jpg" for i in ids]
+
+
+def test_features_of_whole_pictures_are_one_region_each(directory):
+    features = np.load(directory / "dev_ims.npy")[:, 0]
+    np.save(directory / "dev_ims.npy", features)
+    regions = read(directory).regions
+    assert regions.shape == (IMAGES, 1, FEATURES)
+    np.testing.assert_array_equal(regions.read(np.array([5, 2])), features[[5, 2], None])
+    assert regions.place(3) == (str(directory / "dev_ims.npy"), 3)
+
+
+@pytest.mark.parametrize("name", ["dev_ims.npy", "dev_caps.txt", "dev_ids.txt"])
+def test_a_web_page_is_called_one(directory, name):
+    (directory / name).write_bytes(b"\xef\xbb\xbf\n  <!DOCTYPE html><html><title>Quota exceeded</title></html>")
+    with pytest.raises(InputError, match=rf"{name} is a web page: the download failed, .*; fetch it again"):
+        read(directory)
+
+
+def test_a_packed_archive_is_to_be_unpacked(directory):
+    with gzip.open(directory / "dev_ims.npy", "wb") as file:
+        file.write(b"features")
+    with pytest.raises(InputError, match=r"dev_ims.npy is a gzip archive; unpack it"):
+        read(directory)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n\n", "\r\n \t\r\n"])
+def test_blank_lines_may_end_a_file(directory, end):
+    for name in ("dev_caps.txt", "dev_ids.txt"):
+        path = directory / name
+        path.write_bytes(path.read_bytes().rstrip(b"\n") + end.encode())
+    assert len(read(directory).captions) == IMAGES * PER_IMAGE
+    lines = (directory / "dev_caps.txt").read_bytes().splitlines(keepends=True)
+    (directory / "dev_caps.txt").write_bytes(b"".join([*lines[:3], b"\n", *lines[3:]]))
+    with pytest.raises(InputError, match=r"dev_caps.txt line 4: an empty caption"):
+        read(directory)
+
+
+def test_counts_that_do_not_fit_say_which_key_to_set(directory):
+    key = r"config\.data\.num_captions_per_image \(--captions_per_image of check and build-tfds\)"
+    for wrong in (2, 4, 7):  # 35 captions are a multiple of 7
+        with pytest.raises(InputError, match=rf"; 7 (rows of features|ids) suggest {key} = 5"):
+            read_split(directory, "dev", wrong)
+    with (directory / "dev_caps.txt").open("a") as file:
+        file.write("one more\n")
+    with pytest.raises(InputError, match=rf"{key} says how many; where they vary, dev_caption_images.txt says whose"):
+        read(directory)
+
+
+def test_a_picture_whose_rows_differ_is_found_where_it_is_read(directory):
+    features = np.repeat(np.load(directory / "dev_ims.npy"), PER_IMAGE, axis=0)
+    features[17, 0, 0] += 1  # of picture 3; the first and the last picture tell nothing of it
+    np.save(directory / "dev_ims.npy", features)
+    regions = read(directory).regions
+    np.testing.assert_array_equal(regions.read(np.array([2, 4, 2])), features[[10, 20, 10]])
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"dev_ims.npy has one row a caption, but rows 15 to 19 differ"):
+            regions.read(np.array([4, 3]))
+
+
+def test_text_files_of_other_systems_are_read(directory):
+    """With Windows' line ends, a byte order mark, ids and names of any form, and separators inside a line."""
+    ids = [f"{i},part 1.csv" for i in range(IMAGES)]
+    captions = [f"one\u2028two\x0b\x1c {i}" for i in range(IMAGES * PER_IMAGE)]
+    texts = {"ids": ids, "image_names": ids, "caps": captions, "caption_images": [ids[i // 5] for i in range(35)]}
+    for kind, lines in texts.items():
+        (directory / f"dev_{kind}.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    split = read(directory)
+    assert (split.image_ids, split.image_names, split.captions) == (ids, ids, captions)
+    np.testing.assert_array_equal(split.image_of_caption, np.arange(35) // 5)

@@ -20,6 +20,7 @@ import numpy as np
 
 from mhcvse_jax.data.part_of_speech import ADJECTIVE, NOUN, VERB, parts_of_speech
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_no_web_page
 from mhcvse_jax.files.safe_pickle import load_arrays
 from mhcvse_jax.files.whole import whole_file
 
@@ -238,6 +239,7 @@ def read_cvse_words(path: str | Path) -> tuple[str, ...]:
     Raises:
       InputError: the file cannot be read, or does not hold the ids 0, 1, … once each.
     """
+    check_no_web_page(path)
     try:
         ids = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,11 +1,13 @@
 """A directory in SCAN's layout, memory-mapped: what every user of this field has on disk.
 
-    {split}_ims.npy   float32 [rows, regions, features], one row a picture or each picture five times over
+    {split}_ims.npy   float32 [rows, regions, features], one row a picture or each picture five times over; features
+                      of whole pictures, [rows, features], are one region each
     {split}_caps.txt  one caption a line, UTF-8, five lines a picture, in picture order
     {split}_ids.txt   Karpathy image ids, one a picture or one a caption
 
 and, where the user has them, file names: {split}_image_names.txt (one a picture or one a caption) or Karpathy's
-dataset_*.json, found by image id. Text files may end their lines as Windows does and begin with a byte order mark.
+dataset_*.json, found by image id, split and captions. Text files may end their lines as Windows does and begin with a
+byte order mark.
 
 Pictures with other numbers of captions, or with none, need one more file, and one row of features a picture:
 
@@ -21,9 +23,7 @@ f30k_precomp and coco_precomp. Their features are those of "Bottom-Up and Top-Do
 2018; repository peteanderson80/bottom-up-attention): the 36 surest regions of a Faster R-CNN, 2,048 numbers each.
 """
 
-import codecs
-import functools
-import json
+import contextlib
 import pathlib
 import textwrap
 import warnings
@@ -31,10 +31,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mhcvse_jax.data import karpathy
+from mhcvse_jax.data.lines import read_captions, read_lines, read_text_lines
 from mhcvse_jax.data.regions import MappedRegions, RegionFeatures
 from mhcvse_jax.errors import InputError
-
-MAX_CAPTION = 4096  # characters: all captions of a split are held as one array, as wide as the longest
+from mhcvse_jax.files.downloads import check_no_web_page, check_unpacked
 
 
 class ScanSplit(NamedTuple):
@@ -76,7 +77,7 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
     repeats = 1 if owners_path(directory, split).exists() else captions_per_image
     rows = image_rows(regions, len(texts.image_ids), repeats, regions_path)
     num_regions = read_num_regions(directory, split, len(rows), regions.shape[1])
-    return ScanSplit(MappedRegions(regions, rows), *texts, num_regions)
+    return ScanSplit(MappedRegions(regions, rows, len(regions) // len(rows)), *texts, num_regions)
 
 
 def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num_rows: int) -> Texts:
@@ -98,11 +99,13 @@ def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num
     if owners_path(directory, split).exists():
         image_ids = read_image_ids(ids_path, num_rows)
         image_of_caption = read_owners(owners_path(directory, split), image_ids, len(captions))
-        return Texts(captions, image_of_caption, image_ids, read_names(directory, split, image_ids, 1))
-    num_images = count_images(len(captions), captions_path, captions_per_image)
-    image_ids = read_per_image(ids_path, num_images, captions_per_image)
-    names = read_names(directory, split, image_ids, captions_per_image)
-    return Texts(captions, equal_owners(num_images, captions_per_image), image_ids, names)
+        captions_per_image = 1  # of the file of names, which is one a picture then
+    else:
+        num_images = count_images(len(captions), captions_path, captions_per_image)
+        image_ids = read_per_image(ids_path, num_images, captions_per_image)
+        image_of_caption = equal_owners(num_images, captions_per_image)
+    names = read_names(directory, split, image_ids, captions, image_of_caption, captions_per_image)
+    return Texts(captions, image_of_caption, image_ids, names)
 
 
 def owners_path(directory: pathlib.Path, split: str) -> pathlib.Path:
@@ -161,23 +164,31 @@ def is_tfds(directory: pathlib.Path) -> bool:
 def map_features(path: pathlib.Path) -> np.ndarray:
     """Returns <float16, 32 or 64>[rows, regions, features], memory-mapped; of the file only its header is read.
 
+    Features of whole pictures, [rows, features], are one region each.
+
     Raises:
       InputError: the file is missing, cut short, or holds anything else.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected region features")
+    check_no_web_page(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # that Python 2 wrote the header, which is no harm
             features = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header fails in almost any way
+        check_unpacked(path)
         reason = textwrap.shorten(str(error) or type(error).__name__, 200)
         raise InputError(f"{path}: not a whole .npy array of numbers ({reason})") from error
     if not isinstance(features, np.ndarray):
         features.close()
         raise InputError(f"{path} holds an archive; expected one array, [pictures, regions, features]")
     found = f"{features.dtype} {features.shape}"
+    if features.ndim == 2:
+        features = features[:, None]
     if features.ndim != 3 or features.dtype.kind != "f" or features.dtype.itemsize > 8:
-        raise InputError(f"{path} holds {found}; expected float32 [pictures, regions, features]")
+        raise InputError(
+            f"{path} holds {found}; expected float32 [pictures, regions, features] or [pictures, features]"
+        )
     if not features.size:
         raise InputError(f"{path} holds {found}; expected one picture, one region and one feature or more")
     if not features.flags.c_contiguous:
@@ -225,39 +236,6 @@ def check_widths(path: pathlib.Path, shape: tuple[int, ...], train_shape: tuple[
         )
 
 
-def read_captions(path: pathlib.Path) -> list[str]:
-    """Returns the captions of a file, one a line.
-
-    Raises:
-      InputError: the file is missing, a line is empty, not UTF-8, or too long for a caption.
-    """
-    captions, problems = decode_captions(path)
-    if problems:
-        raise InputError(problems[0])
-    return captions
-
-
-def decode_captions(path: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Returns the captions of a file, one a line, and what is wrong with any of them.
-
-    Raises:
-      InputError: the file is missing.
-    """
-    captions, problems = [], []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            caption = line.strip().decode("utf-8")
-        except UnicodeDecodeError as error:
-            problems.append(f"{path} line {number}: not UTF-8 ({error.reason} at byte {error.start})")
-            caption = line.strip().decode("utf-8", errors="replace")
-        if not caption.strip():
-            problems.append(f"{path} line {number}: an empty caption")
-        elif len(caption) > MAX_CAPTION:
-            problems.append(f"{path} line {number}: {len(caption):,} characters; expected {MAX_CAPTION:,} at most")
-        captions.append(caption)
-    return captions, problems
-
-
 def count_images(num_captions: int, path: pathlib.Path, captions_per_image: int) -> int:
     """Returns how many pictures the captions of a file are of.
 
@@ -268,9 +246,25 @@ def count_images(num_captions: int, path: pathlib.Path, captions_per_image: int)
     if left_over or not num_captions:
         raise InputError(
             f"{path} has {num_captions} captions; expected a multiple of {captions_per_image}, "
-            "the captions of a picture"
+            f"the captions of a picture{suggestion(path, num_captions, captions_per_image)}"
         )
     return num_images
+
+
+def suggestion(captions_path: pathlib.Path, num_captions: int, captions_per_image: int) -> str:
+    """Returns what to do about a number of captions that does not fit, as far as rows and ids beside it tell."""
+    split = captions_path.name.removesuffix("_caps.txt")
+    counts: dict[str, int] = {}
+    with contextlib.suppress(InputError):
+        counts["rows of features"] = len(map_features(captions_path.with_name(f"{split}_ims.npy")))
+    with contextlib.suppress(InputError):
+        counts["ids"] = len(read_lines(captions_path.with_name(f"{split}_ids.txt")))
+    key = "config.data.num_captions_per_image (--captions_per_image of check and build-tfds)"
+    for what, count in counts.items():
+        if count and num_captions % count == 0 and num_captions // count not in (1, captions_per_image):
+            return f"; {count} {what} suggest {key} = {num_captions // count}"
+    varying = owners_path(captions_path.parent, split).name
+    return f"; {key} says how many; where they vary, {varying} says whose each caption is"
 
 
 def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, path: pathlib.Path) -> np.ndarray:
@@ -289,6 +283,7 @@ def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, pa
         raise InputError(
             f"{path} has {len(regions)} rows and {captions_name} {num_captions} captions; "
             f"expected one row a picture ({num_images}) or one a caption ({num_captions})"
+            f"{suggestion(path.with_name(captions_name), num_captions, captions_per_image)}"
         )
     rows = np.arange(num_images) * captions_per_image
     for start in {0, int(rows[-1])}:  # the first and the last picture tell whether a row is a picture over again
@@ -311,8 +306,12 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
     lines = read_text_lines(path)
     num_captions = num_images * captions_per_image
     if len(lines) not in (num_images, num_captions):
-        a_caption = "" if captions_per_image == 1 else f" or one a caption ({num_captions})"
-        raise InputError(f"{path} has {len(lines)} lines; expected one a picture ({num_images}){a_caption}")
+        a_caption = hint = ""
+        if captions_per_image > 1:
+            a_caption = f" or one a caption ({num_captions})"
+            captions_path = path.with_name(f"{path.name.rsplit('_ids.txt')[0].rsplit('_image_names.txt')[0]}_caps.txt")
+            hint = suggestion(captions_path, num_captions, captions_per_image)
+        raise InputError(f"{path} has {len(lines)} lines; expected one a picture ({num_images}){a_caption}{hint}")
     if "" in lines:
         raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one a picture or one a caption")
     if len(lines) == num_images:
@@ -326,66 +325,20 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
     return firsts
 
 
-def read_names(directory: pathlib.Path, split: str, image_ids: list[str], captions_per_image: int) -> list[str] | None:
-    """Returns the file names of pictures, from a list or, by image id, from Karpathy's JSON; None where unknown.
+def read_names(
+    directory: pathlib.Path,
+    split: str,
+    image_ids: list[str],
+    captions: list[str],
+    image_of_caption: np.ndarray,
+    captions_per_image: int,
+) -> list[str] | None:
+    """Returns the file names of pictures, from a list or from Karpathy's JSON; None where unknown.
 
     Raises:
-      InputError: a file is there and damaged.
+      InputError: a file is there and damaged, or several of Karpathy's fit.
     """
     path = directory / f"{split}_image_names.txt"
     if path.exists():
         return read_per_image(path, len(image_ids), captions_per_image)
-    for path in sorted(set(directory.glob("dataset_*.json")) - {directory / "dataset_info.json"}):  # not tfds' own
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        stat = path.stat()
-        names = _karpathy_names(path, stat.st_size, stat.st_mtime_ns)
-        if all(image_id in names for image_id in image_ids):
-            return [names[image_id] for image_id in image_ids]
-    return None
-
-
-@functools.lru_cache(1)  # each split asks
-def _karpathy_names(path: pathlib.Path, *_version: int) -> dict[str, str]:
-    """Returns file names by image id; `_version` tells a file that was changed from the one that was read."""
-    names = {}
-
-    def keep_name(node: dict) -> dict:
-        # COCO's pictures lie in folders, Flickr30k's in one. All else, sentences and tokens, is dropped at once.
-        if "filename" in node:
-            names[str(node["imgid"])] = str(pathlib.PurePosixPath(node.get("filepath", ""), node["filename"]))
-        return {key: None for key in node if key == "images"}
-
-    try:
-        json.loads(path.read_text(encoding="utf-8"), object_hook=keep_name)["images"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not Karpathy's JSON with images, imgid, filename ({error!r})") from error
-    return names
-
-
-def read_text_lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines of a file of ids or names, without white space around them.
-
-    Raises:
-      InputError: the file is missing, or not UTF-8.
-    """
-    try:
-        return [line.decode("utf-8").strip() for line in read_lines(path)]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason})") from error
-
-
-def read_lines(path: pathlib.Path) -> list[bytes]:
-    """Returns the lines of a text file, without what ends them and without a byte order mark.
-
-    Raises:
-      InputError: the file is missing, or cannot be read.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    return lines[:-1] if lines[-1] == b"" else lines
+    return karpathy.image_names(directory, split, image_ids, captions, image_of_caption)

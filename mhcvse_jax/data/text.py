@@ -14,6 +14,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files import safe_pickle
+from mhcvse_jax.files.downloads import check_no_web_page
 from mhcvse_jax.files.whole import whole_file
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
@@ -134,6 +135,7 @@ class Vocabulary:
         """
         if not path.is_file():
             raise InputError(f"{path}: no such file; expected a vocabulary")
+        check_no_web_page(path)
         try:
             if path.suffix in (".pkl", ".pickle"):
                 ids = safe_pickle.load_object(path, "Vocabulary")["word2idx"]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_unpacked
 from mhcvse_jax.files.safe_pickle import load_arrays
 
 
@@ -32,6 +33,7 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordV
         rows.setdefault(word, []).append(row)
     vectors = np.zeros((len(words), dim), np.float32)
     found = np.zeros(len(words), bool)
+    check_unpacked(path)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
@@ -71,6 +73,7 @@ def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> Wo
     suffix = Path(path).suffix
     if suffix not in (".npy", ".pkl", ".pickle"):
         return read_word_vectors(path, words, dim)
+    check_unpacked(path)
     vectors = _load_npy(path) if suffix == ".npy" else load_arrays(path)
     expected = (len(words), dim)
     if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype.kind not in "iuf":

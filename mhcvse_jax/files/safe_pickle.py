@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_no_web_page
 
 _PLAIN_KINDS = "biufcSU"  # booleans, numbers, bytes, strings
 _MOST_VALUES = 1_000_000  # of a pickle, each counted wherever it stands: a few bytes can nest one in itself without end
@@ -29,6 +30,7 @@ def load_arrays(path: str | Path) -> Any:
       InputError: the file is missing, damaged or cut short, or holds anything else: then the message
         names the class or function that was asked for, which is not called.
     """
+    check_no_web_page(path)
     whole, admitted = "a complete pickle of arrays", "arrays, numbers, strings and containers"
     with _refusing(path, whole, admitted), open(path, "rb") as file:
         return plain(load_stand_ins(file, {}))
@@ -40,6 +42,7 @@ def load_object(path: str | Path, class_name: str) -> dict[str, Any]:
     Raises:
       InputError: as `load_arrays`, and where the pickle holds something else.
     """
+    check_no_web_page(path)
     expected = f"an object of class {class_name}"
     with _refusing(path, f"a complete pickle of {expected}", f"{expected} of numbers, strings and containers"):
         with open(path, "rb") as file:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files import safe_pickle
+from mhcvse_jax.files.downloads import check_no_web_page
 from mhcvse_jax.files.safe_pickle import Attributes, Forbidden, StandIn
 
 _DTYPES = {
@@ -43,6 +44,7 @@ def is_torch_file(path: str | Path) -> bool:
     Raises:
       InputError: the file cannot be read.
     """
+    check_no_web_page(path)
     try:
         with open(path, "rb") as file:
             return file.read(max(map(len, _STARTS))).startswith(_STARTS)
@@ -60,6 +62,7 @@ def read_torch_file(path: str | Path) -> Any:
       InputError: the file is missing, damaged, cut short, of another kind, or asks for anything else: then the
         message names that.
     """
+    check_no_web_page(path)
     try:
         with open(path, "rb") as file:
             start = file.read(4)
