@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from mhcvse_jax.data import scan_layout
+from mhcvse_jax.data.lines import MAX_CAPTION
 from mhcvse_jax.errors import InputError
 
 COLUMNS = {
@@ -119,8 +120,8 @@ def _clean(where: str, caption: Any) -> str:
     if not isinstance(caption, str):
         raise InputError(f"{where}: a caption {caption!r}; expected text")
     caption = " ".join(caption.split())
-    if len(caption) > scan_layout.MAX_CAPTION:
-        raise InputError(f"{where}: {len(caption):,} characters; expected {scan_layout.MAX_CAPTION:,} at most")
+    if len(caption) > MAX_CAPTION:
+        raise InputError(f"{where}: {len(caption):,} characters; expected {MAX_CAPTION:,} at most")
     return caption
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mhcvse_jax.data.scan_layout import read_lines
+from mhcvse_jax.data.lines import read_lines
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute.captions import Captioned, split_name
 
