@@ -15,7 +15,7 @@ from mhcvse_jax.run.train_and_test import prepare_workdir
 from mhcvse_jax.run.workdir import WorkdirLock
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
-NUMBER = 26
+NUMBER = 14
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     for number in range(NUMBER):
         colour = list(COLOURS)[number % 4]
         Image.new("RGB", (31 + number, 17), COLOURS[colour]).save(folder / f"{number}.png")
-        split = "train" if number < 18 else "val" if number < 22 else "test"
+        split = "train" if number < 8 else "val" if number < 11 else "test"
         rows += [f"{number}.png,a {colour} {thing} is running,{split}" for thing in things[number % 4 :][:5]]
     (folder / "5.png").write_bytes((folder / "5.png").read_bytes()[:60])
     (folder / "captions.csv").write_text("\n".join(rows))
@@ -47,7 +47,7 @@ def extract_to(out, folder, *more):
 
 
 def test_a_folder_becomes_data_that_a_training_takes(data, capsys):
-    assert np.load(data / "train_ims.npy").shape == (17, 36, 1280)
+    assert np.load(data / "train_ims.npy").shape == (7, 36, 1280)
     sizes = np.load(data / "train_image_sizes.npy").tolist()
     names = (data / "train_image_names.txt").read_text().split()
     assert sizes == [[31 + int(name.removesuffix(".png")), 17] for name in names]
@@ -55,7 +55,7 @@ def test_a_folder_becomes_data_that_a_training_takes(data, capsys):
     assert check_data.main([str(data)]) == 0
     assert "features of efficientnet_lite2 (weights 9656183eaeaf, regions grid" in capsys.readouterr().out
     split = scan_layout.read_split(data, "train", 5)
-    assert len(split.captions) == 5 * split.num_images == 85
+    assert len(split.captions) == 5 * split.num_images == 35
 
 
 def test_a_model_is_held_to_the_encoder_that_it_was_trained_with(data, finished, tmp_path, capsys):
@@ -87,9 +87,10 @@ def test_a_training_records_what_made_its_features(data, finished, tmp_path):
     assert feature_source.read(workdir) is None
 
 
-def test_a_folder_without_captions_is_there_to_be_searched(folder, tmp_path):
-    assert extract.main(["--images", str(folder), "--out", str(tmp_path / "out")]) == 0
-    assert np.load(tmp_path / "out" / "search_ims.npy").shape == (NUMBER - 1, 36, 1280)
+def test_a_folder_without_captions_is_there_to_be_searched(tmp_path):
+    Image.new("RGB", (5, 3)).save(tmp_path / "a.png")
+    assert extract.main(["--images", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert np.load(tmp_path / "out" / "search_ims.npy").shape == (1, 36, 1280)
     assert (tmp_path / "out" / "search_caps.txt").read_text() == ""
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from mhcvse_jax.data.feature_source import FeatureSource
-from mhcvse_jax.encoders.encoder import Regions
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute import directory
 from mhcvse_jax.precompute.directory import Made, Target
 from mhcvse_jax.precompute.feature_file import FeatureFile, write_array
 from mhcvse_jax.precompute.plan import Picture
+from mhcvse_jax.precompute.regions import Regions
 from mhcvse_jax.run.command_line import CANNOT_WRITE
 
 SOURCE = FeatureSource("tests", "ab" * 32, {"regions": 5})

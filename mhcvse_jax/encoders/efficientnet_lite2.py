@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from mhcvse_jax.encoders.encoder import Encoder, Regions, file_sha256
+from mhcvse_jax.encoders.encoder import Encoder, file_sha256
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.torch_file import read_torch_file
+from mhcvse_jax.precompute.regions import Regions
 
 SIZE = 224  # pixels a side, to which a picture is squashed
 CELLS = 7  # of the feature map, a side

@@ -16,8 +16,9 @@ from mhcvse_jax.detection import pixels
 from mhcvse_jax.detection.faster_rcnn import VISUAL_GENOME, Architecture, Detections, FasterRCNN
 from mhcvse_jax.detection.selection import ADAPTIVE_10_TO_100, FIXED_36
 from mhcvse_jax.detection.weights import read_weights
-from mhcvse_jax.encoders.encoder import Encoder, Regions, file_sha256
+from mhcvse_jax.encoders.encoder import Encoder, file_sha256
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.precompute.regions import Regions
 
 CHOICES = {"36": FIXED_36, "10_to_100": ADAPTIVE_10_TO_100}
 

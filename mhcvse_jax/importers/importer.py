@@ -7,9 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mhcvse_jax.encoders.encoder import Regions
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute.directory import Made
+from mhcvse_jax.precompute.regions import Regions
 
 BEYOND = 2  # pixels by which a box may reach out of its picture, for rounding
 

@@ -20,12 +20,12 @@ import numpy as np
 from mhcvse_jax import __version__
 from mhcvse_jax.data import feature_source
 from mhcvse_jax.data.feature_source import FeatureSource
-from mhcvse_jax.encoders.encoder import Regions
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.precompute.captions import SCAN_CAPTIONS
 from mhcvse_jax.precompute.feature_file import FeatureFile, write_array
 from mhcvse_jax.precompute.plan import Picture, Plan
+from mhcvse_jax.precompute.regions import Regions
 from mhcvse_jax.terminal import progress
 
 PART = 32  # pictures that are done or lost together
