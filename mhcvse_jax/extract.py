@@ -71,7 +71,7 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
     images: pathlib.Path = arguments.images
     items = {name: images / name for name in find_pictures(images)}
     print(f"reading   {images}: {len(items):,} pictures", flush=True)
-    plan = options.plan(arguments, items)
+    plan = options.plan(arguments, items, items_are_files=True)
     encoder = ENCODERS[arguments.encoder](arguments.weights, **encoder_options)
     source = FeatureSource(encoder.name, encoder.weights_sha256, encoder.settings())
     target = Target(arguments.out, plan, source, (encoder.max_regions, encoder.regions_width), images)

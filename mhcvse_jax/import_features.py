@@ -64,7 +64,8 @@ def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
     """
     importer = IMPORTERS[arguments.format](arguments.features, **own_options)
     print(f"indexing  {', '.join(map(str, arguments.features))}", flush=True)
-    plan = options.plan(arguments, read_index(importer, strict=arguments.strict))
+    entries = read_index(importer, strict=arguments.strict)
+    plan = options.plan(arguments, entries, items_are_files=False)
     pictures = [picture for split in plan.values() for picture in split]
     width = features_width(importer, pictures)
     row_shape = max(picture.item.num_regions for picture in pictures), width

@@ -128,6 +128,7 @@ def plan(tmp_path, items, text, *, lists=None, shares=None, seed=0, uncaptioned=
         shares=shares or {},
         seed=seed,
         uncaptioned=uncaptioned,
+        items_are_files=True,
     )
     return {split: [picture.name for picture in pictures] for split, pictures in made.items()}, said
 

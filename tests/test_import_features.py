@@ -224,6 +224,8 @@ def test_each_format_keeps_features_boxes_and_sizes(tmp_path, key):
         if "size" in known:
             assert np.load(out / f"{split}_image_sizes.npy").tolist() == [list(facts["size"]) for facts in expected]
         assert (out / f"{split}_ids.txt").read_text().split() == [str(IDS.index(image_id)) for image_id in ids]
+        names = [f"val2014/{name_of(image_id)}.jpg" for image_id in ids]
+        assert (out / f"{split}_image_names.txt").read_text().split() == names
         lines = [f"caption {k} of {image_id}" for image_id in ids for k in range(2)]
         assert (out / f"{split}_caps.txt").read_text().splitlines() == lines
     assert json.loads((out / "features.json").read_text())["encoder"] == key.strip()

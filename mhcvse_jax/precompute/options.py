@@ -44,12 +44,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="end at the first picture that cannot be used")
 
 
-def plan(arguments: argparse.Namespace, items: Mapping[str, Any]) -> Plan:
+def plan(arguments: argparse.Namespace, items: Mapping[str, Any], *, items_are_files: bool) -> Plan:
     """Returns the pictures of each split; prints what was left out.
 
     Args:
       arguments: what `add` added.
       items: what features can be made from, by name.
+      items_are_files: whether that is the name of the picture's file.
 
     Raises:
       InputError: an option or the captions cannot be used.
@@ -68,6 +69,7 @@ def plan(arguments: argparse.Namespace, items: Mapping[str, Any]) -> Plan:
         shares={"dev": arguments.dev_share, "test": arguments.test_share},
         seed=arguments.seed,
         uncaptioned=split_name("--uncaptioned", arguments.uncaptioned) or (None if captioned else SEARCH),
+        items_are_files=items_are_files,
     )
     for line in said:
         print(f"left out  {line}")

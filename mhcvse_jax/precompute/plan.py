@@ -19,7 +19,7 @@ NAMED_AT_MOST = 3
 class Picture(NamedTuple):
     """A picture that gets a row."""
 
-    name: str  # of its file, relative to the folder
+    name: str  # of its file, relative to the folder of all pictures
     image_id: str  # unique over all splits
     captions: tuple[str, ...]
     item: Any  # what its features are made from
@@ -77,6 +77,7 @@ def make_plan(
     shares: Mapping[str, float],
     seed: int,
     uncaptioned: str | None,
+    items_are_files: bool,
 ) -> tuple[Plan, list[str]]:
     """Returns the pictures of each split, and lines that say what was left out.
 
@@ -87,6 +88,7 @@ def make_plan(
       shares: of dev and test, in [0, 1), where neither says it.
       seed: of the shares: a picture's split depends on it, its name, and how many there are.
       uncaptioned: the split of pictures without captions; None leaves them out.
+      items_are_files: whether an item's name is that of the picture's file; else it is the name that captions give.
 
     Raises:
       InputError: no picture has captions, a name fits two items, or an item two names; or a split cannot be made.
@@ -122,7 +124,11 @@ def make_plan(
     plan: Plan = collections.defaultdict(list)
     for name, split in places.items():
         known = found.get(name)
-        picture = Picture(name, known.image_id if known else name, known.captions if known else (), items[name])
+        if known:
+            file_name = name if items_are_files else known.name
+            picture = Picture(file_name, known.image_id, known.captions, items[name])
+        else:
+            picture = Picture(name, name, (), items[name])
         _check_texts(picture)
         plan[split].append(picture)
     ids = collections.Counter(picture.image_id for pictures in plan.values() for picture in pictures)
