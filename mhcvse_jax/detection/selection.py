@@ -33,7 +33,7 @@ class Chosen(NamedTuple):
 
 
 def confidences(boxes: jax.Array, valid: jax.Array, scores: jax.Array) -> jax.Array:
-    """Returns <float32>[proposals], the best score of each over the classes that keep it; 0 where none does.
+    """Returns <float32>[proposals], the best score of each valid one over the classes that keep it; 0 where none does.
 
     Each class has its own suppression, by its own scores; equal scores are ordered as the proposals are. All classes go
     through their orders at once, a place after another, so [classes, proposals] is the most that is held.
@@ -44,11 +44,12 @@ def confidences(boxes: jax.Array, valid: jax.Array, scores: jax.Array) -> jax.Ar
       scores: <float32>[proposals, classes] in [0, 1], without the background.
     """
     suppresses = overlaps(boxes, boxes) > OVERLAP
-    order = jnp.argsort(-jnp.where(valid[:, None], scores, -1.0), axis=0)  # argsort is stable
+    # Those that are not there come last, so they suppress none that is; argsort is stable.
+    order = jnp.argsort(-jnp.where(valid[:, None], scores, -1.0), axis=0)
     classes = jnp.arange(scores.shape[1])
 
     def one_place(suppressed: jax.Array, best: jax.Array) -> tuple[jax.Array, jax.Array]:
-        keeps = ~suppressed[classes, best] & valid[best]
+        keeps = ~suppressed[classes, best]
         return suppressed | (keeps[:, None] & suppresses[best]), keeps
 
     _, keeps = lax.scan(one_place, jnp.zeros(scores.T.shape, bool), order)
