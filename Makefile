@@ -1,5 +1,7 @@
 # make demo    installs, trains on the built-in data set, shows recall and matches
-# make test    installs, then lint, types and tests
+# make test    installs, then lint, types and the quick tests
+# make test-all  the slow ones too: many processes, whole trainings, benchmarks
+# make package   builds wheel and sdist, installs each away from here, trains there
 #
 #   PYTHON=python3.12   another Python (3.11 or 3.12)
 #   TORCH=1             installs PyTorch too, for the live comparison with it
@@ -20,14 +22,22 @@ VENV := .venv-$(VERSION)-$(subst $(COMMA),-,$(EXTRAS))
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-all package lint install clean
 
 demo: install
 	rm -rf $(DEMO)
 	$(BIN)/python -m mhcvse_jax.main --config configs/demo.py --workdir $(DEMO)
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: lint
+	$(PYTEST)
+
+package: install
+	.ci/package $(BIN)/python
 
 lint: install
 	$(BIN)/ruff check .

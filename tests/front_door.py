@@ -1,10 +1,13 @@
 """The program as its users start it: real processes on the built-in data set, made tiny."""
 
+import functools
 import json
 import os
 import pathlib
+import select
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
@@ -33,8 +36,40 @@ def command(module, *arguments, num_devices=1):
 
 
 def run(module, *arguments, num_devices=1):
+    """The command, started by the fork server of this process and waited for."""
     whole = command(module, *arguments, num_devices=num_devices)
-    return subprocess.run(**whole, capture_output=True, timeout=600)
+    with tempfile.TemporaryDirectory() as directory:
+        stdout, stderr = pathlib.Path(directory, "stdout"), pathlib.Path(directory, "stderr")
+        start = {
+            "module": whole["args"][2],
+            "arguments": whole["args"][3:],
+            "environment": whole["env"],
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+        }
+        server = fork_server()
+        print(json.dumps(start), file=server.stdin, flush=True)
+        assert select.select([server.stdout], [], [], 600)[0], f"{module} has not ended in ten minutes"
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(whole["args"], code, stdout.read_text(), stderr.read_text())
+
+
+@functools.cache
+def fork_server():
+    environment = command("fork_server")["env"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.fork_server"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_by_itself(module, *arguments, num_devices=1):
+    """The command as a user's shell starts it, imports and all."""
+    return subprocess.run(**command(module, *arguments, num_devices=num_devices), capture_output=True, timeout=600)
 
 
 def tiny(workdir, *more):

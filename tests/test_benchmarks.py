@@ -52,6 +52,7 @@ def read(path):
     return rows
 
 
+@pytest.mark.slow
 def test_floor(tmp_path, capsys):
     floor.main(["--size", "tiny", "--rounds", "1", "--width", "32", "--output", str(tmp_path / "floor.json")])
     assert any("whole step" in row["measure"] for row in read(tmp_path / "floor.json"))
@@ -62,6 +63,7 @@ def xla_flops(function, *args):
     return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_costs_are_what_xla_counts():
     """At sizes where products outweigh the rest. Captions fill their places, since XLA counts these."""
     sizes = Sizes(16, 24, 96, 128, 64, 4, concepts=48, concept_dim=20, edges=60, vocabulary=50)
@@ -103,6 +105,7 @@ def gru_cell(sizes):
     }
 
 
+@pytest.mark.slow
 def test_gru(tmp_path, capsys):
     sizes = ["--batch", "8", "--words", "5", "--word_dim", "3", "--dim", "4", "--rounds", "1"]
     gru.main([*sizes, "--output", str(tmp_path / "gru.json")])
@@ -143,6 +146,7 @@ def test_recall(tmp_path):
     assert len(read(tmp_path / "recall.json")) == 1
 
 
+@pytest.mark.slow
 def test_step_vs_pytorch(tmp_path, capsys):
     pytest.importorskip("torch")
     arguments = ["--size", "tiny", "--rounds", "1", "--batches", "1", "--output", str(tmp_path / "step.json")]
@@ -151,6 +155,7 @@ def test_step_vs_pytorch(tmp_path, capsys):
     assert capsys.readouterr().out.count("the same loss and gradient norm") == 3
 
 
+@pytest.mark.slow
 def test_recall_vs_pytorch(tmp_path, capsys):
     pytest.importorskip("torch")
     from benchmarks import recall_vs_pytorch
@@ -231,6 +236,7 @@ def test_table(tmp_path):
     assert readme.read_text().endswith("\nafter\n")
 
 
+@pytest.mark.slow
 def test_whole_run(tmp_path, capfd):
     sizes = ["--train", "20", "--dev", "8", "--test", "8", "--features", "5", "--regions", "2"]
     synthetic.main([str(tmp_path / "data"), *sizes])
@@ -248,6 +254,7 @@ def test_whole_run(tmp_path, capfd):
     assert "features on the device" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
     data, out = tmp_path / "data", tmp_path / "runs"
     synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16"])
@@ -268,6 +275,7 @@ def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
     assert printed.count(row) == 2
 
 
+@pytest.mark.slow
 def test_levels_of_a_cross_attention(tmp_path, capfd):
     """The global level ranks as one product of both wholes does, whatever the others do."""
     data, workdir = tmp_path / "data", tmp_path / "runs" / "cross_attention_seed0"

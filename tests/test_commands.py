@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import oracle
 import pytest
-from front_door import run, tiny, train_lines
+from front_door import run, run_by_itself, tiny, train_lines
 from PIL import Image
 
 from mhcvse_jax.evaluation.evaluation import Evaluation
@@ -151,6 +151,7 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(completed, finished, tmp_pa
     assert {row["transductive"] for row in rows.values()} == {"true"}
 
 
+@pytest.mark.slow
 def test_a_built_data_set_trains_and_tests_as_the_directory_that_it_was_built_from(finished, tmp_path):
     built = ("data.format=tfds", f"data.dir={tmp_path / 'built'}")
     assert run("build_tfds", finished[0] / "scenes", tmp_path / "built").returncode == 0
@@ -169,6 +170,7 @@ def test_a_built_data_set_trains_and_tests_as_the_directory_that_it_was_built_fr
     assert json.loads(output.read_text())["results"] == results[0]["results"]
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(finished, tmp_path):
     done = run("main", *tiny(tmp_path), num_devices=8)
     assert done.returncode == 0, done.stderr
@@ -319,7 +321,7 @@ def test_cvse_trains_and_goes_to_pytorch_and_back(tmp_path):
     ],
 )
 def test_help_helps(module, option):
-    done = run(module, "--help")
+    done = run_by_itself(module, "--help")
     assert done.returncode == 0
     assert option in done.stdout
 

@@ -166,12 +166,14 @@ def assert_same_run(found, expected, *, validated=EPOCHS * 3):
         np.testing.assert_array_equal(of_kind.t2i, ranks[1][kind].t2i)
 
 
+@pytest.mark.slow
 def test_two_processes_do_as_one_however_often_they_are_ended(jobs, one):
     """Negatives and batch are global, the splits of 20 pictures and 100 captions uneven over 4 devices and batches."""
     assert jobs.finished.code == 0, jobs.finished.errors
     assert_same_run(jobs.workdir, one)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(jobs):
     assert jobs.stopped.code == 75, jobs.stopped.errors
     assert jobs.stopped.errors.count("stopped and saved; the same command goes on from here") == 1
@@ -179,6 +181,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(jobs):
     assert f"resuming  at step {jobs.stopped_at}," in jobs.killed.output
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_job(jobs):
     assert jobs.killed.code == 128 + signal.SIGKILL
     assert "process 1 of 2 was killed (SIGKILL)" in jobs.killed.errors
@@ -187,6 +190,7 @@ def test_a_killed_process_ends_the_job(jobs):
     assert f"resuming  at step {jobs.stopped_at}," in jobs.finished.output
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_share(jobs):
     """Of each batch the half that its devices hold; of a split that is encoded, its own pictures."""
     for process in (0, 1):
@@ -205,6 +209,7 @@ def test_each_process_reads_its_share(jobs):
     assert (first, second) == (set(range(16)), {0, *range(16, DEV)})
 
 
+@pytest.mark.slow
 def test_one_process_speaks_and_writes(jobs, one):
     assert jobs.finished.output.count("reading ") == jobs.finished.output.count("results in") == 1
     assert "devices   4 x cpu" in jobs.finished.output
@@ -214,6 +219,7 @@ def test_one_process_speaks_and_writes(jobs, one):
     assert not list(jobs.workdir.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(jobs):
     saved = jobs.workdir / "checkpoints" / str(EPOCHS * STEPS) / "model"
     assert {path.name for path in saved.glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
@@ -230,6 +236,7 @@ def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(jobs
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
 
 
+@pytest.mark.slow
 def test_two_processes_score_pairs_as_one(finished, tmp_path):
     def arguments(workdir):
         given = scenes(finished[0] / "scenes", workdir)
@@ -243,6 +250,7 @@ def test_two_processes_score_pairs_as_one(finished, tmp_path):
     assert_same_run(tmp_path / "two", tmp_path / "one", validated=EPOCHS)
 
 
+@pytest.mark.slow
 def test_what_all_processes_find_wrong_is_said_once(tmp_path):
     with Job(tmp_path / "record", "--config", "configs/demo.py", "--config.batch_size=15") as job:
         code, _, errors = job.wait()

@@ -66,7 +66,7 @@ def assert_same_run(workdir, expected):
     assert progress[0] == progress[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, number):
     workdir = tmp_path / "stopped"
     process = start(*tiny(workdir))
@@ -93,6 +93,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
     assert_same_run(workdir, finished[0])
 
 
+@pytest.mark.slow
 def test_several_steps_in_a_dispatch_are_gone_on_with_to_the_bit(finished, tmp_path):
     """Features on the device, four steps at once; stopped between two dispatches."""
     more = ("data.placement=device", "data.format=scan", f"data.dir={finished[0]}/scenes", "log.matches=0")
@@ -113,6 +114,7 @@ def test_several_steps_in_a_dispatch_are_gone_on_with_to_the_bit(finished, tmp_p
     assert_same_run(workdir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(finished, tmp_path):
     """SIGKILL while it starts, while it saves, within an epoch, and while it validates."""
     workdir = tmp_path / "killed"
@@ -243,6 +245,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert "config.optimizer.nonfinite_limit, 3, was reached" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_the_run_with_one_line(finished, tmp_path):
     more = ("data.format=scan", f"data.dir={finished[0]}/scenes", "log.matches=0")
     whole = command("main", *tiny(tmp_path / "run", *more))

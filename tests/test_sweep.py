@@ -49,6 +49,7 @@ def test_nothing_starts_where_one_point_is_wrong(tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_stopped_goes_on_and_ends_in_a_table(finished, tmp_path):
     out = tmp_path / "out"
     values = [value for value in TINY if not value.startswith("log.")]
