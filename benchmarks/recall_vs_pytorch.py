@@ -27,12 +27,12 @@ from benchmarks import torch_cvse
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import batches, dataset
 from mhcvse_jax.data.batches import Batch
-from mhcvse_jax.data.dataset import TrainingData
 from mhcvse_jax.devices.mesh import by_batch
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import parts, reading
 from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.experiment.reading import TrainingData
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.retrieval.encode import EncodedSplit
@@ -122,7 +122,7 @@ class Both:
         self.state = initialize(step_parts, regions_shape=regions_shape, seed=config.seed)
         self.step = make_train_step(step_parts)
         language = data.language
-        adjacency = dataset.adjacency(language.concepts, config.concepts)
+        adjacency = reading.adjacency(language.concepts, config.concepts)
         values = config.model
         self.torch = torch_cvse.TorchCVSE(
             features=regions_shape[1],
@@ -198,7 +198,7 @@ def compare_losses(arguments: argparse.Namespace) -> None:
     """Prints and draws the losses of both sides, step by step, without dropout."""
     config = config_lib.read(arguments.config, overrides(arguments, **{"model.dropout_rate": 0.0}))
     jax.config.update("jax_default_matmul_precision", "highest")
-    data = dataset.load_training(config, arguments.data)
+    data = reading.load_training(config, arguments.data)
     both = Both(config, data, arguments.out)
     both.copy_parameters()
     both.torch.train()
@@ -282,7 +282,7 @@ def compare_recalls(arguments: argparse.Namespace) -> None:
 def train_both(config: config_lib.Config, arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the recalls of both sides after the last epoch; same batches and initial parameters, own dropout."""
     torch.manual_seed(config.seed)
-    data = dataset.load_training(config, arguments.data)
+    data = reading.load_training(config, arguments.data)
     both = Both(config, data, arguments.out)
     both.copy_parameters()
     both.torch.train()

@@ -29,6 +29,7 @@ from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import dataset, text
 from mhcvse_jax.detection.faster_rcnn import Architecture, FasterRCNN
 from mhcvse_jax.detection.selection import FIXED_36
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 
 SIDES = ("ours", "torch")
@@ -208,7 +209,7 @@ def test_synthetic_directory_reads_as_flickr30k_would(tmp_path):
     synthetic.main([str(tmp_path), *arguments])
     config = config_lib.base()
     config.concepts.num = 100
-    data = dataset.load_training(config, tmp_path)
+    data = reading.load_training(config, tmp_path)
     assert data.train.regions.shape == (600, 2, 3)
     assert len(data.language.concepts.words) == 100
     assert data.train.lengths.mean() == pytest.approx(10.36, abs=0.3)  # of Flickr30k, stop words removed

@@ -12,6 +12,7 @@ from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.scan_layout import read_split
 from mhcvse_jax.data.text import SPECIAL_TOKENS, Vocabulary
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import reading
 
 CONCEPTS = ("dog", "hat", "red", "man", "b")
 CAPTIONS = ["Dog runs .", "the man's hat", "Red dogs", "A dog", "man's dog in red", *["Hat"] * 5, *["a dog"] * 5]
@@ -33,7 +34,7 @@ def language(**options):
 
 
 def load(directory, **options):
-    return dataset.load_split(directory, "test", language(**options), config.base().data)
+    return reading.load_split(directory, "test", language(**options), config.base().data)
 
 
 def named(labels):
@@ -112,8 +113,8 @@ def test_a_given_graph_is_used_as_it_is_and_comes_back(tmp_path):
     given_concepts(CONCEPTS, given).save(tmp_path / "concepts.npz")
     concepts = Concepts.load(tmp_path / "concepts.npz")
     values = config.base().concepts
-    np.testing.assert_array_equal(dataset.adjacency(concepts, values), given)
-    edges = dataset.graph_edges(concepts, values)
+    np.testing.assert_array_equal(reading.adjacency(concepts, values), given)
+    edges = reading.graph_edges(concepts, values)
     matrix = np.zeros((5, 5))
     matrix[edges.receivers, edges.senders] = edges.weights
     scale = np.diag(given.sum(axis=1) ** -0.5)
@@ -124,7 +125,7 @@ def test_counted_concepts_have_no_given_graph(tmp_path):
     concepts = Concepts(CONCEPTS, ("",) * 5, np.full(5, 9), np.ones((5, 5), int) - np.eye(5, dtype=int))
     concepts.save(tmp_path / "concepts.npz")
     assert Concepts.load(tmp_path / "concepts.npz").adjacency is None
-    assert dataset.adjacency(concepts, config.base().concepts).dtype == np.float32
+    assert reading.adjacency(concepts, config.base().concepts).dtype == np.float32
 
 
 @pytest.mark.parametrize(

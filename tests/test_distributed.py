@@ -19,10 +19,10 @@ from front_door import ROOT, command, run, tiny, train_lines
 from mhcvse_jax import build_tfds
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.data import batches
-from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.errors import InputError, PeerLostError
 from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 
 BATCH, EPOCHS, TRAIN, DEV = 60, 2, 60, 20
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(jobs
     saved = jobs.workdir / "checkpoints" / str(EPOCHS * STEPS) / "model"
     assert {path.name for path in saved.glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
     config = config_lib.load(jobs.workdir / "config.json")
-    language = Language.load(jobs.workdir, config.text)
+    language = reading.load_language(jobs.workdir, config)
     found = []
     for number in (1, 2, 4):
         experiment = Experiment.assemble(config, jobs.workdir, language, devices=jax.devices()[:number])

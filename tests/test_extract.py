@@ -10,7 +10,7 @@ from PIL import Image
 
 from mhcvse_jax import check_data, config, evaluate, extract, main
 from mhcvse_jax.data import feature_source, scan_layout
-from mhcvse_jax.data.dataset import Language
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.run.train_and_test import prepare_workdir
 from mhcvse_jax.run.workdir import WorkdirLock
 
@@ -78,7 +78,7 @@ def test_a_model_is_held_to_the_encoder_that_it_was_trained_with(data, finished,
 def test_a_training_records_what_made_its_features(data, finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     settings = config.load(workdir / "config.json")
-    language = Language.load(workdir, settings.text)
+    language = reading.load_language(workdir, settings)
     lock = WorkdirLock(workdir)
     for directory in (data, finished[0]):
         prepare_workdir(settings, language, directory, workdir, lock)

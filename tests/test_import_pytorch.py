@@ -19,8 +19,8 @@ from cvse_data import GOLDEN, run
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import evaluate, export_pytorch, import_pytorch, main
-from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.files import torch_file
 from mhcvse_jax.files.torch_file import OpenDict, read_torch_file, write_torch_file
@@ -66,7 +66,7 @@ def workdir(capsys, data, tmp_path):
 
 def load(workdir):
     config = config_lib.load(workdir / "config.json")
-    return Experiment.assemble(config, workdir, Language.load(workdir, config.text), jax.devices()[:1])
+    return Experiment.assemble(config, workdir, reading.load_language(workdir, config), jax.devices()[:1])
 
 
 def assert_reproduces(workdir, directory, expected, capsys, split="test"):
@@ -154,7 +154,7 @@ def test_the_configuration_evaluates_as_the_original_does(workdir, data):
     assert (config.model.fixed_instance_weight, config.eval.test_split, config.eval.folds) == (0.85, "test", (1,))
     assert (config.model.label_share, config.loss.margin, config.matmul_precision) == (0.35, 0.2, "highest")
     assert config.data.dir == str(data.directory)
-    np.testing.assert_array_equal(Language.load(workdir, config.text).concepts.adjacency, data.adjacency)
+    np.testing.assert_array_equal(reading.load_language(workdir, config).concepts.adjacency, data.adjacency)
 
 
 def test_how_it_was_trained_tells_it_from_others(data, golden_states, tmp_path, capsys):

@@ -16,8 +16,9 @@ from numpy.lib.format import open_memmap
 
 from mhcvse_jax import build_tfds
 from mhcvse_jax import config as config_lib
-from mhcvse_jax.data import batches, dataset, scan_layout, tfds
+from mhcvse_jax.data import batches, scan_layout, tfds
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.scenes.build import write_scenes
 from mhcvse_jax.terminal import progress
 
@@ -67,7 +68,7 @@ def load(data_format, directory):
     config.data.format = data_format
     config.concepts.update({"num": 10, "vector_dim": 7})
     config.text.min_count = 2
-    return dataset.load_training(config, directory)
+    return reading.load_training(config, directory)
 
 
 def epoch(split, *, first_step=0):
@@ -112,9 +113,9 @@ def test_batches_are_those_of_the_directory_also_from_the_middle_of_an_epoch(sou
 def test_a_split_has_each_picture_once_in_its_order(source, built, split):
     language = load("scan", source).language
     values = config_lib.base().data
-    expected = dataset.load_split(source, split, language, values)
+    expected = reading.load_split(source, split, language, values)
     values.format = "tfds"
-    found = dataset.load_split(built["float32"], split, language, values)
+    found = reading.load_split(built["float32"], split, language, values)
     assert found.num_images == SIZES[split]
     assert found.captions == expected.captions
     assert found.image_ids == expected.image_ids

@@ -9,9 +9,9 @@ import numpy as np
 from mhcvse_jax.comparison.entry import Entry, Facts, figures_of, hits_of, recalls_of
 from mhcvse_jax.comparison.likeness import differences
 from mhcvse_jax.comparison.sources import Wanted, read_similarity, split_name
-from mhcvse_jax.data import dataset
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, result_rows
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.recall import mean_recall_over_folds
@@ -82,7 +82,7 @@ def _of_workdir(
     experiment = Experiment.of_workdir(path, protocol=wanted.protocol)
     values = experiment.config.eval
     folds = wanted.folds or 1
-    directory = data_dir or dataset.data_directory(experiment.config, path)
+    directory = data_dir or reading.data_directory(experiment.config, path)
     split = experiment.load_split(directory, wanted.split or values.test_split, (folds,))
     encoded = experiment.encode_with_best(split)
     matrix = protocols.similarity_of(encoded, wanted.embedding, values.consensus_weight)

@@ -16,7 +16,7 @@ from mhcvse_jax.data.dataset import Language, Split
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.evaluation.evaluation import Evaluation
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import parts, reading
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
 from mhcvse_jax.models import Model
 from mhcvse_jax.models.pair_scores import PairModel
@@ -49,10 +49,10 @@ class Experiment:
         """
         mesh = parts.check_devices(config, devices, keys=parts.encoded_at_once(config))
         model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
-        edges = dataset.graph_edges(language.concepts, config.concepts)
+        edges = reading.graph_edges(language.concepts, config.concepts)
         graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
         values = config.eval
-        reading = {
+        options = {
             "caption_lengths": config.data.caption_lengths,
             "threads": config.data.read_threads,
             "prefetch": config.data.prefetch_batches,
@@ -60,9 +60,9 @@ class Experiment:
         }
         if isinstance(model, PairModel):
             sizes = PairBlocks(values.pair_images, values.pair_captions, values.pair_resident_images)
-            encoder = PairScorer(model, graph, mesh, blocks=sizes, **reading)
+            encoder = PairScorer(model, graph, mesh, blocks=sizes, **options)
         else:
-            encoder = Encoder(model, graph, mesh, batch_size=values.batch_size, **reading)
+            encoder = Encoder(model, graph, mesh, batch_size=values.batch_size, **options)
         return cls(config, workdir, mesh, language, model, graph, encoder)
 
     @classmethod
@@ -78,7 +78,7 @@ class Experiment:
         config.eval.protocol = protocol or config.eval.protocol
         config.data.format = data_format or config.data.format
         config_lib.check(config)
-        return cls.assemble(config.lock(), workdir, Language.load(workdir, config.text))
+        return cls.assemble(config.lock(), workdir, reading.load_language(workdir, config))
 
     def load_split(self, directory: pathlib.Path, name: str, folds: Sequence[int]) -> Split:
         """Returns a split of a directory, encoded with this experiment's vocabulary and concepts.
@@ -87,7 +87,7 @@ class Experiment:
           InputError: a file is missing or damaged, the pictures cannot be divided into that many folds, or one of these
         has no captions.
         """
-        split = dataset.load_split(directory, name, self.language, self.config.data)
+        split = reading.load_split(directory, name, self.language, self.config.data)
         split = dataset.first_captions(split, self.config.eval.max_captions)
         for number in folds:
             if split.num_images % number:

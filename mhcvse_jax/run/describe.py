@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import jax
 
 from mhcvse_jax.config import Config
-from mhcvse_jax.data.dataset import Split, TrainingData
+from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.feature_source import FeatureSource
 from mhcvse_jax.data.text import unknown_share
 from mhcvse_jax.evaluation import provenance
 from mhcvse_jax.experiment.parts import check_devices
+from mhcvse_jax.experiment.reading import TrainingData
 
 
 def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]) -> None:

@@ -5,11 +5,12 @@ import pathlib
 import time
 
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset, feature_source
+from mhcvse_jax.data import feature_source
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, result_rows, results, twins
 from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.report import matches
 from mhcvse_jax.retrieval import similarity
@@ -30,7 +31,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             command_line.check_output(f"--{name}", path)
     experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol, data_format=arguments.data_format)
     config = experiment.config
-    directory = arguments.data_dir or dataset.data_directory(config, workdir)
+    directory = arguments.data_dir or reading.data_directory(config, workdir)
     feature_source.check(directory, workdir)
     name = arguments.split or config.eval.test_split
     folds = config.eval.folds if name == config.eval.test_split else (1,)

@@ -11,9 +11,9 @@ import numpy as np
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.files.torch_file import OpenDict, write_torch_file
 from mhcvse_jax.weights import pytorch_layout
@@ -56,7 +56,7 @@ def export(arguments: argparse.Namespace) -> None:
     language = exported.language
     variables, progress = exported.restore_best()
     arrays = {path: np.asarray(leaf) for path, leaf in pytorch_layout.flatten(variables).items()}
-    adjacency = dataset.adjacency(language.concepts, config.concepts)
+    adjacency = reading.adjacency(language.concepts, config.concepts)
     used = pytorch_layout.to_state_dicts(arrays, adjacency)
     states = [state | extra for state, extra in zip(used, pytorch_layout.unused(used), strict=True)]
     content = {

@@ -13,12 +13,12 @@ import numpy as np
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset, word_vectors
+from mhcvse_jax.data import word_vectors
 from mhcvse_jax.data.concepts import given_concepts, read_cvse_words
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import parts, reading
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.training.checkpoint import Checkpoints
 from mhcvse_jax.training.step import TrainState
@@ -181,7 +181,7 @@ def convert(
       InputError: a tensor is missing, unknown, of another shape, or not finite.
     """
     model = models.build(config.model, vocabulary_size=sizes.vocabulary_size, dtype="float32")
-    edges = dataset.graph_edges(language.concepts, config.concepts)
+    edges = reading.graph_edges(language.concepts, config.concepts)
     graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
     shapes = parts.model_shapes(model, graph, (sizes.num_regions or 1, sizes.feature_dim))
     like = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in pytorch_layout.flatten(shapes).items()}

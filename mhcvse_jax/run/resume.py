@@ -6,9 +6,9 @@ import numpy as np
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.run.workdir import check_can_be_made, is_begun, is_finished
 
 
@@ -60,14 +60,14 @@ def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> 
     if not is_begun(workdir):
         language.save(workdir)
         return
-    saved = Language.load(workdir, config.text)
+    saved = reading.load_language(workdir, config)
     same = {
         "words": saved.vocabulary.words == language.vocabulary.words,
         "concepts": saved.concepts.words == language.concepts.words,
         "counts of concepts": np.array_equal(saved.concepts.occurrences, language.concepts.occurrences)
         and np.array_equal(saved.concepts.cooccurrences, language.concepts.cooccurrences),
         "concept graph": np.array_equal(
-            dataset.adjacency(saved.concepts, config.concepts), dataset.adjacency(language.concepts, config.concepts)
+            reading.adjacency(saved.concepts, config.concepts), reading.adjacency(language.concepts, config.concepts)
         ),
         "concept vectors": np.array_equal(saved.concept_vectors, language.concept_vectors),
     }

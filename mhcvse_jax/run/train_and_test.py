@@ -10,14 +10,16 @@ import numpy as np
 from mhcvse_jax import __version__
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset, feature_source
-from mhcvse_jax.data.dataset import Language, Split, TrainingData
+from mhcvse_jax.data import feature_source
+from mhcvse_jax.data.dataset import Language, Split
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, result_rows, results, twins
+from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.experiment.parts import check_devices
+from mhcvse_jax.experiment.reading import TrainingData
 from mhcvse_jax.experiment.train import prepare, train
 from mhcvse_jax.report import matches
 from mhcvse_jax.run.describe import describe_data
@@ -57,13 +59,13 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
         check_start(config)
     if config.data.format == "scenes":
         distributed.from_first(lock.acquire)
-    directory = pathlib.Path(distributed.from_first(lambda: str(dataset.data_directory(config, workdir))))
+    directory = pathlib.Path(distributed.from_first(lambda: str(reading.data_directory(config, workdir))))
     print(f"reading   {directory}", flush=True)
     start = workdir if has_begun else pathlib.Path(config.start_from)
     if has_begun or config.start_from:
         distributed.from_first(lambda: feature_source.check(directory, start))
-    language = Language.load(start, config.text) if config.start_from else None
-    data = dataset.load_training(config, directory, language)
+    language = reading.load_language(start, config) if config.start_from else None
+    data = reading.load_training(config, directory, language)
     experiment = Experiment.assemble(config, workdir, data.language)
     # Before the training: a test split that cannot be used is to be known now.
     test_split = experiment.load_split(directory, config.eval.test_split, config.eval.folds)
