@@ -10,7 +10,7 @@ Deviation: the attention's unit-length inputs are scaled by sqrt(D) (`attention_
 paper draws it, first attention logits have a size of 0.001 and every head attends uniformly.
 
 As in the paper, a training caption has the concepts of its picture. On stand-in features that cost the fused
-embedding 28 rsum against the instance embedding; `concepts.training_label = "caption"` made it 2 (README, Measured).
+embedding 28 rsum against the instance embedding; `concepts.training_label = "caption"` made it 2 (docs/results.md).
 
 On stand-in features, 6,000 pictures and D 256, this configuration collapsed: after 6 epochs the instance loss was at
 the value of equal embeddings, 51.2, and dev rsum 137. Whether the real features at full size behave so is not yet
