@@ -79,6 +79,10 @@ def test_a_directory_in_scans_layout_is_a_source(tmp_path):
     assert list(found) == ["17", "18", "07", "08"]
     assert found["18"].captions == tuple(captions[15:])
     assert found["07"].split == "train"
+    written(tmp_path / "test_caption_images.txt", "18\n" * 3 + "17\n" * 7)
+    found = {picture.image_id: picture for picture in read_captions(tmp_path)}
+    assert found["18"].captions == tuple(captions[10:13])
+    assert found["17"].captions == tuple(captions[13:])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from mhcvse_jax.data import scan_layout
-from mhcvse_jax.data.lines import MAX_CAPTION
+from mhcvse_jax.data.lines import MAX_CAPTION, read_lines
 from mhcvse_jax.errors import InputError
 
 COLUMNS = {
@@ -226,7 +226,9 @@ def _coco(path: pathlib.Path, whole: dict[str, Any]) -> _Rows:
 def _scan(directory: pathlib.Path) -> _Rows:
     for path in sorted(directory.glob("*_caps.txt")):
         split = path.name.removesuffix("_caps.txt")
-        texts = scan_layout.read_texts(directory, split, SCAN_CAPTIONS, 0)
+        ids_path = directory / f"{split}_ids.txt"
+        num_images = len(read_lines(ids_path)) if scan_layout.owners_path(directory, split).exists() else 0
+        texts = scan_layout.read_texts(directory, split, SCAN_CAPTIONS, num_images)
         captions: dict[int, list[str]] = collections.defaultdict(list)
         for image, caption in zip(texts.image_of_caption, texts.captions, strict=True):
             captions[image].append(caption)
