@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mhcvse_jax.data.lines import read_lines
+from mhcvse_jax.data.lines import read_text_lines
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute.captions import Captioned, split_name
 
@@ -144,13 +144,10 @@ def read_list(path: pathlib.Path) -> list[str]:
     Raises:
       InputError: the list is missing, empty, or not UTF-8.
     """
-    try:
-        names = [line.decode("utf-8").strip() for line in read_lines(path)]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason})") from error
-    if not any(names):
+    names = [name for name in read_text_lines(path) if name]
+    if not names:
         raise InputError(f"{path}: no name in it; expected file names of pictures, one a line")
-    return [name for name in names if name]
+    return names
 
 
 def _listed(index: Items, lists: Mapping[str, Sequence[str]], found: Mapping[str, Captioned]) -> dict[str, str]:
