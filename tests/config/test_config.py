@@ -15,7 +15,7 @@ from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.models import cross_attention
 from mhcvse_jax.training.step import init_variables
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 DEMO = str(CONFIGS / "demo.py")
 
 

@@ -14,7 +14,7 @@ from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.training.optimizer import step_schedule
 from mhcvse_jax.training.step import init_variables
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
 def read(name, *overrides):

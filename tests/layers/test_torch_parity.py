@@ -14,7 +14,7 @@ from mhcvse_jax.layers.text_gru import TextGRU, word_mask
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(pathlib.Path(__file__).parent / "golden" / "torch_layers.npz") as arrays:
+    with np.load(pathlib.Path(__file__).parents[1] / "golden" / "torch_layers.npz") as arrays:
         return dict(arrays)
 
 

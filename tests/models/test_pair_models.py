@@ -21,7 +21,7 @@ from mhcvse_jax.losses.pairs import matching_loss, pair_hinge, pair_loss_terms
 from mhcvse_jax.models.pair_scores import Candidates, PairScores, of_matrix
 from mhcvse_jax.training.step import init_variables
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 BATCH, REGIONS, FEATURES, WORDS, VOCABULARY = 5, 7, 17, 11, 23
 LENGTHS = np.array([11, 2, 5, 1, 7], np.int32)
 SIZES = {"embedding_dim": 26, "word_dim": 5, "dropout_rate": 0.0, "gpo_dim": 6}

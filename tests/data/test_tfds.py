@@ -22,7 +22,7 @@ from mhcvse_jax.experiment import reading
 from mhcvse_jax.scenes.build import write_scenes
 from mhcvse_jax.terminal import progress
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 TRAIN, DEV, TEST, REGIONS, WIDTH, PER_IMAGE = 37, 11, 7, 5, 13, 5
 SIZES = {"train": TRAIN, "dev": DEV, "testall": TEST}
 

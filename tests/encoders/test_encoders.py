@@ -10,7 +10,7 @@ from mhcvse_jax.encoders.efficientnet_lite2 import CELLS, EfficientNetLite2
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.torch_file import read_torch_file, write_torch_file
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "efficientnet_lite2.npy"
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "efficientnet_lite2.npy"
 
 
 @pytest.fixture(scope="module")
