@@ -1,7 +1,7 @@
 """Builds a tensorflow-datasets data set from a directory in SCAN's layout.
 
-    python -m mhcvse_jax.build_tfds data/f30k_precomp data/f30k_tfds
-    python -m mhcvse_jax.main --config configs/f30k.py --config.data.format=tfds --config.data.dir=data/f30k_tfds
+    mhcvse build-tfds data/f30k_precomp data/f30k_tfds
+    mhcvse train --config f30k --config.data.format=tfds --config.data.dir=data/f30k_tfds
 
 All splits that the directory has are built: ArrayRecord shards, one record a picture, each picture once. Batches are
 those of the directory itself, to the bit with float32, rounded with float16. Nothing is downloaded, TensorFlow is

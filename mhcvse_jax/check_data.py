@@ -1,6 +1,6 @@
 """Checks a data directory: what is missing or damaged, and what it holds.
 
-    python -m mhcvse_jax.check_data data/f30k_precomp
+    mhcvse check data/f30k_precomp
 
 SCAN's layout, which Flickr30k and MS-COCO are shared in, has for each of the splits train, dev and test
 (COCO: testall, too)
@@ -82,7 +82,7 @@ def check(directory: pathlib.Path, captions_per_image: int, *, quick: bool) -> N
     if any("no such file" in problem or "is missing" in problem for problem in findings.problems):
         print("What the files are and where they come from: python -m mhcvse_jax.check_data --help")
     if findings.problems:
-        raise InputError(f"{directory}: a run would refuse this, for the {len(findings.problems)} problems above")
+        raise InputError(f"{directory}: training would refuse this directory; problems found: {len(findings.problems)}")
     print(f"sound{', as far as was looked (--quick)' if quick else ''}; warnings: {len(findings.warnings) or 'none'}")
 
 

@@ -1,6 +1,6 @@
 """Puts recalls of runs, other programs and publications into one table.
 
-    python -m mhcvse_jax.compare runs/small_0 runs/small_1 runs/small_2 other.csv --published --baseline other
+    mhcvse compare runs/small_0 runs/small_1 runs/small_2 other.csv --published --baseline other
 
 A SOURCE, or NAME=SOURCE to name it, is
   a workdir              the ranks of its test, or of an `evaluate`; runs of one configuration and several seeds

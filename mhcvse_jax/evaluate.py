@@ -1,7 +1,7 @@
 """Evaluates a workdir's best checkpoint, with the configuration saved there.
 
-python -m mhcvse_jax.evaluate --workdir runs/f30k --split test
-python -m mhcvse_jax.evaluate --workdir runs/f30k --rerank runs/cross_attention_f30k --rerank_top_k 20
+mhcvse evaluate --workdir runs/f30k --split test
+mhcvse evaluate --workdir runs/f30k --rerank runs/cross_attention_f30k --rerank_top_k 20
 """
 
 import argparse

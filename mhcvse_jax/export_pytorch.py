@@ -1,6 +1,6 @@
 """Writes a workdir's best checkpoint as CVSE's PyTorch program has it: the way back of `import_pytorch`.
 
-    python -m mhcvse_jax.export_pytorch runs/cvse_f30k --out model_best.pth.tar --files exported
+    mhcvse export-pytorch runs/cvse_f30k --out model_best.pth.tar --files exported
 
 The file reads with `torch.load(..., weights_only=True)`, and its eight state dicts load into the original's modules.
 `opt` is an OrderedDict whose items are attributes too, as a Namespace is not read with weights only; it holds the

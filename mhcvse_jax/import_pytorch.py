@@ -1,9 +1,9 @@
 r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE.
 
-    python -m mhcvse_jax.import_pytorch model_best.pth.tar --vocab f30k_precomp_vocab.json \
+    mhcvse import-pytorch model_best.pth.tar --vocab f30k_precomp_vocab.json \
         --concepts category_concepts.json --concept_embeddings f30k_concepts_glove_word2vec.pkl --out runs/cvse_pytorch
-    python -m mhcvse_jax.evaluate --workdir runs/cvse_pytorch --data_dir data/f30k_precomp
-    python -m mhcvse_jax.main --config configs/cvse_f30k.py --config.start_from=runs/cvse_pytorch \
+    mhcvse evaluate --workdir runs/cvse_pytorch --data_dir data/f30k_precomp
+    mhcvse train --config cvse_f30k --config.start_from=runs/cvse_pytorch \
         --config.text.bytes_literal=True
 
 The workdir's configuration evaluates as that program does: captions read as the literal of their bytes, the first

@@ -1,6 +1,6 @@
 """Trains and tests a model.
 
-    python -m mhcvse_jax.main --config configs/f30k.py --config.data.dir=data/f30k_precomp
+    mhcvse train --config f30k --config.data.dir=data/f30k_precomp
 
 Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat; --help_config
 lists them all. Started again with the same workdir it resumes; a finished run prints its results. Several processes

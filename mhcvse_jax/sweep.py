@@ -1,6 +1,6 @@
 r"""Trains one configuration with several seeds, or a small grid of values, and compares the runs.
 
-    python -m mhcvse_jax.sweep --config configs/f30k_small.py --out runs/fusion --seeds 0 1 2 \
+    mhcvse sweep --config f30k_small --out runs/fusion --seeds 0 1 2 \
         --grid model.fusion concat weight_sum --grid loss.margin 0.1 0.2 --set data.dir=data/f30k_small
 
 Each run has a workdir in --out. They are trained one after another on all devices, or --jobs at a time, the GPUs shared

@@ -228,7 +228,10 @@ OTHERS = {
         ["DIR/config.json: no such file; expected a workdir"],
     ),
     "check no directory": (["mhcvse_jax.check_data", "DIR/absent"], ["DIR/absent: no such directory"]),
-    "check bad data": (["mhcvse_jax.check_data", "DIR"], ["DIR: a run would refuse this, for the 1 problems above"]),
+    "check bad data": (
+        ["mhcvse_jax.check_data", "DIR"],
+        ["DIR: training would refuse this directory; problems found: 1"],
+    ),
     "main no configuration": (["mhcvse_jax.main", "--config", "DIR/absent.py"], ["DIR/absent.py: no such file"]),
 }
 

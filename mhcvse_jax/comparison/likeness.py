@@ -18,7 +18,7 @@ _NAMES = {
 
 
 def differences(entries: Sequence[Entry]) -> list[str]:
-    """Returns a sentence for each fact in which rows differ, naming who has which; what is not stated is no difference.
+    """Returns a sentence for each fact in which rows differ, naming who has which; missing facts are not compared.
 
     Pictures are told apart by their ids, where the numbers are the same.
     """

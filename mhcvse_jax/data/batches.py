@@ -135,9 +135,9 @@ def check_finite(regions: np.ndarray, images: np.ndarray, split: Split) -> None:
       split: where from.
     """
     flat = regions.reshape(-1)
-    if np.isfinite(np.vdot(flat, flat)):  # as is no sum that holds NaN or infinity; one pass, no copy
+    if np.isfinite(np.vdot(flat, flat)):  # a NaN or infinity makes the sum non-finite; one pass, no copy
         return
-    wrong = np.argwhere(~np.isfinite(regions))  # none where squares were too large alone
+    wrong = np.argwhere(~np.isfinite(regions))  # empty if only the squares overflowed
     if len(wrong):
         place, region, feature = wrong[0]
         image = int(images[place])

@@ -138,7 +138,7 @@ def encode_split(
 
 
 def first_captions(split: Split, number: int, key: str = "eval.max_captions") -> Split:
-    """Returns dev or test with no more than its first captions, whole pictures; another split, or for 0, as it is."""
+    """Returns dev or test limited to its first `number` captions (whole pictures); other splits, and 0: unchanged."""
     if not number or split.name not in ("dev", "test"):
         return split
     captions_up_to = np.cumsum(np.bincount(split.image_of_caption, minlength=split.num_images))

@@ -28,9 +28,9 @@ _CONTRACTED = frozenset(("cannot", "gimme", "gonna", "gotta", "lemme", "wanna"))
 def tokenize(caption: str) -> list[str]:
     """Returns the lower-cased Penn Treebank tokens of a caption; needs no download.
 
-    Equal to NLTK's TreebankWordTokenizer on the whole caption, and several times as fast: none of its rules looks
-    past a single space, but to know the beginning and the end, so the tokens of what stands between two spaces, a
-    chunk, are found once.
+    Equal to NLTK's TreebankWordTokenizer on the whole caption, and several times as fast: no rule looks
+    across a space, except to detect the start or end of the text, so the tokens of a chunk, the text between two
+    spaces, are found once.
     """
     caption = caption.lower()
     chunks = caption.split()

@@ -15,8 +15,8 @@ FOUND = "/jax/compilation_cache/cache_hits"
 def keep_compiled() -> None:
     """Lets JAX keep compiled programs in the user's cache directory, so that a second start compiles next to nothing.
 
-    JAX's own settings go first: with JAX_COMPILATION_CACHE_DIR set to another directory that is used, and to nothing,
-    none. Without a cache directory that can be written nothing is kept.
+    JAX_COMPILATION_CACHE_DIR overrides this; set it empty to disable caching. If the cache directory cannot be
+    written, nothing is kept.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

@@ -40,7 +40,7 @@ SCHEDULERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_C
 NOTICE_SECONDS = 10  # of waiting for the other processes after which it is said
 SHUTDOWN_SECONDS = 30  # that processes which have finished wait for each other
 LEAVE_SECONDS = 3  # that a process which has failed waits for the others
-WAIT_MILLISECONDS = 24 * 60 * 60 * 1000  # for process 0, whose work may be long; its end is noticed at once
+WAIT_MILLISECONDS = 24 * 60 * 60 * 1000  # upper limit of a wait for process 0; its death is noticed at once
 PEER_LOST = re.compile(
     r"gloo.*(closed by peer|reset by peer|timed out|refused)|coordination service|heartbeat|"
     r"(task|peer|process).*(died|disconnected|unavailable|unhealthy)|socket closed|async_(write|commit)_complete",
@@ -48,7 +48,7 @@ PEER_LOST = re.compile(
 )
 """What a runtime says whose other processes are gone."""
 
-AGREE_EVERY = 4  # times that processes may be asked whether to stop or save, they are; the answer is read at the next
+AGREE_EVERY = 4  # poll on every 4th call whether to stop or save; the answer is read at the next poll
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -206,8 +206,8 @@ def leave(code: int, *, together: bool) -> int:
 
     Args:
       code: of this process.
-      together: whether all processes leave with it. They wait for each other then; else for a moment only, in
-        which the others may come to the same error, since some may never come.
+      together: whether all processes leave with it. If so, they wait for each other; if not, only for a moment, in
+        which the others may meet the same error.
     """
     if not is_several():
         return code
@@ -228,11 +228,11 @@ def _shutdown(together: bool) -> None:
 
 
 class Agreement:
-    """Wishes of any process, granted to all at the same step.
+    """Lets any process request a stop or a save, which all perform at the same step.
 
-    Each process brings its wishes, flags, as often as all others. With one process they are granted at once;
-    with several, every few times the devices exchange them beside the training, and nobody waits: the answer is
-    read at the next exchange.
+    Each process brings its wishes, as flags, as often as all others. One process alone is granted them at once.
+    Several exchange them every few times on the devices, beside the training; nobody waits, as the answer is read
+    at the next exchange.
     """
 
     def __init__(self, mesh: Mesh):

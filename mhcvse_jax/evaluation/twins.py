@@ -22,7 +22,7 @@ class Twins(NamedTuple):
 
 
 def read(directory: pathlib.Path, split: Split) -> Twins | None:
-    """Returns the twins of a split; None where the data set has none, or the split is but the first of its pictures."""
+    """Returns the twins of a split; None if the data set has none, or the split was truncated."""
     path = directory / f"{split.name}_twins.npz"
     if not path.exists():
         return None

@@ -124,7 +124,7 @@ class Experiment:
     def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.
 
-        Where the best is lost, the newest stands for it, its own dev rsum not known.
+        If the best checkpoint is missing or damaged, the newest replaces it; its dev rsum is not known.
 
         Args:
           regions_shape: (regions, features) that they are to fit; None for what they were trained on.
@@ -138,7 +138,7 @@ class Experiment:
             regions_shape = parts.trained_regions(checkpoints.model_shapes(best))
         like = parts.model_shapes(self.model, self.graph, regions_shape)
         progress = checkpoints.restore_progress(best)
-        if progress.best_step != best:  # the best is lost
+        if progress.best_step != best:  # the best checkpoint is missing or damaged
             progress = dataclasses.replace(progress, best_step=best, best_rsum=-1.0)
         return checkpoints.restore_model(like, best, self.mesh), progress
 

@@ -117,7 +117,7 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
 
 
 def all_negatives_steps(config: Config, steps_per_epoch: int) -> int:
-    """Returns how many steps come before the hardest negatives alone count; all, for ever so many epochs."""
+    """Returns how many steps come before the hardest negatives alone count; never more than the whole run."""
     return round(min(config.loss.all_negatives_epochs, config.num_epochs) * steps_per_epoch)
 
 

@@ -63,7 +63,7 @@ def load_training(config: Config, directory: pathlib.Path, language: Language | 
     """
     train, dev = (_read_split(config.data, directory, split) for split in ("train", "dev"))
     check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
-    # Tuples of strings, unlike lists, are nothing that the garbage collector goes through again and again.
+    # Tuples: the garbage collector scans lists of strings again and again, but not tuples of them.
     train_tokens, dev_tokens = ([tuple(text.tokenize(c)) for c in split.captions] for split in (train, dev))
     concepts_found = None
     if language is None:
@@ -147,4 +147,4 @@ def adjacency(concepts: Concepts, values: Config) -> np.ndarray:
         threshold=values.threshold,
         neighbour_weight=values.neighbour_weight,
     )
-    return counted.astype(np.float32)  # as it is exported and imported: the same graph comes of both
+    return counted.astype(np.float32)  # float32, as exported, so that a re-imported model has the same graph

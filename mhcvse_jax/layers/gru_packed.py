@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mhcvse_jax.layers.gru_cell import Gates, GRUWeights, gru_step, gru_step_gradient
 
-PHASES = (1, 1 / 2, 1 / 4, 1 / 12)  # of the rows: on Flickr30k's captions 1.2 rows are computed for one with a word
+PHASES = (1, 1 / 2, 1 / 4, 1 / 12)  # of the rows: about 1.2 rows computed per real word
 BLOCK = 512  # rows of a product
 
 

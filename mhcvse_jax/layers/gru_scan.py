@@ -1,4 +1,4 @@
-"""A bidirectional GRU in one scan, for accelerators: both directions at once, nothing in the loop that can be out.
+"""A bidirectional GRU in one scan, for accelerators: both directions at once, all that can be hoisted out of the loop.
 
 The input's products stand before the loop. The weights' gradients stand after it, one product over all words;
 differentiated as it stands, a scan would add up a whole kernel at every word.

@@ -61,8 +61,8 @@ def contrastive_loss_in_blocks(
 ) -> jax.Array:
     """`contrastive_loss` that never holds the whole similarity: [block, batch] of it at a time, over all devices.
 
-    Each direction goes through the queries by itself and computes its similarities again in the backward pass, so a
-    block is done when it is left: eight products [batch, D] x [D, batch] instead of three.
+    Each direction is computed separately and recomputed in the backward pass, so a block's memory is freed at
+    once: eight products [batch, D] x [D, batch] instead of three.
 
     Args:
       images: <float32>[batch, D] unit vectors.

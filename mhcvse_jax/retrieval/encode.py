@@ -40,7 +40,7 @@ class Encoder:
     ):
         """Takes the model, its concept graph and the devices; `batch_size` is over all of these.
 
-        `precision` is that of `jax.default_matmul_precision`, for this model alone: another in the process has its own.
+        `precision` is that of `jax.default_matmul_precision`, and applies to this model only.
         """
         self._mesh = mesh
         self._batch_size = batch_size

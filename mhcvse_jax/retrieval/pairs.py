@@ -69,7 +69,7 @@ class PairScorer:
     ):
         """Takes the model, its concept graph and the devices, which divide images and captions of a block.
 
-        `precision` is that of `jax.default_matmul_precision`, for this model alone: another in the process has its own.
+        `precision` is that of `jax.default_matmul_precision`, and applies to this model only.
         """
         self._mesh, self._blocks, self._caption_lengths = mesh, blocks, caption_lengths
         self._threads, self._prefetch = threads, prefetch
@@ -135,7 +135,7 @@ class PairScorer:
                             dispatched(image.items, text.items, found)
 
             for panel in self._panels(np.arange(split.num_images)):
-                score(panel)  # a function, so that nothing of a panel is left when the next is encoded
+                score(panel)  # in a function, so that one panel is freed before the next is encoded
         return ScoredSplit(scores)
 
     def score_pairs(self, variables: Any, split: Split, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
@@ -224,7 +224,7 @@ class PairScorer:
 
 
 class in_flight:  # noqa: N801 - a context, named as one
-    """Context with a function that takes dispatched work; the oldest is collected when there is enough of it."""
+    """Context with a function that takes dispatched work. It limits what is in flight: the oldest is fetched first."""
 
     def __init__(self, collect: Callable[..., None]):
         self._collect, self._waiting = collect, collections.deque()

@@ -19,7 +19,7 @@ from mhcvse_jax.errors import InputError, Interrupted, PeerLostError, RunFailedE
 
 EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""What a disk says that was good enough to begin with, and is full or broken now."""
+"""errno values of a disk that filled up or failed during the run."""
 
 
 def run(command: Callable[[], None]) -> int:
@@ -66,7 +66,7 @@ def run_together(command: Callable[[], None]) -> int:
     """Runs a command that several processes may carry out as one; returns its exit code, as `run` does."""
     from mhcvse_jax.devices import distributed
 
-    together = False  # whether all processes leave for the same reason
+    together = False  # true if all processes exit for the same reason
 
     def joined() -> None:
         nonlocal together

@@ -54,7 +54,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     """
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     check_devices(config)
-    has_begun = distributed.from_first(lambda: is_begun(workdir))  # then the workdir holds all that it started from
+    has_begun = distributed.from_first(lambda: is_begun(workdir))  # the workdir then has everything the run needs
     if not has_begun:
         check_start(config)
     if config.data.format == "scenes":
@@ -67,7 +67,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     language = reading.load_language(start, config) if config.start_from else None
     data = reading.load_training(config, directory, language)
     experiment = Experiment.assemble(config, workdir, data.language)
-    # Before the training: a test split that cannot be used is to be known now.
+    # Fail now, not after the training, if the test split cannot be used.
     test_split = experiment.load_split(directory, config.eval.test_split, config.eval.folds)
     if test_split.regions.shape[1:] != data.train.regions.shape[1:]:
         raise InputError(
@@ -114,12 +114,12 @@ def prepare_workdir(
     keep_language(config, language, workdir)
     feature_source.keep(directory, workdir)
     config_lib.save(config, workdir / "config.json")
-    for ranks in workdir.glob("ranks*.npz"):  # of a checkpoint that need not stay the best
+    for ranks in workdir.glob("ranks*.npz"):  # may be outdated once training continues
         ranks.unlink()
 
 
 def data_digest(data: TrainingData) -> str:
-    """Returns what tells data apart by which a process would train another model: captions, words, concepts."""
+    """Returns a hash of everything that must match across processes: captions, words, concepts."""
     digest = hashlib.sha256(repr((data.language.vocabulary.words, data.language.concepts.words)).encode())
     for split in (data.train, data.dev):
         shape = np.array(split.regions.shape)

@@ -45,7 +45,7 @@ class WorkdirLock:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise
-            # A file system without locks: nothing can be promised there, and nothing refused.
+            # This file system does not support locks: continue without one.
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -78,5 +78,5 @@ def is_finished(workdir: pathlib.Path) -> bool:
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
-    """Returns whether there is a checkpoint to go on from; one that was not finished, as a kill leaves it, is none."""
+    """Returns whether there is a checkpoint to go on from; an incomplete one, left by a kill, does not count."""
     return any(path.name.isdigit() and path.is_dir() for path in (workdir / "checkpoints").glob("*"))

@@ -1,4 +1,4 @@
-"""How steps come by their batches: read by the host one by one, or gathered on the devices, several at a time."""
+"""Where training batches come from: read by the host one by one, or gathered on the devices, several at a time."""
 
 import concurrent.futures
 import time
@@ -39,7 +39,7 @@ class Feed(Protocol):
     def epoch(
         self, state: TrainState, epoch: int, first_step: int
     ) -> Iterator[tuple[TrainState, int, dict[str, jax.Array]]]:
-        """Yields (state, steps taken, their metrics) from a step of the epoch on; the state given is used up.
+        """Yields (state, steps taken, their metrics) from a step of the epoch on. The given state is donated.
 
         Metrics are <float32>[] where one step was taken, else <float32>[at least the steps taken].
         """

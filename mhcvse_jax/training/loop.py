@@ -21,8 +21,8 @@ from mhcvse_jax.training.metrics_log import MetricsLog
 from mhcvse_jax.training.step import Metrics, TrainState
 from mhcvse_jax.training.watches import CollapseWatch, NonFiniteWatch
 
-FETCH_SECONDS = 5.0  # after which logged values are fetched, however few
-IN_FLIGHT = 3  # steps handed over one by one and not finished: they keep a device busy, and a stop waits for them
+FETCH_SECONDS = 5.0  # then logged values are fetched, however few there are
+IN_FLIGHT = 3  # dispatched, unfinished steps: enough to keep the device busy; a stop waits for them
 
 
 class LoopSettings(NamedTuple):

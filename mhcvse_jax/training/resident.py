@@ -20,9 +20,9 @@ Placement: TypeAlias = Literal["host", "replicated", "sharded"]
 """Where features are: with the host, whole on every device, or split over the devices by picture."""
 
 SHARE_OF_MEMORY = 0.5
-"""Of a device's memory that features may take by `auto`: the rest is the step's."""
+"""Fraction of a device's memory that features may use under `auto`."""
 CHUNK_BYTES = 64 * 2**20
-"""Of features that are read and copied at once."""
+"""Bytes of features that are read and copied at once."""
 
 
 class ResidentSplit(NamedTuple):

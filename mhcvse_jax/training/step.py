@@ -149,7 +149,7 @@ def make_resident_steps(parts: StepParts, *, placement: Placement, caption_lengt
                 lambda length=length: gradient(state, gather_captions(split, captions, regions, length, mesh))
                 for length in caption_lengths
             ]
-            # The update stays outside of the branches, so that the state is written where it stands.
+            # The update stays outside of the branches, so that XLA updates the state in place.
             return update(state, jax.lax.switch(length_index, branches))
 
         def numbered(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:

@@ -11,7 +11,7 @@ from mhcvse_jax.training.step import LossSettings
 class NonFiniteWatch:
     """What is done about a step with a loss or gradient that is not a finite number.
 
-    The step itself leaves the parameters as they were; so does every one after it, until someone looks.
+    Such a step leaves the parameters as they were, and so do all later ones until this check runs.
     """
 
     def __init__(self, policy: str, limit: int, pictures_of: Callable[[int], Sequence[str]]):
