@@ -114,6 +114,7 @@ def test_gru(tmp_path, capsys):
     assert "values    equal within" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_detector(tmp_path, capsys):
     sizes = ["--size", "tiny", "--rounds", "1", "--width", "32", "--picture", "37", "53", "--chunk", "5"]
     detector.main([*sizes, "--output", str(tmp_path / "detector.json")])
@@ -124,6 +125,7 @@ def test_detector(tmp_path, capsys):
     assert "part " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_operations_of_the_detector_are_those_that_xla_counts():
     architecture, size = Architecture((1, 2, 2, 2), 8, 24, 37, 11), (250, 210)
     model = FasterRCNN(architecture, FIXED_36)
