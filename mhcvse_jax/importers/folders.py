@@ -1,10 +1,12 @@
 """Folders with a file a picture: MILVLG's .npz, SGAE's .npz with boxes in another folder, any .npy."""
 
 import pathlib
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.importers.importer import Entry, Importer, Index, checked, files_in, whole_number
@@ -27,10 +29,23 @@ class _Folder(Importer):
     def index(self, done: Callable[[int], None]) -> Index:
         for path in self._files:
             try:
-                yield path.name.removesuffix(self.suffix), Entry((path.name,), len(self.arrays(path)[self.key]))
+                yield path.name.removesuffix(self.suffix), Entry((path.name,), self._num_regions(path))
             except InputError as error:
                 yield error
             done(1)
+
+    def _num_regions(self, path: pathlib.Path) -> int:
+        """Returns how many regions a file has, by the head of its array alone."""
+        if self.suffix == ".npy":
+            return len(self.arrays(path)[self.key])
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{self.key}.npy") as file:
+                is_first = npy_format.read_magic(file) == (1, 0)
+                read = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
+                shape, _, _ = read(file)
+        except Exception as error:  # damage shows in almost any way
+            raise InputError(f"{path}: not {self.summary} ({error})") from error
+        return shape[0] if len(shape) == 2 else 1
 
     def arrays(self, path: pathlib.Path, *more: str) -> dict[str, np.ndarray]:
         """Returns the features of a file, [n, F], and of an archive what else is asked for, by key.

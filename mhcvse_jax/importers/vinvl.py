@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.importers.importer import checked
+from mhcvse_jax.importers.importer import checked, whole_number
 from mhcvse_jax.importers.tsv import Lines, decode
 from mhcvse_jax.precompute.directory import Made
 
@@ -27,7 +27,11 @@ class VinvlTsv(Lines):
 
     def num_regions(self, where: str, cells: Sequence[bytes]) -> int:
         content = _content(where, cells)
-        return len(content["objects"]) if "objects" in content else int(content.get("num_boxes", 0))
+        if "objects" not in content:
+            return whole_number(f"{where}: num_boxes", content["num_boxes"])
+        if not isinstance(content["objects"], list):
+            raise InputError(f"{where}: objects {str(content['objects'])[:40]!r}; expected a list")
+        return len(content["objects"])
 
     def parse(self, where: str, cells: Sequence[bytes]) -> Made:
         content = _content(where, cells)

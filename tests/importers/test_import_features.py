@@ -312,7 +312,18 @@ def test_a_pickle_that_asks_for_code_is_not_run(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     np.savez(tmp_path / "folder" / "9.npz", x=np.array([{}], dtype=object), bbox=np.ones((1, 4)))
     assert run(tmp_path, "milvlg_npz", [tmp_path / "folder"]) == 2
-    assert "9.npz: not a folder of .npz, one a picture: x [n, F]" in capsys.readouterr().err
+    assert "Object arrays cannot be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"num_boxes": "x"}', '{"objects": 3}', '{"objects": [{"rect": 1}]}', "[1]", "{"])
+def test_lines_of_vinvl_that_are_damaged_are_left_out(tmp_path, capsys, content):
+    (path,), _, _ = vinvl_tsv(tmp_path)
+    lines = path.read_text().splitlines()
+    lines[1] = f"9\t{content}"
+    path.write_text("\n".join(lines) + "\n")
+    assert run(tmp_path, "vinvl_tsv", [path]) == 0
+    assert "left out  " + str(path) in capsys.readouterr().out
+    assert np.load(tmp_path / "out" / "train_ims.npy").shape[0] == 5
 
 
 def test_box_numbers_of_vinvl_are_no_features(tmp_path):
