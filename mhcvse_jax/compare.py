@@ -49,7 +49,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         help="add a row for the mean similarity of these workdirs (their best checkpoints are evaluated) and .npy "
         "files; may be given again",
     )
-    add("--baseline", metavar="NAME", help="show differences to this row, with 95%% intervals by paired bootstrap")
+    add(
+        "--baseline",
+        metavar="NAME",
+        help="show differences to this row, by its name or its path, with 95%% intervals by paired bootstrap",
+    )
     add("--split", help="of workdirs (default: the one that each run was tested on)")
     add(
         "--protocol",

@@ -107,7 +107,7 @@ def grid_points(grid: Sequence[Sequence[str]]) -> dict[str, list[str]]:
       grid: keys, each with its values.
 
     Raises:
-      InputError: a key has no value, or is there twice.
+      InputError: a key has no value or is there twice, or two points would have one name.
     """
     keys = [key for key, *_ in grid]
     for key, *values in grid:
@@ -121,6 +121,11 @@ def grid_points(grid: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     for values in itertools.product(*(values for _, *values in grid)):
         name = "_".join(f"{name}_{value}" for name, value in zip(names, values, strict=True)) or "runs"
         safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+        if safe in points:
+            raise InputError(
+                f"--grid: two points are named {safe}, as letters that no file name should hold become -; expected "
+                "values whose names differ"
+            )
         points[safe] = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
     return points
 

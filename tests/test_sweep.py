@@ -96,3 +96,8 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_in_a_table(finished, tmp_path
         run = sweep.Run("margin_0.1", 0, out, "configs/demo.py", [*values, "loss.margin=0.1", change])
         with pytest.raises(InputError, match=message):
             sweep.train([run], jobs=1)
+
+
+def test_points_of_one_name_are_refused_before_anything_is_trained():
+    with pytest.raises(InputError, match=r"two points are named word_vectors_path_dir-header.vec, as letters"):
+        sweep.grid_points([["text.word_vectors_path", "dir/header.vec", "dir-header.vec"]])

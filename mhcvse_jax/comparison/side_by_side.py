@@ -61,9 +61,17 @@ def compare(
     unlike = differences(entries)
     if unlike and not allow_unlike:
         raise InputError(f"{unlike[0]}; expected the same, or --allow_unlike")
-    row = _find_baseline(entries, baseline)
+    row = _find_baseline(entries, _name_of(baseline, runs))
     intervals = _find_intervals(entries, row, num_draws=num_draws, seed=seed)
     return Comparison(_sort(entries, order), row, intervals, unlike, num_draws, wanted.embedding)
+
+
+def _name_of(baseline: str | None, runs: Sequence[Run]) -> str | None:
+    """Returns the name of the run that a path was given for, where the baseline is such a path; else the baseline."""
+    if baseline is None or baseline in {run.entry.name for run in runs}:
+        return baseline
+    path = pathlib.Path(baseline).resolve()
+    return next((run.entry.name for run in runs if run.path is not None and run.path.resolve() == path), baseline)
 
 
 def _find_baseline(entries: Sequence[Entry], name: str | None) -> Entry | None:
@@ -76,7 +84,9 @@ def _find_baseline(entries: Sequence[Entry], name: str | None) -> Entry | None:
         return None
     for entry in [*(one for one in entries if one.name == name), *(one for one in entries if name in one.members)]:
         return entry
-    raise InputError(f"--baseline {name}: no such row; expected one of {', '.join(entry.name for entry in entries)}")
+    raise InputError(
+        f"--baseline {name}: no such row; expected a source, or one of {', '.join(entry.name for entry in entries)}"
+    )
 
 
 def _find_intervals(

@@ -1,6 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 as a request that the loop answers at its next step."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as a request that the loop answers at its next step."""
 
+import os
 import signal
+import stat
 import sys
 from types import FrameType
 
@@ -8,10 +10,10 @@ from mhcvse_jax.devices import distributed
 
 
 class InterruptRequest:
-    """Context in which SIGINT, SIGTERM and SIGUSR1 set `requested`.
+    """Context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `requested`.
 
     A second SIGINT or SIGTERM ends the program at once. SIGUSR1 is a scheduler's warning, which it may well follow
-    with a SIGTERM.
+    with a SIGTERM. SIGHUP is a terminal that has closed; a program that was told to ignore it, by nohup, does.
     """
 
     def __init__(self):
@@ -20,7 +22,9 @@ class InterruptRequest:
         self._previous = {}
 
     def __enter__(self) -> "InterruptRequest":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -29,10 +33,21 @@ class InterruptRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGUSR1:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        elif number != signal.SIGUSR1:
             if self._told:
                 raise KeyboardInterrupt
             self._told = True
         self.requested = True
         if distributed.claim("stopping"):
             print("\nstopping after the steps under way; once more to stop without saving", file=sys.stderr, flush=True)
+
+
+def leave_terminal() -> None:
+    """Lets what is printed to a terminal vanish: it has closed, and to write there fails."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            os.dup2(nowhere, output)
+    os.close(nowhere)

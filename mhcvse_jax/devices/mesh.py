@@ -1,16 +1,56 @@
 """The devices as a mesh, and how arrays lie on it: the batch is split, all else is replicated."""
 
+import functools
+import os
+import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mhcvse_jax.errors import InputError
+
+NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
+
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh of one axis, `data`, over the given devices, or all."""
-    devices = jax.devices() if devices is None else devices
+    devices = find_devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+
+
+def find_devices() -> list[Any]:
+    """Returns the devices of all processes; warns where the machine has NVIDIA's driver and they are CPUs.
+
+    Raises:
+      InputError: there are none of the kind that JAX_PLATFORMS asks for.
+    """
+    asked = os.environ.get("JAX_PLATFORMS")
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where a CUDA plugin is missing
+        reason = (str(error).splitlines() or ["no plugin for it is installed"])[0]
+        jax.config.update("jax_platforms", None)
+        found = ", ".join(sorted({device.platform for device in jax.devices()}))
+        raise InputError(
+            f"JAX_PLATFORMS is {asked}, and JAX has no such devices here ({reason}); it has found {found}: install the "
+            f"driver and JAX's wheel for {asked}, or set JAX_PLATFORMS={found}"
+        ) from error
+    if not asked and devices[0].platform == "cpu" and NVIDIA_DRIVER.exists():
+        _warn_of_idle_gpus()
+    return devices
+
+
+@functools.cache  # once
+def _warn_of_idle_gpus() -> None:
+    print(
+        "warning: this machine has NVIDIA's driver, but JAX runs on the CPU: JAX's CUDA wheel is missing or does not "
+        "fit the driver (JAX_PLATFORMS=cpu accepts that, without this line)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

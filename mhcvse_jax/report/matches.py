@@ -2,6 +2,7 @@
 
 import pathlib
 import textwrap
+import warnings
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -34,16 +35,9 @@ def draw(
     Queries are drawn at random by `seed`, not chosen.
 
     Raises:
-      InputError: the file names of the pictures are not known, or none of them is in `image_dir`.
+      InputError: as `names_of` does.
     """
-    names = split.image_names
-    if names is None:
-        raise InputError(
-            f"the file names of the {split.name} pictures are not known; expected {split.name}_image_names.txt or "
-            "Karpathy's dataset_*.json beside the features"
-        )
-    if not any((image_dir / name).exists() for name in names):
-        raise InputError(f"{image_dir}: none of the {split.name} pictures is there, {names[0]} for example")
+    names = names_of(split, image_dir)
     rng = np.random.default_rng(seed)
     captions = rng.choice(split.num_captions, min(num_queries, split.num_captions), replace=False)
     described = np.unique(split.image_of_caption)  # to a picture without captions there is no right answer
@@ -70,6 +64,23 @@ def draw(
         sheet.save(partial, format="PNG")
 
 
+def names_of(split: Split, image_dir: pathlib.Path) -> list[str]:
+    """Returns the file names of a split's pictures.
+
+    Raises:
+      InputError: they are not known, or none of them is in `image_dir`.
+    """
+    names = split.image_names
+    if names is None:
+        raise InputError(
+            f"the file names of the {split.name} pictures are not known; expected {split.name}_image_names.txt or "
+            "Karpathy's dataset_*.json beside the features"
+        )
+    if not any((image_dir / name).exists() for name in names):
+        raise InputError(f"{image_dir}: none of the {split.name} pictures is there, {names[0]} for example")
+    return names
+
+
 def _top(similarity: np.ndarray) -> np.ndarray:
     return np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
 
@@ -78,9 +89,9 @@ def _tile(path: pathlib.Path) -> Image.Image:
     """Returns the picture at the tile's size; a grey one with its name where the file cannot be read."""
     tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # that it is large
             picture = image.convert("RGB")
-    except OSError:
+    except Exception:  # a damaged or huge picture fails in almost any way
         ImageDraw.Draw(tile).text((6, TILE // 2), path.name, fill=INK, font=_font(11))
         return tile
     scale = TILE / max(picture.size)

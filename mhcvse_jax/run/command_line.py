@@ -30,6 +30,9 @@ def run(command: Callable[[], None]) -> int:
     _quiet_failed_writes()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    _prepare_jax()
     try:
         try:
             command()
@@ -89,6 +92,15 @@ def _raise_peer_lost(error: RuntimeError) -> None:
         from mhcvse_jax.devices import distributed
 
         distributed.raise_peer_lost(error)
+
+
+def _prepare_jax() -> None:
+    """Sets, before JAX is imported, what all commands need of it: float32, and no alarms of its compiler."""
+    os.environ["JAX_ENABLE_X64"] = "0"  # with 1 layers would be float64, which nothing here is made for
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # "Very slow compile? If you want to file a bug"
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        jax.config.update("jax_enable_x64", False)
 
 
 def _say(last_words: str) -> None:

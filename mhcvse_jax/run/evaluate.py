@@ -38,6 +38,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.folds:
         folds = (arguments.folds,)
     split = experiment.load_split(directory, name, folds)
+    image_dir = arguments.image_dir or directory / "images"
+    if arguments.matches:
+        matches.names_of(split, image_dir)
     second = None
     if arguments.rerank:
         second = Reranking.load(
@@ -77,7 +80,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         matches.draw(
             encoded,
             split,
-            arguments.image_dir or directory / "images",
+            image_dir,
             arguments.matches,
             consensus_weight=config.eval.consensus_weight,
             num_queries=arguments.num_matches,

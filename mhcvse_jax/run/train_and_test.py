@@ -96,12 +96,12 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     encoded = distributed.local(encoded)
 
     def keep() -> None:
-        if config.log.matches:
-            draw_matches(config, workdir, directory, encoded, test_split)
         tested.save(workdir / "ranks.npz")  # before the results: where these are, the run is finished
         results.save_results(
             results_path(workdir), tested.rows(), seed=config.seed, seconds=progress.train_seconds, **more
         )
+        if config.log.matches:
+            draw_matches(config, workdir, directory, encoded, test_split)
 
     distributed.from_first(keep)
 

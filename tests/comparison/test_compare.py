@@ -415,7 +415,7 @@ def bad_inputs(tmp_path):
     yield (workdir, same), "the same configuration and the same seed, 0"
     yield (workdir, other), "two sources are named 'run'"
     yield (f"a={workdir}", f"a={other}"), "two sources are named 'a'"
-    yield (workdir, "--baseline", "nothing"), "--baseline nothing: no such row; expected one of run"
+    yield (workdir, "--baseline", "nothing"), "--baseline nothing: no such row; expected a source, or one of run"
     yield (workdir, "--output", tmp_path / "absent" / "x.md"), "no such directory"
     yield (workdir, "--output", workdir), "a directory; expected the name of a file"
     yield (workdir, "--output", tmp_path / "x.pdf"), "expected .txt, .md, .csv or .html, or --format"
@@ -468,3 +468,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, run):
         assert message in err, (arguments, err)
         assert err.startswith("error: "), arguments
         assert err.count("\n") == 1, arguments
+
+
+@pytest.mark.parametrize("given", ["{}", "{}/", "{}/../good"])
+def test_the_baseline_may_be_the_path_of_a_source(tmp_path, run, given):
+    good = make_workdir(tmp_path / "good", evaluation(0), batch_size=64)
+    bad = make_workdir(tmp_path / "bad", evaluation(1), batch_size=65)
+    expected = run(f"a={good}", bad, "--baseline", "a")
+    assert expected[0] == 0
+    assert run(f"a={good}", bad, "--baseline", given.format(good)) == expected
+    code, _, errors = run(good, bad, "--baseline", tmp_path)
+    assert code == 2
+    assert "no such row; expected a source, or one of good, bad" in errors

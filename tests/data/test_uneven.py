@@ -9,6 +9,7 @@ from PIL import Image
 
 from mhcvse_jax import check_data, compare, evaluate, main
 from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.report import matches
 
 TEXT = "man woman dog boy ball bright blue brown baby bicycle runs jumps sits holds red green hat tree snow field"
 WORDS = TEXT.split()
@@ -112,3 +113,22 @@ def test_check_says_how_many_captions_pictures_have(directory, capsys):
     (directory / "train_caption_images.txt").write_text("\n".join(owner))
     assert code == 2
     assert f"has {len(owner) - 1} lines; expected one a caption ({len(owner)})" in out
+
+
+def test_what_cannot_be_drawn_is_known_before_anything_is_written(workdir, tmp_path, capsys):
+    files = ("--output", tmp_path / "results.json", "--matches", tmp_path / "matches.png")
+    code, out, errors = cvse_data.run(
+        evaluate, capsys, "--workdir", workdir, *files, "--image_dir", tmp_path / "absent"
+    )
+    assert code == 2
+    assert "absent: none of the test pictures is there" in errors
+    assert "checkpoint" not in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_cannot_be_opened_is_a_grey_tile(directory, tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "huge.png")  # 200 megapixels, which Pillow takes for an attack
+    (tmp_path / "damaged.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (9, 5), "red").save(tmp_path / "sound.png")
+    tiles = [matches._tile(tmp_path / name) for name in ("huge.png", "damaged.jpg", "sound.png")]
+    assert [tile.getpixel((75, 40)) for tile in tiles] == [(235, 235, 235), (235, 235, 235), (255, 0, 0)]

@@ -1,0 +1,102 @@
+"""What a command finds on the machine: devices, precision, signals."""
+
+import os
+import signal
+
+import jax
+import pytest
+
+from mhcvse_jax.devices import interrupt, mesh
+from mhcvse_jax.devices.interrupt import InterruptRequest
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.run import command_line
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda': ...\nmore")])
+def test_devices_that_are_not_there_are_one_line(monkeypatch, error):
+    found, calls = jax.devices(), []
+
+    def devices():
+        calls.append(None)
+        if len(calls) == 1:
+            raise error
+        return found
+
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(
+        InputError, match=r"JAX_PLATFORMS is cuda, and JAX has no .* it has found cpu: .*=cpu$"
+    ) as raised:
+        mesh.find_devices()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_driver", "is_warned"), [("", True, True), ("cpu", True, False), ("", False, False)]
+)
+def test_a_cpu_beside_an_idle_gpu_is_said(monkeypatch, tmp_path, capsys, asked, has_driver, is_warned):
+    if has_driver:
+        (tmp_path / "version").touch()
+    monkeypatch.setattr(mesh, "NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setenv("JAX_PLATFORMS", asked)
+    mesh._warn_of_idle_gpus.cache_clear()
+    assert mesh.find_devices() == mesh.find_devices() == jax.devices()
+    assert capsys.readouterr().err.count("JAX runs on the CPU") == is_warned
+
+
+def test_commands_compute_in_float32_whatever_the_environment(monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert command_line.run(lambda: None) == 0
+        assert not jax.config.jax_enable_x64
+        assert os.environ["JAX_ENABLE_X64"] == "0"
+        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"  # what was asked for stays
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+        assert command_line.run(lambda: None) == 0
+        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"  # else XLA says that compiling is slow
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def test_a_terminal_that_closes_asks_to_save_and_leave(monkeypatch):
+    left = []
+    monkeypatch.setattr(interrupt, "leave_terminal", lambda: left.append(True))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with InterruptRequest() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.requested
+            assert left == [True]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with InterruptRequest() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not request.requested
+
+        def closed():
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert command_line.run(closed) == command_line.EXIT_STOPPED
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_output_to_a_closed_terminal_vanishes():
+    terminal, end = os.openpty()
+    child = os.fork()
+    if child == 0:
+        os.dup2(end, 1)
+        os.close(terminal)
+        os.close(end)
+        try:
+            interrupt.leave_terminal()
+            os.write(1, b"nobody reads this")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(terminal)
+    os.close(end)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
