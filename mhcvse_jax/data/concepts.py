@@ -28,6 +28,8 @@ Captions = Sequence[Sequence[str]]
 
 _KIND_OF_PART = {NOUN: "object", ADJECTIVE: "property", VERB: "motion"}
 KINDS = tuple(_KIND_OF_PART.values())
+LEAST_STOP_WORDS = 0.1  # of the tokens of captions whose parts of speech can be told; 0.4 in Flickr30k's
+COMMON_SHARE = 0.2  # of the captions that a concept of no known kind may be in
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,11 @@ def given_concepts(words: Sequence[str], adjacency: np.ndarray) -> Concepts:
     return Concepts(tuple(words), ("",) * num, *counts, adjacency)
 
 
+def no_concepts() -> Concepts:
+    """What a model reads that has no use for concepts."""
+    return Concepts((), (), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+
+
 def mine_concepts(
     captions: Captions,
     num_concepts: int,
@@ -116,19 +123,41 @@ def mine_concepts(
       stop_words: words that are not to become concepts.
 
     Returns:
-      Objects, then properties, then motions, each by falling occurrences.
+      Objects, then properties, then motions, each by falling occurrences. Where the captions hold hardly any of the
+      stop words, they are of another language than the rules for parts of speech, or no sentences: then the most
+      frequent words of whatever kind, but for those in more than a fifth of the captions.
 
     Raises:
-      InputError: the captions hold too few words of a kind.
+      InputError: the captions hold too few words, or too few of a kind.
     """
     counts = Counter(chain.from_iterable(captions))
     candidates = sorted(counts.keys() - set(stop_words), key=lambda word: (-counts[word], word))
+    if stop_words and sum(counts[word] for word in stop_words) < LEAST_STOP_WORDS * counts.total():
+        captions_with = Counter(chain.from_iterable(map(set, captions)))
+        most = COMMON_SHARE * len(captions)
+        found_words = [word for word in candidates if word.isalpha() and captions_with[word] <= most]
+        if len(found_words) < num_concepts:
+            raise InputError(
+                f"the captions hold {len(found_words)} words that may be concepts; expected config.concepts.num, "
+                f"{num_concepts}: set it to {len(found_words)} or less"
+            )
+        words = tuple(found_words[:num_concepts])
+        return Concepts(words, ("",) * num_concepts, *count_concepts(captions, words))
     parts = parts_of_speech(captions, candidates)
     found = {kind: [word for word in candidates if parts[word] == part] for part, kind in _KIND_OF_PART.items()}
     asked = dict(zip(KINDS, _apportion(num_concepts, shares), strict=True))
     if any(len(found[kind]) < asked[kind] for kind in KINDS):
         told = ", ".join(f"{len(found[kind])} {kind} words of {asked[kind]}" for kind in KINDS)
-        raise InputError(f"the captions hold too few words for {num_concepts} concepts: found {told} asked for")
+        fitting = (
+            number
+            for number in range(num_concepts, -1, -1)
+            if all(len(found[kind]) >= n for kind, n in zip(KINDS, _apportion(number, shares), strict=True))
+        )
+        raise InputError(
+            f"the captions hold too few words for {num_concepts} concepts: found {told} asked for; expected "
+            f"config.concepts.num={next(fitting)} or less with config.concepts.shares={tuple(shares)}, or "
+            f"other shares, as of {tuple(len(found[kind]) for kind in KINDS)}"
+        )
 
     words = tuple(chain.from_iterable(found[kind][: asked[kind]] for kind in KINDS))
     kinds = tuple(chain.from_iterable([kind] * asked[kind] for kind in KINDS))

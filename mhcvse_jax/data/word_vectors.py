@@ -16,23 +16,27 @@ class WordVectors(NamedTuple):
 
     vectors: np.ndarray  # <float32>[word, dim], zero where not found
     found: np.ndarray  # <bool>[word]
+    num_lowered: int = 0  # of these, words that the file has with capitals alone
 
 
 def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordVectors:
-    """Vectors of the words that a text file holds, one word a line, spelt exactly as asked.
+    """Vectors of the words that a text file holds, one word a line; with capitals where it has no others.
 
     Reads GloVe and fastText (its first line, "count dim", is known by being two whole numbers). GloVe's
     tokens may contain spaces, so the numbers are taken from the right. The file is streamed; reading
     stops when all words are found. Of a word that stands there twice the first is taken.
 
     Raises:
-      InputError: a line has another number of values than `dim`, or a wanted row is not finite numbers.
+      InputError: a line has another number of values than `dim`, a wanted row is not finite numbers, or the file has
+        none of the words.
     """
     rows: dict[str, list[int]] = {}
     for row, word in enumerate(words):
         rows.setdefault(word, []).append(row)
     vectors = np.zeros((len(words), dim), np.float32)
     found = np.zeros(len(words), bool)
+    with_capitals: dict[str, np.ndarray] = {}
+    first = ""
     check_unpacked(path)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -46,8 +50,13 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordV
                 width = len(fields) - 1
                 if width < dim or (width > dim and _all_numbers(fields[1:])):
                     raise InputError(f"{path}, line {number}: {width} values, expected {dim}")
-                wanted = rows.pop(" ".join(fields[:-dim]), None)
+                word = " ".join(fields[:-dim])
+                first = first or word
+                wanted = rows.pop(word, None)
                 if wanted is None:
+                    lowered = word.lower()
+                    if lowered in rows and lowered not in with_capitals:
+                        with_capitals[lowered] = _parse(fields[-dim:], f"{path}, line {number}")
                     continue
                 vectors[wanted] = _parse(fields[-dim:], f"{path}, line {number}")
                 found[wanted] = True
@@ -55,7 +64,18 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordV
                     break
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return WordVectors(vectors, found)
+    num_lowered = 0
+    for word, vector in with_capitals.items():
+        if word in rows:
+            vectors[rows[word]], found[rows[word]] = vector, True
+            num_lowered += 1
+    if words and not found.any():
+        asked = ", ".join([word for word in words if not word.startswith("<")][:3])
+        raise InputError(
+            f"{path} has none of the {len(words):,} words, {asked} for example (it begins with {first[:40]!r}); "
+            "expected vectors of the captions' language, in UTF-8"
+        )
+    return WordVectors(vectors, found, num_lowered)
 
 
 def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordVectors:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, dataset, text, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
@@ -93,16 +94,19 @@ def learn_language(
 ) -> tuple[Language, int | None]:
     """Returns vocabulary and concepts, and how many concepts the user's vectors cover (None: they are random).
 
+    A model that has no use for concepts has none, whatever the captions hold.
+
     Args:
       config: the whole configuration; it may name files to take these from.
       train_tokens: every token of the training captions: stop words tell the parts of speech of their neighbours.
       dev_tokens: likewise of the dev captions, for the vocabulary alone.
     """
     values = config.concepts
-    concepts = find_concepts(values, train_tokens)
-    vectors = word_vectors.unit_vectors(values.num, values.vector_dim, config.seed)
+    has_concepts = models.has_concepts(config.model.name)
+    concepts = find_concepts(values, train_tokens) if has_concepts else concepts_lib.no_concepts()
+    vectors = word_vectors.unit_vectors(len(concepts.words), values.vector_dim, config.seed)
     num_found = None
-    if values.vectors_path:
+    if values.vectors_path and has_concepts:
         brought = word_vectors.read_concept_vectors(values.vectors_path, concepts.words, values.vector_dim)
         vectors = np.where(brought.found[:, None], brought.vectors, vectors)
         num_found = int(brought.found.sum())

@@ -55,7 +55,14 @@ def _initial_word_vectors(experiment: Experiment) -> WordVectors | None:
         return None
     vectors = word_vectors.read_word_vectors(path, words, experiment.config.model.word_dim)
     covered = f"{vectors.found.sum():,} of {len(words):,} tokens ({100 * vectors.found.mean():.1f}%)"
-    print(f"words     {path} has {covered}")
+    lowered = f", {vectors.num_lowered:,} of them with capitals alone" if vectors.num_lowered else ""
+    print(f"words     {path} has {covered}{lowered}")
+    if vectors.found.mean() < 0.5:
+        missing = [word for word, found in zip(words, vectors.found, strict=True) if not found and word[0] != "<"]
+        print(
+            f"warning: more than half of the words have no vector there, {', '.join(missing[:5])} for example; these "
+            "begin with random ones"
+        )
     return vectors
 
 

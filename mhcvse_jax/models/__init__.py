@@ -31,6 +31,11 @@ def build(model_config: Any, *, vocabulary_size: int, dtype: str) -> Model:
     return MODELS[model_config.name](vocabulary_size=vocabulary_size, dtype=jnp.dtype(dtype), **values)
 
 
+def has_concepts(name: str) -> bool:
+    """Returns whether the model of this name has a use for concepts."""
+    return "consensus_temperature" in keys(name)
+
+
 def keys(name: str) -> frozenset[str]:
     """Returns the keys of `config.model` that the model of this name has a use for."""
     return frozenset(field.name for field in dataclasses.fields(MODELS[name])) - {"name", "parent"}

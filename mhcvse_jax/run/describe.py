@@ -58,6 +58,11 @@ def describe_data(config: Config, data: TrainingData, test_split: Split, source:
         f"captions of {train.lengths.mean():.1f} tokens, {train.lengths.max()} at most; "
         f"stop words {'removed' if language.remove_stop_words else 'kept'}"
     )
+    if not concepts.words:
+        print(f"concepts  none: {config.model.name} has no use for them", flush=True)
+        return
+    if not any(concepts.kinds) and not config.concepts.words_path and not config.start_from:
+        print("concepts  the captions are not in English sentences: the most frequent words, whatever their kind")
     print(
         f"concepts  {len(concepts.words)} ({kinds}), {vectors}; "
         f"named by {100 * train.caption_labels.any(axis=1).mean():.1f}% of training captions, "

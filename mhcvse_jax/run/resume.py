@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from mhcvse_jax import config as config_lib
+from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
@@ -63,6 +64,8 @@ def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> 
     saved = reading.load_language(workdir, config)
     same = {
         "words": saved.vocabulary.words == language.vocabulary.words,
+    }
+    of_concepts = {
         "concepts": saved.concepts.words == language.concepts.words,
         "counts of concepts": np.array_equal(saved.concepts.occurrences, language.concepts.occurrences)
         and np.array_equal(saved.concepts.cooccurrences, language.concepts.cooccurrences),
@@ -71,6 +74,8 @@ def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> 
         ),
         "concept vectors": np.array_equal(saved.concept_vectors, language.concept_vectors),
     }
+    if models.has_concepts(config.model.name):
+        same |= of_concepts
     for name, is_same in same.items():
         if not is_same:
             raise InputError(

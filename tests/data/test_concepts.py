@@ -116,6 +116,27 @@ def test_too_few_words_are_counted_by_kind():
         mine_concepts(CAPTIONS, 20)
 
 
+def test_too_few_words_say_what_the_captions_allow():
+    message = r"expected config.concepts.num=13 or less with config.concepts.shares=\(7, 2, 1\), or other shares, as of"
+    with pytest.raises(InputError, match=rf"{message} \(9, 4, 3\)"):
+        mine_concepts(CAPTIONS, 20)
+    assert len(mine_concepts(CAPTIONS, 13).words) == 13
+    with pytest.raises(InputError, match="too few words for 14 concepts"):
+        mine_concepts(CAPTIONS, 14)
+
+
+def test_captions_of_another_language_have_concepts_of_no_known_kind():
+    words = ["hund", "katze", "mann", "frau", "ball", "wiese", "strasse", "kind", "baum", "schnee"]
+    captions = [["ein", words[i % 10], "und", words[3 * i % 10], "."] for i in range(50)]
+    found = mine_concepts(captions, 7, (7, 2, 1), stop_words={"a", "the", "of"})
+    counts = {word: sum(caption.count(word) for caption in captions) for word in words}
+    expected = sorted(words, key=lambda word: (-counts[word], word))
+    assert (set(found.words), found.kinds) == (set(found.words) & set(words), ("",) * 7)  # neither "ein" nor "und"
+    assert [counts[word] for word in found.words] == [counts[word] for word in expected[:7]]
+    with pytest.raises(InputError, match=r"hold 10 words that may be .* config.concepts.num, 11: set it to 10 or less"):
+        mine_concepts(captions, 11, stop_words={"a", "the", "of"})
+
+
 def concepts_of(seed=0):
     captions, words = random_corpus(seed)
     words[0] = "straße"

@@ -29,7 +29,7 @@ def write(path, table=TABLE, header="", end="\n"):
 def test_only_the_words_asked_for_and_exactly_those(tmp_path, header, end):
     path = write(tmp_path / "vectors.txt", header=header, end=end)
     words = ["dog", "Dog", ". . .", "cat", "straße", "the", "new york", "york", "a\u00a0b\u2028c", "7", "dog"]
-    vectors, found = read_word_vectors(path, words, DIM)
+    vectors, found, _ = read_word_vectors(path, words, DIM)
     assert (vectors.shape, vectors.dtype, found.dtype) == ((len(words), DIM), np.float32, np.bool_)
     for word, vector, is_found in zip(words, vectors, found, strict=True):
         assert is_found == (word in TABLE)
@@ -88,7 +88,7 @@ def save(path, array):
 def test_concept_vectors_from_arrays(tmp_path, suffix):
     array = np.random.default_rng(2).normal(size=(3, DIM))
     path = save(tmp_path / f"concepts{suffix}", array)
-    vectors, found = read_concept_vectors(path, ["man", "red", "runs"], DIM)
+    vectors, found, _ = read_concept_vectors(path, ["man", "red", "runs"], DIM)
     np.testing.assert_array_equal(vectors, array.astype(np.float32))
     assert vectors.dtype == np.float32
     assert found.tolist() == [True] * 3
@@ -115,7 +115,7 @@ def test_concept_vectors_from_other_things(tmp_path):
     with pytest.raises(InputError, match=r"objects\.npy: not a complete"):
         read_concept_vectors(tmp_path / "objects.npy", ["dog"], 1)
     text = write(tmp_path / "glove.6B.5d.txt")
-    vectors, found = read_concept_vectors(text, ["dog", "cat"], DIM)
+    vectors, found, _ = read_concept_vectors(text, ["dog", "cat"], DIM)
     assert found.tolist() == [True, False]
     np.testing.assert_array_equal(vectors[0], TABLE["dog"])
 
@@ -128,3 +128,19 @@ def test_unit_vectors_have_length_one_and_hang_on_the_seed_alone():
     assert not np.allclose(vectors, unit_vectors(211, 47, seed=4))
     assert abs(vectors.mean()) < 0.01  # directions all around, not one octant
     assert abs((vectors @ vectors.T)[np.triu_indices(211, 1)]).max() < 0.8
+
+
+def test_words_with_capitals_stand_in_for_those_without(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("Dog 1 2\nDOG 3 4\nCat 5 6\ncat 7 8\nBird 9 9\n")
+    found = read_word_vectors(path, ["cat", "dog", "tree"], 2)
+    np.testing.assert_array_equal(found.vectors, [[7, 8], [1, 2], [0, 0]])
+    assert (found.found.tolist(), found.num_lowered) == ([True, True, False], 1)
+
+
+def test_a_file_of_other_words_is_refused(tmp_path):
+    path = tmp_path / "glove.txt"
+    for content in ("chien 1 2\nchat 3 4\n", ""):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"has none of the 3 words, dog, cat for example \(it begins with"):
+            read_word_vectors(path, ["<pad>", "dog", "cat"], 2)
