@@ -165,11 +165,10 @@ def part_programs(
             image,
             text,
             batch.image_index,
-            margin=settings.margin,
+            losses.Contrast(settings.margin, True, settings.negative_temperature),
             mask_same_image=settings.mask_same_image,
-            hardest=True,
             reduction=settings.reduction,
-        )
+        )[0]
 
     def update(gradients, params, opt_state):
         updates, opt_state = trainer.parts.optimizer.update(gradients, opt_state, params)

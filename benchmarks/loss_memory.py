@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks.workload import Sizes
 from mhcvse_jax.devices.mesh import by_batch, make_mesh
-from mhcvse_jax.losses import loss_terms
+from mhcvse_jax.losses import Contrast, loss_terms
 from mhcvse_jax.models.embeddings import Embeddings
 
 
@@ -30,10 +30,9 @@ def temporary_bytes(batch: int, dim: int, concepts: int, block: int) -> int:
     """
 
     def total(image: Embeddings, text: Embeddings, image_index: jax.Array) -> jax.Array:
-        options = {"margin": 0.2, "mask_same_image": True, "hardest": True, "reduction": "sum"}
-        return jnp.sum(
-            jnp.stack(jax.tree.leaves(loss_terms(image, text, image_index, **options, similarity_block=block)))
-        )
+        options = {"mask_same_image": True, "reduction": "sum"}
+        losses, _ = loss_terms(image, text, image_index, Contrast(), **options, similarity_block=block)
+        return jnp.sum(jnp.stack(jax.tree.leaves(losses)))
 
     embedding: Any = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
     distribution: Any = jax.ShapeDtypeStruct((batch, concepts), jnp.float32)

@@ -254,6 +254,37 @@ def hinge(similarity, image_index, margin, mask_same_image, hardest):
     return np.array(losses)
 
 
+def _negatives_of(similarity, image_index):
+    """Yields each pair's own similarity and those of its negatives, first of its picture, then of its caption."""
+    num = len(similarity)
+    for i in range(num):
+        others = [j for j in range(num) if image_index[j] != image_index[i]]
+        yield similarity[i, i], [[similarity[i, j] for j in others], [similarity[j, i] for j in others]]
+
+
+def soft_hinge(similarity, image_index, margin, temperature):
+    """Returns the contrastive loss of each pair by soft negatives, those of one picture masked."""
+    losses = []
+    for own, directions in _negatives_of(similarity, image_index):
+        loss = 0.0
+        for negatives in directions:
+            weights = [math.exp(value / temperature) for value in negatives]
+            excess = [max(0.0, margin + value - own) for value in negatives]
+            loss += sum(w * e for w, e in zip(weights, excess, strict=True)) / sum(weights)
+        losses.append(loss)
+    return np.array(losses)
+
+
+def infonce(similarity, image_index, scale):
+    """Returns the cross-entropy of each pair among its negatives, both directions, those of one picture masked."""
+    return np.array(
+        [
+            sum(-math.log(1 / (1 + sum(math.exp(scale * (value - own)) for value in one))) for one in directions)
+            for own, directions in _negatives_of(similarity, image_index)
+        ]
+    )
+
+
 def kl(text, image):
     """Returns KL(text || image) of each row."""
     return np.array(

@@ -177,6 +177,24 @@ KEYS = {
         2, "scored as pairs for each picture and caption in training; 0: all of the batch", at_least(0)
     ),
     "loss.margin": Key(0.2, "cosine", at_least(0)),
+    "loss.contrastive": Key(
+        "hinge",
+        "hinge: a pair leads its negatives by the margin; infonce: cross-entropy of a pair among its negatives, by a "
+        "learned temperature",
+        one_of("hinge", "infonce"),
+    ),
+    "loss.infonce_temperature": Key(0.05, "of infonce, at the start", more_than(0)),
+    "loss.negatives": Key(
+        "soft",
+        "of the hinge. soft: every negative counts, by the softmax of its similarity; hardest: the hardest alone, once "
+        "all_negatives_epochs are over",
+        one_of("soft", "hardest"),
+    ),
+    "loss.negative_temperature": Key(
+        0.05,
+        "of soft negatives: those that are less alike to a query by a cosine of much more than this do not count",
+        more_than(0),
+    ),
     "loss.reduction": Key("sum", "over the pairs of a batch", one_of("sum", "mean")),
     "loss.weighting": Key(
         "eq15",
@@ -196,7 +214,7 @@ KEYS = {
     ),
     "loss.all_negatives_epochs": Key(
         0.0,
-        "epochs at the start in which every negative counts (every mined one, if they are mined), not only the hardest",
+        "of hardest negatives: epochs at the start in which all are summed, not only the hardest",
         at_least(0, infinite=True),
     ),
     "optimizer.learning_rate": Key(2e-4, "at its peak", more_than(0)),
@@ -313,6 +331,7 @@ def cvse() -> Config:
     config.model.num_heads = 0
     config.model.pooling = "attention"
     config.model.fusion = "fixed_sum"
+    config.loss.negatives = "hardest"
     config.loss.weighting = "fixed"
     config.loss.mask_same_image = False
     config.optimizer.schedule = "step"

@@ -48,7 +48,12 @@ class Experiment:
           InputError: the devices do not divide a batch.
         """
         mesh = parts.check_devices(config, devices, keys=parts.encoded_at_once(config))
-        model = models.build(config.model, vocabulary_size=len(language.vocabulary), dtype=config.compute_dtype)
+        model = models.build(
+            config.model,
+            vocabulary_size=len(language.vocabulary),
+            dtype=config.compute_dtype,
+            similarity_scale=parts.similarity_scale(config),
+        )
         edges = reading.graph_edges(language.concepts, config.concepts)
         graph = concept_graph(language.concept_vectors, edges.senders, edges.receivers, edges.weights)
         values = config.eval

@@ -112,6 +112,8 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
         base_weights=LossTerms(*(loss[f"{name}_weight"] for name in LossTerms._fields)),
         mask_same_image=loss.mask_same_image,
         all_negatives_steps=all_negatives_steps(config, steps_per_epoch),
+        negative_temperature=loss.negative_temperature if loss.negatives == "soft" else 0.0,
+        infonce=loss.contrastive == "infonce",
         similarity_block=loss.similarity_block,
     )
 
@@ -119,6 +121,11 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
 def all_negatives_steps(config: Config, steps_per_epoch: int) -> int:
     """Returns how many steps come before the hardest negatives alone count; never more than the whole run."""
     return round(min(config.loss.all_negatives_epochs, config.num_epochs) * steps_per_epoch)
+
+
+def similarity_scale(config: Config) -> float:
+    """Returns what InfoNCE's learned scales begin with; 0 where the loss is the hinge."""
+    return 1 / config.loss.infonce_temperature if config.loss.contrastive == "infonce" else 0.0
 
 
 def step_parts(config: Config, model: Model, graph: ConceptGraph, mesh: Mesh, steps_per_epoch: int) -> StepParts:

@@ -1,6 +1,6 @@
 """The loss terms of embeddings, pair by pair (MH-CVSE Eq. 4 and the text around it). `pairs`: of pair scores."""
 
-from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from mhcvse_jax.models.embeddings import Embeddings
 class LossTerms(NamedTuple):
     """A value for each term: a loss, its weight lambda, or a base weight; None for a term that the model lacks."""
 
-    fusion: jax.Array  # of the similarity that retrieval uses
+    fusion: jax.Array | None  # of the similarity that retrieval uses
     instance: jax.Array | None
     consensus: jax.Array | None
     kl: jax.Array | None
@@ -28,48 +28,106 @@ CONTRASTIVE = ("fusion", "instance", "consensus")
 """The terms that compare similarities."""
 
 
-def contrastive_loss(
-    similarity: jax.Array, *, margin: float, is_negative: jax.Array, hardest: jax.Array | bool
+def soft_weights(similarity: jax.Array, is_negative: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """Returns how much each negative of a query counts, <float32>[queries, candidates], summing to 1 for a query.
+
+    The softmax over a query's negatives of similarity / temperature; no gradient passes through it. Negatives whose
+    similarities differ by far less than the temperature count alike, those that stand out count almost alone.
+
+    That is why a training by these weights does not collapse. Write an embedding as what all have in common plus a
+    deviation. Where the negatives that count are more alike to a query than its match, the loss falls as all deviations
+    shrink, until the embeddings are one. The hardest of many negatives are such until a model is good; the mean of all
+    never is. When deviations shrink, these weights tend to the mean; as a model comes to tell pairs apart, to the
+    hardest. No schedule is needed.
+
+    Args:
+      similarity: <float32>[queries, candidates].
+      is_negative: <bool>[queries, candidates].
+      temperature: more than 0, of the unit of the similarity.
+    """
+    logits = jnp.where(is_negative, jax.lax.stop_gradient(similarity) / temperature, -1e30)
+    return jax.nn.softmax(logits, axis=1)
+
+
+class Contrast(NamedTuple):
+    """How a pair is compared with its negatives."""
+
+    margin: float = 0.2  # cosine by which a pair must lead its negatives
+    hardest: jax.Array | bool = True  # at temperature 0: the hardest negative counts, or all are summed
+    temperature: float = 0.0  # above 0 every negative counts, by `soft_weights`
+    scale: jax.Array | None = None  # <float32>[], inverse of InfoNCE's temperature; None: the hinge
+
+
+def against_negatives(
+    similarity: jax.Array, positive: jax.Array, is_negative: jax.Array, contrast: Contrast
 ) -> jax.Array:
-    """Hinge loss of each pair against its negatives, both directions (VSE++ Eq. 6).
+    """Returns the loss of each query in one direction, <float32>[queries].
+
+    The hinge: by how much its match fails to lead its negatives by the margin (VSE++ Eq. 6, SCAN Eq. 13). InfoNCE: the
+    cross-entropy of its match among its negatives (CLIP, ICML 2021, section 2.3).
+
+    Args:
+      similarity: <float32>[queries, candidates].
+      positive: <float32>[queries] of each query with its match.
+      is_negative: <bool>[queries, candidates].
+      contrast: how they are compared.
+    """
+    if contrast.scale is not None:
+        logits = jnp.where(is_negative, contrast.scale * similarity, -1e30)
+        positive = contrast.scale * positive
+        return jnp.logaddexp(positive, jax.nn.logsumexp(logits, axis=1)) - positive
+    excess = jnp.where(is_negative, jnp.maximum(contrast.margin + similarity - positive[:, None], 0.0), 0.0)
+    if contrast.temperature:
+        return jnp.sum(soft_weights(similarity, is_negative, contrast.temperature) * excess, axis=1)
+    return jnp.where(contrast.hardest, jnp.max(excess, axis=1), jnp.sum(excess, axis=1))
+
+
+def contrastive_loss(similarity: jax.Array, is_negative: jax.Array, contrast: Contrast) -> jax.Array:
+    """Loss of each pair against its negatives, both directions, <float32>[batch] (MH-CVSE Eq. 4).
 
     Args:
       similarity: <float32>[image, text] cosine in [-1, 1]; pair i is (i, i).
-      margin: cosine by which a pair must lead its negatives.
       is_negative: <bool>[image, text], false on the diagonal and where picture and caption may belong together.
-      hardest: true: the hardest negative of each direction counts; false: all are summed.
-
-    Returns:
-      <float32>[batch], 0 where the margin holds in both directions.
+      contrast: how they are compared.
     """
     positive = jnp.diagonal(similarity)
-    against_texts = jnp.where(is_negative, jnp.maximum(margin + similarity - positive[:, None], 0.0), 0.0)
-    against_images = jnp.where(is_negative, jnp.maximum(margin + similarity - positive[None, :], 0.0), 0.0)
-    of_hardest = jnp.max(against_texts, axis=1) + jnp.max(against_images, axis=0)
-    of_all = jnp.sum(against_texts, axis=1) + jnp.sum(against_images, axis=0)
-    return jnp.where(hardest, of_hardest, of_all)
+    of_texts = against_negatives(similarity, positive, is_negative, contrast)
+    return of_texts + against_negatives(similarity.T, positive, is_negative.T, contrast)
+
+
+def hardness(similarity: jax.Array, is_negative: jax.Array, contrast: Contrast) -> jax.Array:
+    """Returns where the negatives that count lie between the mean of all, 0, and the hardest, 1: <float32>[].
+
+    Of InfoNCE, by its gradient's weights. The mean over pictures whose negatives differ. Arguments as of
+    `contrastive_loss`.
+    """
+    similarity = jax.lax.stop_gradient(similarity)
+    mean = jnp.sum(jnp.where(is_negative, similarity, 0.0), axis=1) / jnp.maximum(jnp.sum(is_negative, axis=1), 1)
+    hardest = jnp.max(jnp.where(is_negative, similarity, -jnp.inf), axis=1)
+    if contrast.scale is not None or contrast.temperature:
+        temperature = contrast.temperature if contrast.scale is None else 1 / contrast.scale
+        weights = soft_weights(similarity, is_negative, jax.lax.stop_gradient(temperature))
+        counting = jnp.sum(weights * similarity, axis=1)
+    else:
+        counting = jnp.where(contrast.hardest, hardest, mean)
+    differ = hardest - mean > jnp.finfo(jnp.float32).eps
+    places = jnp.where(differ, (counting - mean) / jnp.where(differ, hardest - mean, 1.0), 0.0)
+    return jnp.sum(places) / jnp.maximum(jnp.sum(differ), 1)
 
 
 def contrastive_loss_in_blocks(
-    images: jax.Array,
-    texts: jax.Array,
-    owner: jax.Array,
-    *,
-    margin: float,
-    hardest: jax.Array | bool,
-    block: int,
+    images: jax.Array, texts: jax.Array, owner: jax.Array, contrast: Contrast, *, block: int
 ) -> jax.Array:
     """`contrastive_loss` that never holds the whole similarity: [block, batch] of it at a time, over all devices.
 
-    Each direction is computed separately and recomputed in the backward pass, so a block's memory is freed at
-    once: eight products [batch, D] x [D, batch] instead of three.
+    Each direction is computed separately and recomputed in the backward pass, so a block's memory is freed at once:
+    eight products [batch, D] x [D, batch] instead of three.
 
     Args:
       images: <float32>[batch, D] unit vectors.
       texts: <float32>[batch, D] likewise, pair by pair.
       owner: <int32>[batch] two pairs are each other's negatives where these differ.
-      margin: see `contrastive_loss`.
-      hardest: see `contrastive_loss`.
+      contrast: how they are compared.
       block: queries at a time; it divides the batch, and the devices divide it.
 
     Returns:
@@ -82,9 +140,7 @@ def contrastive_loss_in_blocks(
         def of_block(block_of: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             queries, own, positive = block_of
             similarity = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)
-            violation = jnp.maximum(margin + similarity - positive[:, None], 0.0)
-            violation = jnp.where(own[:, None] != owner[None, :], violation, 0.0)
-            return jnp.where(hardest, jnp.max(violation, axis=1), jnp.sum(violation, axis=1))
+            return against_negatives(similarity, positive, own[:, None] != owner[None, :], contrast)
 
         # Each block takes a share of every device's queries, which lie side by side in the batch.
         blocks = jax.tree.map(lambda x: x.reshape(block, -1, *x.shape[1:]).swapaxes(0, 1), (queries, owner, positive))
@@ -117,51 +173,59 @@ def loss_terms(
     image: Embeddings,
     text: Embeddings,
     image_index: jax.Array | np.ndarray,
+    contrast: Contrast,
     *,
-    margin: float,
     mask_same_image: bool,
-    hardest: jax.Array | bool,
     reduction: str,
     similarity_block: int = 0,
-) -> LossTerms:
-    """Returns the losses of a batch, each a <float32> scalar; None where the model has no such embedding.
+) -> tuple[LossTerms, dict[str, jax.Array]]:
+    """Returns the losses of a batch, each a <float32> scalar, and how hard the negatives of each were, by its name.
 
     Args:
       image: embeddings of the batch's pictures.
       text: embeddings of its captions, pair by pair.
       image_index: <int32>[batch] the picture of each pair.
-      margin: see `contrastive_loss`.
+      contrast: how they are compared; `scale` <float32>[3], one for each of `CONTRASTIVE`, where there is one.
       mask_same_image: see `negatives`.
-      hardest: see `contrastive_loss`.
       reduction: "sum" over the batch, or "mean".
-      similarity_block: see `contrastive_loss_in_blocks`; 0: the similarity is held whole.
+      similarity_block: see `contrastive_loss_in_blocks`; 0: the similarity is held whole, and hardness is returned.
     """
     is_negative = negatives(image_index, mask_same_image=mask_same_image)
     owner = jnp.asarray(image_index) if mask_same_image else jnp.arange(len(image_index))
     reduce = {"sum": jnp.sum, "mean": jnp.mean}[reduction]
+    hard = {}
 
-    def contrast(images, texts):
+    def compare(term: str, images: jax.Array | None, texts: jax.Array | None) -> jax.Array | None:
+        if images is None or texts is None:
+            return None
+        scale = None if contrast.scale is None else contrast.scale[CONTRASTIVE.index(term)]
+        compared = contrast._replace(scale=scale)
         if similarity_block:
-            return reduce(
-                contrastive_loss_in_blocks(images, texts, owner, margin=margin, hardest=hardest, block=similarity_block)
-            )
+            return reduce(contrastive_loss_in_blocks(images, texts, owner, compared, block=similarity_block))
         similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
-        return reduce(contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest))
+        hard[term] = hardness(similarity, is_negative, compared)
+        return reduce(contrastive_loss(similarity, is_negative, compared))
 
-    def where_there(term: Callable, images: jax.Array | None, texts: jax.Array | None) -> jax.Array | None:
-        return None if images is None or texts is None else term(images, texts)
-
-    return LossTerms(
-        fusion=contrast(image.fused, text.fused),
-        instance=where_there(contrast, image.instance, text.instance),
-        consensus=where_there(contrast, image.consensus, text.consensus),
-        kl=where_there(lambda images, texts: reduce(kl_divergence(texts, images)), image.concepts, text.concepts),
+    kl = None
+    if image.concepts is not None and text.concepts is not None:
+        kl = reduce(kl_divergence(text.concepts, image.concepts))
+    losses = LossTerms(
+        fusion=compare("fusion", image.fused, text.fused),
+        instance=compare("instance", image.instance, text.instance),
+        consensus=compare("consensus", image.consensus, text.consensus),
+        kl=kl,
     )
+    return losses, hard
 
 
 def collapse_value(batch_size: int, margin: float, reduction: str, *, num_negatives: int) -> float:
-    """Returns what a contrastive loss is when all scores are one: each negative violates the margin in full.
+    """Returns what the hinge is when all scores are one: each negative violates the margin in full.
 
-    `num_negatives` are those that count for a query, 1 with the hardest alone.
+    `num_negatives` are those that are summed for a query: 1 with the hardest alone, or with soft ones.
     """
     return 2 * margin * num_negatives * (batch_size if reduction == "sum" else 1)
+
+
+def infonce_collapse_value(batch_size: int, reduction: str, *, num_negatives: int) -> float:
+    """Returns what InfoNCE is when all scores are one: each of a query's candidates is as likely."""
+    return 2 * math.log(1 + num_negatives) * (batch_size if reduction == "sum" else 1)

@@ -1,32 +1,31 @@
-"""The loss terms of a model that scores pairs, pair by pair: the hinge of VSE++ and SCAN, and a matching term."""
+"""The loss terms of a model that scores pairs, pair by pair: the contrast of a score, and a matching term."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mhcvse_jax.losses.embedding import LossTerms, contrastive_loss, negatives
+from mhcvse_jax.losses.embedding import (
+    Contrast,
+    LossTerms,
+    against_negatives,
+    contrastive_loss,
+    hardness,
+    negatives,
+)
 from mhcvse_jax.models.pair_scores import Candidates, PairScores
 
 
-def pair_hinge(
-    scores: Candidates, is_text: jax.Array, is_image: jax.Array, *, margin: float, hardest: jax.Array | bool
-) -> jax.Array:
-    """Hinge loss of each pair against its negatives, both directions (SCAN Eq. 13), <float32>[batch].
+def pair_contrast(scores: Candidates, is_text: jax.Array, is_image: jax.Array, contrast: Contrast) -> jax.Array:
+    """Loss of each pair against its negatives, both directions, <float32>[batch] (SCAN Eq. 13).
 
     Args:
       scores: the batch's. Where they are of all its pairs, this is `losses.contrastive_loss`.
       is_text: <bool>[batch, texts] which of the other captions are negatives.
       is_image: <bool>[batch, images] which of the other pictures are.
-      margin: score by which a pair must lead its negatives.
-      hardest: true: the hardest negative of each direction counts; false: all are summed.
+      contrast: how they are compared.
     """
-
-    def against(candidates: jax.Array, is_negative: jax.Array) -> jax.Array:
-        excess = jnp.maximum(margin + candidates - scores.positive[:, None], 0.0)
-        excess = jnp.where(is_negative, excess, 0.0)
-        return jnp.where(hardest, jnp.max(excess, axis=1), jnp.sum(excess, axis=1))
-
-    return against(scores.texts, is_text) + against(scores.images, is_image)
+    of_texts = against_negatives(scores.texts, scores.positive, is_text, contrast)
+    return of_texts + against_negatives(scores.images, scores.positive, is_image, contrast)
 
 
 def matching_loss(matching: Candidates, is_text: jax.Array, is_image: jax.Array) -> jax.Array:
@@ -52,33 +51,37 @@ def matching_loss(matching: Candidates, is_text: jax.Array, is_image: jax.Array)
 def pair_loss_terms(
     outputs: PairScores,
     image_index: jax.Array | np.ndarray,
+    contrast: Contrast,
     *,
-    margin: float,
     mask_same_image: bool,
-    hardest: jax.Array | bool,
     reduction: str,
-) -> LossTerms:
-    """Returns the losses of a batch, each a <float32> scalar; the arguments are those of `losses.loss_terms`.
+) -> tuple[LossTerms, dict[str, jax.Array]]:
+    """Returns the losses of a batch, each a <float32> scalar, and how hard negatives were, as `losses.loss_terms` does.
 
-    `fusion` is the hinge on the pair score, in the mean with those of what it is made of; `matching` and, of whole
-    pictures and captions over the whole batch, `instance` where the model has them.
+    `fusion` is that of the pair score, in the mean with those of what it is made of; `matching` and, of whole pictures
+    and captions over the whole batch, `instance` where the model has them.
     """
     reduce = {"sum": jnp.sum, "mean": jnp.mean}[reduction]
+    of_pairs, of_wholes = contrast, contrast
+    if contrast.scale is not None:
+        of_pairs, of_wholes = (contrast._replace(scale=scale) for scale in contrast.scale[:2])
+    contrasts = [
+        reduce(pair_contrast(scores, outputs.is_text, outputs.is_image, of_pairs))
+        for scores in (outputs.scores, *outputs.alone)
+    ]
+    hard = {"fusion": hardness(outputs.scores.texts, outputs.is_text, of_pairs)}
     instance = matching = None
     if outputs.whole is not None:
         is_negative = negatives(image_index, mask_same_image=mask_same_image)
-        options = {"margin": margin, "is_negative": is_negative, "hardest": hardest}
-        instance = reduce(contrastive_loss(outputs.whole, **options))
+        instance = reduce(contrastive_loss(outputs.whole, is_negative, of_wholes))
+        hard |= {"instance": hardness(outputs.whole, is_negative, of_wholes)}
     if outputs.matching is not None:
         matching = reduce(matching_loss(outputs.matching, outputs.is_text, outputs.is_image))
-    hinges = [
-        reduce(pair_hinge(scores, outputs.is_text, outputs.is_image, margin=margin, hardest=hardest))
-        for scores in (outputs.scores, *outputs.alone)
-    ]
-    return LossTerms(
-        fusion=sum(hinges[1:], hinges[0]) / len(hinges),
+    losses = LossTerms(
+        fusion=sum(contrasts[1:], contrasts[0]) / len(contrasts),
         instance=instance,
         consensus=None,
         kl=None,
         matching=matching,
     )
+    return losses, hard

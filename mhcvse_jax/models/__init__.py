@@ -25,10 +25,19 @@ MODELS = {"mhcvse": MHCVSE, "cvse": CVSE, "vsepp": VSEPP, "scan": SCAN, "cross_a
 """By `config.model.name`."""
 
 
-def build(model_config: Any, *, vocabulary_size: int, dtype: str) -> Model:
-    """Returns the model that `config.model` describes; its parameters come from `training.step.initialize`."""
+def build(model_config: Any, *, vocabulary_size: int, dtype: str, similarity_scale: float = 0.0) -> Model:
+    """Returns the model that `config.model` describes; its parameters come from `training.step.initialize`.
+
+    Args:
+      model_config: `config.model`.
+      vocabulary_size: tokens, the padding included.
+      dtype: of the layers' arithmetic.
+      similarity_scale: of InfoNCE, at the start; 0: the loss is another.
+    """
     values = {key: value for key, value in model_config.items() if key in keys(model_config.name)}
-    return MODELS[model_config.name](vocabulary_size=vocabulary_size, dtype=jnp.dtype(dtype), **values)
+    return MODELS[model_config.name](
+        vocabulary_size=vocabulary_size, dtype=jnp.dtype(dtype), similarity_scale=similarity_scale, **values
+    )
 
 
 def has_concepts(name: str) -> bool:

@@ -19,8 +19,8 @@ of ours, without a published recall to reproduce:
   context level alone: else the global level, which is learnt first, does all that the score needs, and the attention
   learns next to nothing. Cross-entropy of match or no match. The hinge of the global level over the whole batch
   (`loss.instance_weight`), which makes it fit to choose the negatives: only `mined_negatives` of each picture and
-  caption, those that the global level finds most alike, are scored as pairs. In the first epochs, when all negatives
-  count (`loss.all_negatives_epochs`), any are as good: what it confuses is too hard for levels that know nothing yet.
+  caption, drawn by how alike the global level finds them, are scored as pairs. They are as hard as those of the loss:
+  what the global level confuses most is too hard for levels that know nothing yet.
 """
 
 from typing import Any, NamedTuple
@@ -145,14 +145,14 @@ class CrossAttention(PairModel):
         """Returns <float32>[...], the score that levels <float32>[..., levels] make together."""
         return jnp.sum(nn.softmax(levels @ self.level_kernel + self.level_bias) * levels, axis=-1)
 
-    def score_batch(self, images: Side, texts: Side, is_negative: jax.Array, hardest: jax.Array | bool) -> PairScores:
+    def score_batch(
+        self, images: Side, texts: Side, is_negative: jax.Array, mining_temperature: jax.Array | float
+    ) -> PairScores:
         """Returns the scores of each pair and of its mined negatives, or of all pairs where these are 0."""
         whole = jnp.matmul(images.whole, texts.whole.T, precision=jax.lax.Precision.HIGHEST)
         if self.mined_negatives:
-            # While all negatives count, those that follow in the batch stand for them: it has no order.
-            place = jnp.arange(len(whole))
-            order = -((place - place[:, None]) % len(whole)).astype(whole.dtype)
-            likeness = jnp.where(hardest, jax.lax.stop_gradient(whole), order)
+            key = self.make_rng("dropout") if self.has_rng("dropout") else jax.random.key(0)
+            likeness = drawn_likeness(key, jax.lax.stop_gradient(whole), mining_temperature)
             levels, is_text, is_image = self._mined(images, texts, jnp.where(is_negative, likeness, -jnp.inf))
         else:
             levels, is_text, is_image = of_matrix(every_pair(self._levels, images, texts), is_negative)
@@ -187,6 +187,17 @@ class CrossAttention(PairModel):
         chosen = jax.tree.map(lambda x: x[image_index], images)
         others = jax.vmap(lambda text, few: jax.vmap(lambda image: self._levels(image, text))(few))(texts, chosen)
         return Candidates(levels[:, 0], levels[:, 1:], others), jnp.isfinite(of_image), jnp.isfinite(of_text)
+
+
+def drawn_likeness(key: jax.Array, likeness: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """Returns values whose k largest in a row are a draw of k without replacement, by softmax(likeness / temperature).
+
+    Gumbel's noise makes it one (Kool et al., ICML 2019, section 2.3). At temperature 0 they are the most alike.
+    """
+    temperature = jnp.asarray(temperature, likeness.dtype)
+    is_drawn = temperature > 0
+    noise = jax.random.gumbel(key, likeness.shape, likeness.dtype)
+    return jnp.where(is_drawn, likeness / jnp.where(is_drawn, temperature, 1.0) + noise, likeness)
 
 
 def attended_levels(own: Side, other: Side, temperature: jax.Array, gates: jax.Array) -> dict[str, jax.Array]:

@@ -49,7 +49,7 @@ class CVSE(VSEPP):
         labels: jax.Array,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
-        hardest: jax.Array | bool = True,
+        mining_temperature: jax.Array | float = 0.0,
         *,
         num_regions: jax.Array | None = None,
         train: bool,

@@ -75,11 +75,11 @@ class EmbeddingModel(Fragments):
         labels: jax.Array,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
-        hardest: jax.Array | bool = True,
+        mining_temperature: jax.Array | float = 0.0,
         *,
         num_regions: jax.Array | None = None,
         train: bool,
     ) -> tuple[Embeddings, Embeddings]:
-        """Returns the embeddings of both; `is_negative` and `hardest` are for models that choose pairs."""
+        """Returns the embeddings of both; `is_negative` and `mining_temperature` are for models that choose pairs."""
         image = self.encode_images(regions, graph, num_regions=num_regions, train=train)
         return image, self.encode_texts(tokens, lengths, labels, graph, train=train)

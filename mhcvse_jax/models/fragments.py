@@ -1,6 +1,7 @@
 """What every model begins with: unit vectors of a picture's regions and of a caption's words."""
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.text_gru import TextGRU, word_mask
+
+NUM_SCALES = 3  # of the fused, instance and consensus similarity
 
 
 class Fragments(nn.Module):
@@ -23,6 +26,7 @@ class Fragments(nn.Module):
     word_dim: int
     dropout_rate: float
     gru: str
+    similarity_scale: float  # InfoNCE's learned scales at the start; 0: the model has none
     dtype: jnp.dtype
 
     @classmethod
@@ -38,6 +42,9 @@ class Fragments(nn.Module):
             raise InputError(f"config.model.num_heads is {heads}; expected 0, as {values.name} has no heads")
 
     def setup(self):
+        if self.similarity_scale:
+            start = nn.initializers.constant(math.log(self.similarity_scale))
+            self.log_scale = self.param("log_scale", start, (NUM_SCALES,))
         self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)
         self.text_gru = TextGRU(
             self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.gru, self.dtype

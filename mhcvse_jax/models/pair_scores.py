@@ -85,7 +85,7 @@ class PairModel(Fragments):
         labels: jax.Array,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
-        hardest: jax.Array | bool = True,
+        mining_temperature: jax.Array | float = 0.0,
         *,
         num_regions: jax.Array | None = None,
         train: bool,
@@ -99,7 +99,8 @@ class PairModel(Fragments):
           labels: see `encode_texts`.
           graph: the concept graph.
           is_negative: <bool>[images, texts], the pairs that are no match; None for all but the diagonal.
-          hardest: <bool>[] whether the losses take the hardest negative alone, not all.
+          mining_temperature: for a model that scores a few negatives of each pair: 0 takes those most alike; above 0
+            they are drawn by the softmax of likeness / temperature; infinity draws any.
           num_regions: see `encode_images`.
           train: whether dropout is on.
         """
@@ -107,9 +108,11 @@ class PairModel(Fragments):
         texts = self.encode_texts(tokens, lengths, labels, graph, train=train)
         if is_negative is None:
             is_negative = ~jnp.eye(len(regions), dtype=bool)
-        return self.score_batch(images, texts, is_negative, hardest)
+        return self.score_batch(images, texts, is_negative, mining_temperature)
 
-    def score_batch(self, images: Any, texts: Any, is_negative: jax.Array, hardest: jax.Array | bool) -> PairScores:
+    def score_batch(
+        self, images: Any, texts: Any, is_negative: jax.Array, mining_temperature: jax.Array | float
+    ) -> PairScores:
         """Returns the scores of an encoded batch; see `__call__`."""
         found = of_matrix(self.score_matrix(images, texts), is_negative)
         return PairScores(*found, alone=(), matching=None, whole=None)

@@ -1,5 +1,6 @@
 """One training step over all devices, or several at once: its outputs, losses, their weights, gradients, update."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
-from mhcvse_jax.losses import LossTerms, loss_terms, negatives
+from mhcvse_jax.losses import Contrast, LossTerms, loss_terms, negatives
 from mhcvse_jax.losses.pairs import pair_loss_terms
 from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.models import Model
@@ -22,6 +23,9 @@ from mhcvse_jax.models.pair_scores import PairScores
 from mhcvse_jax.training.resident import Placement, ResidentSplit, gather_captions, gather_regions
 
 Metrics = dict[str, jax.Array]
+
+LARGEST_LOG_SCALE = math.log(100.0)
+"""Of InfoNCE's learned scale, as CLIP bounds it."""
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -43,6 +47,8 @@ class LossSettings(NamedTuple):
     base_weights: LossTerms
     mask_same_image: bool
     all_negatives_steps: int
+    negative_temperature: float = 0.0  # 0: the hardest, or all in the first steps
+    infonce: bool = False  # by the model's learned scales
     similarity_block: int = 0
 
 
@@ -109,7 +115,8 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
     loss or the gradient is not finite, the next state is this one with its step counted.
 
     Metrics are <float32> scalars on the device: `loss` (weighted total), `loss_*` and `weight_*` for each term,
-    `learning_rate`, `gradient_norm` (before clipping), `attention_entropy_*` where there is attention.
+    `hardness_*` of each contrastive term (0: all negatives count alike, 1: the hardest alone), `learning_rate`,
+    `gradient_norm` (before clipping), `attention_entropy_*` where there is attention.
     """
     gradient, update = _gradient(parts), _update(parts)
 
@@ -177,9 +184,11 @@ def _gradient(parts: StepParts) -> Callable[[TrainState, Batch], _Gradient]:
     model, graph, settings = parts.model, parts.graph, parts.settings
 
     def gradient(state: TrainState, batch: Batch) -> _Gradient:
-        hardest = state.step >= settings.all_negatives_steps
+        contrast = Contrast(settings.margin, state.step >= settings.all_negatives_steps, settings.negative_temperature)
 
         def objective(params):
+            scale = jnp.exp(jnp.minimum(params["log_scale"], LARGEST_LOG_SCALE)) if settings.infonce else None
+            compared = contrast._replace(scale=scale)
             outputs, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch.regions,
@@ -188,38 +197,42 @@ def _gradient(parts: StepParts) -> Callable[[TrainState, Batch], _Gradient]:
                 batch.labels,
                 graph,
                 negatives(batch.image_index, mask_same_image=settings.mask_same_image),
-                hardest,
+                _mining_temperature(compared),
                 num_regions=batch.num_regions,
                 train=True,
                 rngs={"dropout": jax.random.fold_in(state.key, state.step)},
                 mutable=["batch_stats", "intermediates"],
             )
-            options = {
-                "margin": settings.margin,
-                "mask_same_image": settings.mask_same_image,
-                "hardest": hardest,
-                "reduction": settings.reduction,
-            }
+            options = {"mask_same_image": settings.mask_same_image, "reduction": settings.reduction}
             if isinstance(outputs, PairScores):
-                losses = pair_loss_terms(outputs, batch.image_index, **options)
+                losses, hard = pair_loss_terms(outputs, batch.image_index, compared, **options)
             else:
                 image, text = outputs
-                losses = loss_terms(
-                    image, text, batch.image_index, **options, similarity_block=settings.similarity_block
-                )
+                block = settings.similarity_block
+                losses, hard = loss_terms(image, text, batch.image_index, compared, **options, similarity_block=block)
             weights = loss_weights(losses, settings.base_weights, settings.weighting)
             total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))
-            return total, (losses, weights, updated)
+            return total, (losses, weights, hard, updated)
 
-        (total, (losses, weights, updated)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (total, (losses, weights, hard, updated)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         metrics = {"loss": total}
         metrics |= {f"loss_{name}": value for name, value in losses.present().items()}
         metrics |= {f"weight_{name}": value for name, value in weights.present().items()}
+        metrics |= {f"hardness_{name}": value for name, value in hard.items()}
         entropies = attention_entropy(updated.get("intermediates", {}))
         metrics |= {f"attention_entropy_{name.split('_')[0]}": value for name, value in entropies.items()}
         return _Gradient(gradients, metrics, updated.get("batch_stats", {}))
 
     return gradient
+
+
+def _mining_temperature(contrast: Contrast) -> jax.Array:
+    """Returns that by which a pair model draws the negatives that it scores, so that they are as hard as the loss's."""
+    if contrast.scale is not None:
+        return 1 / jax.lax.stop_gradient(contrast.scale[0])
+    if contrast.temperature:
+        return jnp.asarray(contrast.temperature)
+    return jnp.where(contrast.hardest, 0.0, jnp.inf)
 
 
 def _update(parts: StepParts) -> Callable[[TrainState, _Gradient], tuple[TrainState, Metrics]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mhcvse_jax.errors import RunFailedError
-from mhcvse_jax.losses import CONTRASTIVE, collapse_value
+from mhcvse_jax.losses import CONTRASTIVE, collapse_value, infonce_collapse_value
 from mhcvse_jax.training.step import LossSettings
 
 
@@ -63,7 +63,7 @@ class CollapseWatch:
             if self._steps[name] == self._patience:
                 return (
                     f"the {name} loss has been at its collapse value, {collapse:.4g}, for {self._patience} steps: "
-                    "all embeddings are alike. Try more config.loss.all_negatives_epochs, a lower "
+                    "all embeddings are alike. Try config.loss.negatives=soft, a lower "
                     "config.optimizer.learning_rate or config.optimizer.warmup_epochs=1"
                 )
         return None
@@ -80,12 +80,11 @@ def collapse_values(settings: LossSettings, batch_size: int, mined_negatives: in
 
     def value_at(term: str, step: int) -> float:
         every = batch_size - 1
-        if step > settings.all_negatives_steps:
+        count = min(mined_negatives, every) if term == "fusion" and mined_negatives else every
+        if settings.infonce:
+            return infonce_collapse_value(batch_size, settings.reduction, num_negatives=count)
+        if settings.negative_temperature or step > settings.all_negatives_steps:
             count = 1
-        elif term == "fusion" and mined_negatives:
-            count = min(mined_negatives, every)
-        else:
-            count = every
         return collapse_value(batch_size, settings.margin, settings.reduction, num_negatives=count)
 
     return value_at

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhcvse_jax.devices.mesh import by_batch, make_mesh
-from mhcvse_jax.losses import LossTerms, collapse_value, contrastive_loss, kl_divergence, loss_terms, negatives
+from mhcvse_jax.losses import (
+    Contrast,
+    LossTerms,
+    collapse_value,
+    contrastive_loss,
+    hardness,
+    infonce_collapse_value,
+    kl_divergence,
+    loss_terms,
+    negatives,
+)
 from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.models.embeddings import Embeddings
 
@@ -22,7 +32,7 @@ BASE_WEIGHTS = LossTerms(fusion=3.0, instance=5.0, consensus=1.0, kl=2.0)
 @functools.partial(jax.jit, static_argnames="mask_same_image")
 def contrast(similarity, image_index, margin, hardest, *, mask_same_image):
     is_negative = negatives(image_index, mask_same_image=mask_same_image)
-    return contrastive_loss(similarity, margin=margin, is_negative=is_negative, hardest=hardest)
+    return contrastive_loss(similarity, is_negative, Contrast(margin, hardest))
 
 
 def random_pairs(seed, batch, images):
@@ -95,7 +105,8 @@ def test_loss_terms_equal_the_loops(reduction):
             "hardest": hardest,
             "reduction": reduction,
         }
-        found = loss_terms(image, text, image_index, **options)
+        contrast = Contrast(options["margin"], hardest)
+        found, _ = loss_terms(image, text, image_index, contrast, mask_same_image=mask_same_image, reduction=reduction)
         sides = (SimpleNamespace(**{k: np.float64(v) for k, v in e._asdict().items()}) for e in (image, text))
         expected = oracle.losses(*sides, image_index, **options)
         for name, value in found.present().items():
@@ -108,10 +119,77 @@ def test_loss_terms_equal_the_loops(reduction):
 def test_collapse_value_is_the_loss_of_identical_embeddings(reduction, hardest):
     rng = np.random.default_rng(4)
     one = jax.tree.map(lambda x: np.broadcast_to(x, (7, x.shape[1])), random_embeddings(rng, 1))
-    losses = loss_terms(one, one, np.arange(7), margin=0.3, mask_same_image=True, hardest=hardest, reduction=reduction)
+    losses, _ = loss_terms(one, one, np.arange(7), Contrast(0.3, hardest), mask_same_image=True, reduction=reduction)
     expected = collapse_value(7, 0.3, reduction, num_negatives=1 if hardest else 6)
     np.testing.assert_allclose(losses[:3], expected, rtol=1e-5)
     assert float(losses.kl) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.7])
+def test_soft_negatives_equal_the_loops(temperature):
+    similarity, image_index = random_pairs(1, 13, images=5)
+    is_negative = negatives(image_index, mask_same_image=True)
+    found = contrastive_loss(jnp.asarray(similarity), is_negative, Contrast(0.3, temperature=temperature))
+    expected = oracle.soft_hinge(np.float64(similarity), image_index, 0.3, temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_infonce_equals_the_loops():
+    similarity, image_index = random_pairs(2, 13, images=5)
+    is_negative = negatives(image_index, mask_same_image=True)
+    found = contrastive_loss(jnp.asarray(similarity), is_negative, Contrast(scale=jnp.float32(7.0)))
+    np.testing.assert_allclose(found, oracle.infonce(np.float64(similarity), image_index, 7.0), rtol=1e-5)
+
+
+def test_soft_negatives_lie_between_the_mean_of_all_and_the_hardest():
+    similarity, _ = random_pairs(3, 11, images=11)
+    is_negative = negatives(np.arange(11), mask_same_image=True)
+
+    def loss(contrast):
+        return np.asarray(contrastive_loss(jnp.asarray(similarity), is_negative, contrast))
+
+    np.testing.assert_allclose(loss(Contrast(0.3, temperature=1e4)), loss(Contrast(0.3, False)) / 10, rtol=1e-3)
+    np.testing.assert_allclose(loss(Contrast(0.3, temperature=1e-4)), loss(Contrast(0.3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("contrast", "shrinks"), [(Contrast(0.2), True), (Contrast(0.2, temperature=0.05), False)])
+def test_only_the_hardest_negatives_make_embeddings_one(contrast, shrinks):
+    """Pairs that are a little more alike than others: does the loss fall as all deviations from their mean shrink?"""
+    rng = np.random.default_rng(7)
+    batch, dim = 61, 47
+    shared, own, noise = rng.normal(size=dim), rng.normal(size=(batch, dim)), rng.normal(size=(2, batch, dim))
+    deviations = [0.1 * (0.5 * own + one) for one in noise]
+    is_negative = negatives(np.arange(batch), mask_same_image=True)
+
+    def loss(spread):
+        images, texts = (shared + spread * deviation for deviation in deviations)
+        images, texts = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
+        return jnp.sum(contrastive_loss(images @ texts.T, is_negative, contrast))
+
+    assert (float(jax.grad(loss)(1.0)) > 0) == shrinks
+
+
+def test_hardness_is_the_place_between_the_mean_and_the_hardest():
+    similarity, image_index = random_pairs(4, 11, images=11)
+    is_negative = np.asarray(negatives(image_index, mask_same_image=True))
+    places = []
+    for row, others in zip(np.float64(similarity), is_negative, strict=True):
+        wrong = row[others]
+        weights = np.exp(wrong / 0.3) / np.exp(wrong / 0.3).sum()
+        places.append((weights @ wrong - wrong.mean()) / (wrong.max() - wrong.mean()))
+    arguments = jnp.asarray(similarity), jnp.asarray(is_negative)
+    np.testing.assert_allclose(hardness(*arguments, Contrast(temperature=0.3)), np.mean(places), rtol=1e-5)
+    np.testing.assert_allclose(hardness(*arguments, Contrast(scale=jnp.float32(1 / 0.3))), np.mean(places), rtol=1e-5)
+    assert hardness(*arguments, Contrast(hardest=True)) == pytest.approx(1)
+    assert hardness(*arguments, Contrast(hardest=False)) == 0
+    one = jnp.ones((5, 5)), ~np.eye(5, dtype=bool)
+    assert hardness(*one, Contrast(temperature=0.3)) == 0
+
+
+def test_infonce_of_identical_embeddings():
+    one = jnp.ones((7, 7))
+    found = jnp.sum(contrastive_loss(one, ~np.eye(7, dtype=bool), Contrast(scale=jnp.float32(20.0))))
+    np.testing.assert_allclose(found, infonce_collapse_value(7, "sum", num_negatives=6), rtol=1e-5)
 
 
 def test_kl_divergence_has_a_direction_and_survives_zeros():
@@ -154,9 +232,7 @@ def test_a_sum_over_128_pairs_leaves_nothing_for_the_weights_to_do():
     image, text = random_embeddings(rng, 128), random_embeddings(rng, 128)
     weights = {
         reduction: loss_weights(
-            loss_terms(
-                image, text, np.arange(128), margin=0.2, mask_same_image=True, hardest=True, reduction=reduction
-            ),
+            loss_terms(image, text, np.arange(128), Contrast(), mask_same_image=True, reduction=reduction)[0],
             BASE_WEIGHTS,
             "eq15",
         )
@@ -166,10 +242,18 @@ def test_a_sum_over_128_pairs_leaves_nothing_for_the_weights_to_do():
     assert (np.array(jax.tree.leaves(weights["mean"])) < 0.95 * np.array(jax.tree.leaves(BASE_WEIGHTS))).all()
 
 
-@pytest.mark.parametrize("mask_same_image", [True, False])
-@pytest.mark.parametrize("hardest", [True, False])
+@pytest.mark.parametrize(
+    ("contrast", "mask_same_image"),
+    [
+        (Contrast(0.3, hardest=True), False),
+        (Contrast(0.3, hardest=False), True),
+        (Contrast(0.3, temperature=0.1), True),
+        (Contrast(scale=jnp.array([5.0, 6.0, 7.0])), True),
+    ],
+    ids=["hardest", "all", "soft", "infonce"],
+)
 @pytest.mark.parametrize(("num_devices", "block"), [(1, 3), (4, 12)])
-def test_blocks_equal_the_whole_similarity_in_value_and_gradient(num_devices, block, hardest, mask_same_image):
+def test_blocks_equal_the_whole_similarity_in_value_and_gradient(num_devices, block, contrast, mask_same_image):
     """Repeated pictures make ties, whose gradient is shared out alike."""
     batch = 60
     rng = np.random.default_rng(3)
@@ -180,8 +264,8 @@ def test_blocks_equal_the_whole_similarity_in_value_and_gradient(num_devices, bl
     arguments = jax.device_put((*sides, index), split)
 
     def total(image, text, index, block):
-        options = {"margin": 0.3, "mask_same_image": mask_same_image, "hardest": hardest, "reduction": "sum"}
-        return loss_terms(image, text, index, **options, similarity_block=block)
+        options = {"mask_same_image": mask_same_image, "reduction": "sum"}
+        return loss_terms(image, text, index, contrast, **options, similarity_block=block)[0]
 
     def of(block):
         def value(image, text, index):
@@ -204,9 +288,10 @@ def test_blocks_never_hold_the_whole_similarity(num_devices):
 
     def temporary(block):
         def value(image, text, index):
-            options = {"margin": 0.2, "mask_same_image": True, "hardest": True, "reduction": "sum"}
+            options = {"mask_same_image": True, "reduction": "sum"}
             sides = (Embeddings(x, x, x, x) for x in (image, text))
-            return sum(jax.tree.leaves(loss_terms(*sides, index, **options, similarity_block=block)))
+            losses, _ = loss_terms(*sides, index, Contrast(temperature=0.05), **options, similarity_block=block)
+            return sum(jax.tree.leaves(losses))
 
         shapes = [jax.ShapeDtypeStruct((batch, dim), np.float32)] * 2 + [jax.ShapeDtypeStruct((batch,), np.int32)]
         compiled = jax.jit(jax.grad(value, argnums=(0, 1)), in_shardings=by_batch(mesh)).lower(*shapes).compile()

@@ -15,7 +15,7 @@ from mhcvse_jax import config, models
 from mhcvse_jax.layers.concept_gcn import concept_graph, propagate_dense, propagate_sparse
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.self_attention import SelfAttention, attention_entropy
-from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses import Contrast, LossTerms, loss_terms
 from mhcvse_jax.losses.weighting import loss_weights
 
 BATCH, REGIONS, FEATURES, WORDS, VOCABULARY, CONCEPTS, CONCEPT_WIDTH = 5, 7, 17, 11, 23, 19, 3
@@ -125,9 +125,7 @@ def computed(request):
                 rngs={"dropout": jax.random.key(1)},
                 mutable=["batch_stats"],
             )
-            losses = loss_terms(
-                image, text, IMAGE_INDEX, margin=MARGIN, mask_same_image=True, hardest=True, reduction="mean"
-            )
+            losses, _ = loss_terms(image, text, IMAGE_INDEX, Contrast(MARGIN), mask_same_image=True, reduction="mean")
             weights = loss_weights(losses, BASE_WEIGHTS, "eq15")
             total = sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, weights)))
             return total, ((image, text), updated.get("batch_stats", {}), losses)

@@ -16,8 +16,9 @@ from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.cross_attention import Projections, attend
 from mhcvse_jax.layers.gpo import positional_encoding
 from mhcvse_jax.layers.normalize import l2_normalize
-from mhcvse_jax.losses import contrastive_loss, loss_terms
-from mhcvse_jax.losses.pairs import matching_loss, pair_hinge, pair_loss_terms
+from mhcvse_jax.losses import Contrast, loss_terms
+from mhcvse_jax.losses.pairs import matching_loss, pair_contrast, pair_loss_terms
+from mhcvse_jax.models.cross_attention import drawn_likeness
 from mhcvse_jax.models.pair_scores import Candidates, PairScores, of_matrix
 from mhcvse_jax.training.step import init_variables
 
@@ -82,11 +83,11 @@ def similarity(model, variables, inputs=INPUTS):
     return np.asarray(compiled(compare)(variables, *inputs))
 
 
-def scores_of(model, variables, hardest=True):
-    def scores(variables, hardest):
-        return model.apply(variables, *INPUTS, GRAPH, IS_NEGATIVE, hardest, train=False)
+def scores_of(model, variables, mining_temperature=0.0):
+    def scores(variables, mining_temperature):
+        return model.apply(variables, *INPUTS, GRAPH, IS_NEGATIVE, mining_temperature, train=False)
 
-    return compiled(scores)(variables, hardest)
+    return compiled(scores)(variables, mining_temperature)
 
 
 def expected_similarity(model, variables):
@@ -129,12 +130,12 @@ def total_loss(model, margin):
     """Returns the sum of all terms of the batch as a function of the parameters."""
 
     def total(params):
-        outputs = model.apply({"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, False, train=True)
-        options = {"margin": margin, "mask_same_image": True, "hardest": False, "reduction": "mean"}
+        outputs = model.apply({"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, jnp.inf, train=True)
+        contrast, options = Contrast(margin, hardest=False), {"mask_same_image": True, "reduction": "mean"}
         if isinstance(outputs, PairScores):
-            terms = pair_loss_terms(outputs, IMAGE_INDEX, **options)
+            terms, _ = pair_loss_terms(outputs, IMAGE_INDEX, contrast, **options)
         else:
-            terms = loss_terms(*outputs, IMAGE_INDEX, **options)
+            terms, _ = loss_terms(*outputs, IMAGE_INDEX, contrast, **options)
         return sum(terms.present().values())
 
     return total
@@ -238,11 +239,12 @@ def test_positional_encoding_begins_with_sine_and_cosine():
 
 
 @pytest.mark.parametrize("hardest", [True, False])
-def test_the_hinge_over_all_pairs_is_the_contrastive_loss(hardest):
+def test_the_loss_of_all_pairs_is_the_contrastive_loss(hardest):
     scores = np.random.default_rng(0).uniform(-1, 1, (BATCH, BATCH)).astype(np.float32)
-    found = pair_hinge(*of_matrix(jnp.asarray(scores), jnp.asarray(IS_NEGATIVE)), margin=0.3, hardest=hardest)
-    expected = contrastive_loss(jnp.asarray(scores), margin=0.3, is_negative=IS_NEGATIVE, hardest=hardest)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    contrast = Contrast(0.3, hardest)
+    found = pair_contrast(*of_matrix(jnp.asarray(scores), jnp.asarray(IS_NEGATIVE)), contrast)
+    expected = oracle.hinge(np.float64(scores), IMAGE_INDEX, 0.3, True, hardest)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_matching_loss_counts_the_hardest_negative_that_is_one():
@@ -283,10 +285,10 @@ def test_fragment_and_context_have_a_hinge_of_their_own(mined):
     for name, alone in zip(("fragment", "context"), outputs.alone, strict=True):
         expected = scores_of(model.clone(cross_levels=(name,)), one_level(variables)).scores
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), alone, expected)
-    options = {"margin": 0.3, "mask_same_image": True, "hardest": True, "reduction": "sum"}
-    found = pair_loss_terms(outputs, IMAGE_INDEX, **options).fusion
+    contrast = Contrast(0.3)
+    found = pair_loss_terms(outputs, IMAGE_INDEX, contrast, mask_same_image=True, reduction="sum")[0].fusion
     hinges = [
-        np.sum(pair_hinge(scores, outputs.is_text, outputs.is_image, margin=0.3, hardest=True))
+        np.sum(pair_contrast(scores, outputs.is_text, outputs.is_image, contrast))
         for scores in (outputs.scores, *outputs.alone)
     ]
     np.testing.assert_allclose(found, np.mean(hinges), rtol=1e-6)
@@ -306,16 +308,16 @@ def test_the_level_that_mines_is_trained_where_it_is_left_out_of_the_score():
         assert (scores_of(model, random_variables(model)).whole is not None) == (mined > 0)
 
 
-def test_while_all_negatives_count_they_are_not_chosen_by_likeness():
-    """Else the other levels only ever see what the global level confuses, and learn nothing."""
-    model = build(**CHOSEN["cross"] | {"mined_negatives": 2})
-    variables = random_variables(model)
-    outputs = scores_of(model, variables, hardest=False)
-    matrix = np.asarray(scores_of(model.clone(mined_negatives=0), variables).scores.texts)
-    for found, scores, turn in ((outputs.scores.texts, matrix, 1), (outputs.scores.images, matrix.T, -1)):
-        for i in range(BATCH):
-            others = [j for j in ((i + turn * n) % BATCH for n in range(1, BATCH)) if IS_NEGATIVE[i, j]]
-            np.testing.assert_allclose(found[i], scores[i, others[:2]], atol=1e-6)
+def test_negatives_are_drawn_by_their_likeness():
+    """The share of draws in which each is the first, against the softmax; at temperature 0 the most alike is."""
+    likeness = np.float32([[0.3, -0.1, 0.2, 0.25], [-0.5, 0.6, 0.1, 0.1]])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    for temperature in (0.2, jnp.inf):
+        drawn = jax.vmap(lambda key, t=temperature: jnp.argmax(drawn_likeness(key, likeness, t), axis=1))(keys)
+        shares = np.stack([np.bincount(row, minlength=4) for row in np.asarray(drawn).T]) / len(keys)
+        expected = np.exp(likeness / temperature)
+        np.testing.assert_allclose(shares, expected / expected.sum(axis=1, keepdims=True), atol=0.012)
+    np.testing.assert_array_equal(drawn_likeness(keys[0], likeness, 0.0), likeness)
 
 
 def test_what_is_no_negative_is_not_mined():

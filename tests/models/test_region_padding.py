@@ -10,7 +10,7 @@ from mhcvse_jax import config, models
 from mhcvse_jax.data.regions import count_regions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.pooling import SlotNorm
-from mhcvse_jax.losses import loss_terms
+from mhcvse_jax.losses import Contrast, loss_terms
 from mhcvse_jax.losses.pairs import pair_loss_terms
 from mhcvse_jax.models.pair_scores import PairScores
 from mhcvse_jax.training.step import init_variables
@@ -81,7 +81,7 @@ def test_a_padded_picture_is_encoded_as_without_its_padding(system):
 
 def test_padding_changes_neither_losses_nor_gradients_nor_statistics(system):
     model, variables = system
-    options = {"margin": 0.3, "mask_same_image": True, "hardest": False, "reduction": "mean"}
+    contrast, options = Contrast(0.3, hardest=False), {"mask_same_image": True, "reduction": "mean"}
 
     @jax.jit
     def step(regions):
@@ -94,9 +94,9 @@ def test_padding_changes_neither_losses_nor_gradients_nor_statistics(system):
                 mutable=["batch_stats"],
             )
             if isinstance(outputs, PairScores):
-                terms = pair_loss_terms(outputs, np.arange(BATCH), **options)
+                terms, _ = pair_loss_terms(outputs, np.arange(BATCH), contrast, **options)
             else:
-                terms = loss_terms(*outputs, np.arange(BATCH), **options)
+                terms, _ = loss_terms(*outputs, np.arange(BATCH), contrast, **options)
             return sum(terms.present().values()), updated
 
         return jax.value_and_grad(total, has_aux=True)(variables["params"])

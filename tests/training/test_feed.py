@@ -66,7 +66,17 @@ class Stub(nn.Module):
 
     @nn.compact
     def __call__(
-        self, regions, tokens, lengths, labels, graph, is_negative=None, hardest=True, *, num_regions=None, train
+        self,
+        regions,
+        tokens,
+        lengths,
+        labels,
+        graph,
+        is_negative=None,
+        mining_temperature=0.0,
+        *,
+        num_regions=None,
+        train,
     ):
         if num_regions is not None:
             regions = jnp.where(jnp.arange(REGIONS)[:, None] < num_regions[:, None, None], regions, 1.0)

@@ -189,7 +189,7 @@ def test_a_collapse_is_reported_once_when_it_lasts():
     warning = watch.update(11, losses)
     assert warning is not None
     assert "fusion loss" in warning
-    assert "all_negatives_epochs" in warning
+    assert "config.loss.negatives=soft" in warning
     assert watch.update(12, losses) is None
 
 

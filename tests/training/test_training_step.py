@@ -17,7 +17,7 @@ from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
-from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses import Contrast, LossTerms, loss_terms
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.training.optimizer import cosine_schedule, make_optimizer
 from mhcvse_jax.training.step import LossSettings, StepParts, initialize, make_train_step
@@ -155,7 +155,9 @@ def test_metrics(start, one):
     terms = list(SETTINGS.base_weights.present())
     assert set(metrics) == {"loss", "learning_rate", "gradient_norm"} | {
         f"{kind}_{term}" for kind in ("loss", "weight") for term in terms
-    } | {"attention_entropy_image", "attention_entropy_text"}
+    } | {"attention_entropy_image", "attention_entropy_text"} | {
+        f"hardness_{term}" for term in ("fusion", "instance", "consensus")
+    }
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
     total = sum(metrics[f"loss_{term}"] * metrics[f"weight_{term}"] for term in terms)
     np.testing.assert_allclose(metrics["loss"], total, rtol=1e-6)
@@ -184,7 +186,19 @@ class Stub(nn.Module):
     """The least that a step can train: it compiles in no time."""
 
     @nn.compact
-    def __call__(self, regions, tokens, lengths, labels, graph, is_negative=None, hardest=True, *, train):
+    def __call__(
+        self,
+        regions,
+        tokens,
+        lengths,
+        labels,
+        graph,
+        is_negative=None,
+        mining_temperature=0.0,
+        *,
+        num_regions=None,
+        train,
+    ):
         def embed(x):
             x = l2_normalize(x)
             return Embeddings(x, x, x, nn.softmax(x))
@@ -219,7 +233,9 @@ def test_negatives_span_the_devices(eight):
     split = by_batch(eight.mesh)
     arguments = jax.device_put((*sides, index), split)
     assert len(arguments[0].fused.sharding.device_set) == 8
-    found = jax.jit(lambda *x: loss_terms(*x, **options), in_shardings=split)(*arguments)
+    found = jax.jit(
+        lambda *x: loss_terms(*x, Contrast(), mask_same_image=True, reduction="sum")[0], in_shardings=split
+    )(*arguments)
     expected = oracle.losses(*(SimpleNamespace(**side._asdict()) for side in sides), index, **options)
     assert expected["fusion"] == pytest.approx(0 + (0.2 + 0.8 - 0.6))  # caption 13 prefers picture 0
     assert expected["fusion"] > 0.1

@@ -24,7 +24,7 @@ from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.files import torch_file
 from mhcvse_jax.files.torch_file import OpenDict, read_torch_file, write_torch_file
-from mhcvse_jax.losses import LossTerms, loss_terms
+from mhcvse_jax.losses import Contrast, LossTerms, loss_terms
 from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.weights import pytorch_layout
 
@@ -103,7 +103,7 @@ def assert_same_losses_and_gradients(experiment, split, expected):
         image, text = model.apply(variables | {"params": params}, *inputs, graph, train=False)
         margin = experiment.config.loss.margin
         masked = experiment.config.loss.mask_same_image
-        losses = loss_terms(image, text, images, margin=margin, mask_same_image=masked, hardest=True, reduction="sum")
+        losses, _ = loss_terms(image, text, images, Contrast(margin), mask_same_image=masked, reduction="sum")
         lambdas = loss_weights(losses, weights, experiment.config.loss.weighting)
         return sum(jax.tree.leaves(jax.tree.map(jnp.multiply, losses, lambdas))), losses
 
