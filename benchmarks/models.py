@@ -24,9 +24,8 @@ from mhcvse_jax.run import command_line
 SMALL = {
     "model.embedding_dim": 256,
     "num_epochs": 8,
-    "optimizer.learning_rate": 5e-4,
+    "optimizer.learning_rate": 1e-3,
     "optimizer.schedule": "cosine",
-    "loss.all_negatives_epochs": 1.0,
 }
 """What every run has, so that models differ by what they are. The files in configs/ are of the papers' sizes."""
 

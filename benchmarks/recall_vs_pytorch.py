@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = pathlib.Path
     parser.add_argument("--data", required=True, type=path, metavar="DIR", help="a directory in SCAN's layout")
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="what is written")
-    parser.add_argument("--config", default="configs/cvse_f30k.py", metavar="FILE", help="(default %(default)s)")
+    parser.add_argument("--config", default="configs/cvse_f30k_paper.py", metavar="FILE", help="(default %(default)s)")
     parser.add_argument("--embedding_dim", type=int, default=256, metavar="D", help="(default %(default)s)")
     parser.add_argument("--batch_size", type=int, default=128, metavar="B", help="(default %(default)s)")
     parser.add_argument("--steps", type=int, default=50, help="compared without dropout (default %(default)s)")

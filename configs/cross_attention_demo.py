@@ -27,7 +27,6 @@ def get_config():
     config.loss.weighting = "fixed"
     config.loss.fusion_weight = 1.0
     config.loss.instance_weight = 1.0
-    config.loss.all_negatives_epochs = 5.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_epochs = 0.5
     config.eval.validation_captions = 500

@@ -20,6 +20,5 @@ def get_config():
     config.loss.weighting = "fixed"
     config.loss.fusion_weight = 1.0
     config.loss.instance_weight = 1.0
-    config.loss.all_negatives_epochs = 1.0
     config.eval.validation_captions = 1000
     return config

@@ -2,10 +2,7 @@
 
     make demo        or        python -m mhcvse_jax.main --config configs/demo.py
 
-Test recall, seed 0: i2t 26.2 / 57.0 / 69.4, t2i 18.0 / 40.4 / 52.7 (R@1/5/10).
-
-Many captions are true of several pictures, so the hardest negative is often no negative at all: all negatives
-count throughout. With the hardest alone every embedding becomes the same.
+Test recall, seed 0: i2t 46.2 / 74.4 / 83.8, t2i 24.2 / 49.1 / 60.1 (R@1/5/10), rsum 337.8.
 """
 
 from mhcvse_jax.config import base
@@ -24,8 +21,9 @@ def get_config():
     config.model.word_dim = 64
     config.model.dropout_rate = 0.0
     config.model.attention_residual = True
+    config.model.attention_start = "zero"
+    config.model.fusion_start = "fixed_sum"
     config.model.consensus_norm = "layer"
-    config.loss.all_negatives_epochs = 5.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_epochs = 0.5
     config.log.matches = 3

@@ -6,9 +6,6 @@
 Needs SCAN's f30k_precomp directory (29,000 / 1,014 / 1,000 pictures of 36 x 2048). For VSE++ on features of the whole
 picture MH-CVSE's Table 1 prints i2t 52.9 / - / 87.2 and t2i 39.6 / - / 79.5 (R@1/5/10); VSE∞ prints, with a Bi-GRU and
 region features, i2t 76.5 / 94.2 / 97.7 and t2i 56.4 / 83.4 / 89.9. Ours: not yet measured.
-
-The hardest negative alone makes all embeddings one at the start of a training, more so on so little data: all
-negatives count in the first epoch, as in VSE∞'s program.
 """
 
 from mhcvse_jax.config import base
@@ -22,7 +19,6 @@ def get_config():
     config.model.num_heads = 0
     config.loss.weighting = "fixed"
     config.loss.fusion_weight = 1.0
-    config.loss.all_negatives_epochs = 1.0
     config.optimizer.schedule = "step"
     config.optimizer.step_epochs = 15
     return config

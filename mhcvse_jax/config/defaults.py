@@ -126,6 +126,11 @@ KEYS = {
         start=SAME,
     ),
     "model.attention_residual": Key(False, "adds the input to what was attended", switch(), start=SAME),
+    "model.attention_start": Key(
+        "random",
+        "of its output projection; zero, with a residual: elements begin as they came",
+        one_of("random", "zero"),
+    ),
     "model.attention_dropout_rate": Key(0.0, "of attention weights", share()),
     "model.pooling": Key(
         "mean",
@@ -155,6 +160,9 @@ KEYS = {
         start=SAME,
     ),
     "model.fixed_instance_weight": Key(0.85, "alpha of fixed_sum", share(), start=SAME),
+    "model.fusion_start": Key(
+        "random", "of weight_sum's weights; fixed_sum: it begins as fixed_sum does", one_of("random", "fixed_sum")
+    ),
     "model.scan_direction": Key(
         "t2i", "t2i: words look at regions; i2t: regions at words", one_of("t2i", "i2t"), start=SAME
     ),

@@ -1,8 +1,11 @@
 """One embedding from the instance and the consensus embedding of a modality (MH-CVSE Eqs. 12-14)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mhcvse_jax.layers.normalize import l2_normalize
 
@@ -22,11 +25,14 @@ class Fusion(nn.Module):
       kind: a name above.
       fixed_instance_weight: a of fixed_sum.
       dtype: of the arithmetic.
+      start: of weight_sum: "random", or "fixed_sum": it begins as fixed_sum, so that a consensus that has learnt
+        nothing yet does not blur the instance embedding.
     """
 
     kind: str
     fixed_instance_weight: float
     dtype: jnp.dtype
+    start: str = "random"
 
     @nn.compact
     def __call__(self, instance: jax.Array, consensus: jax.Array) -> jax.Array:
@@ -39,7 +45,7 @@ class Fusion(nn.Module):
             share = nn.sigmoid(nn.Dense(1, dtype=self.dtype, name="linear")((x + y) / 2))
             fused = share * x + (1 - share) * y
         elif self.kind == "weight_sum":
-            weights = nn.Dense(2 * dim, dtype=self.dtype, name="linear")(jnp.concatenate([x, y], axis=-1))
+            weights = self._weights(dim)(jnp.concatenate([x, y], axis=-1))
             x_weight, y_weight = jnp.split(nn.sigmoid(weights), 2, axis=-1)
             fused = x_weight * x + y_weight * y
         elif self.kind == "fixed_sum":
@@ -47,3 +53,17 @@ class Fusion(nn.Module):
         else:
             raise ValueError(f"no fusion is named {self.kind!r}")
         return l2_normalize(fused)
+
+    def _weights(self, dim: int) -> nn.Dense:
+        """Returns the layer of weight_sum's logits."""
+        if self.start == "random":
+            return nn.Dense(2 * dim, dtype=self.dtype, name="linear")
+        share = self.fixed_instance_weight
+        logits = np.repeat(np.float32([math.log(share / (1 - share)), math.log((1 - share) / share)]), dim)
+        return nn.Dense(
+            2 * dim,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros,
+            bias_init=lambda key, shape, dtype: jnp.asarray(logits, dtype),
+            name="linear",
+        )

@@ -27,6 +27,8 @@ class SelfAttention(nn.Module):
       residual: adds what Q, K and V were made from to the output.
       dropout_rate: of the attention weights.
       dtype: of the arithmetic; the softmax is float32.
+      start: "random", or "zero": the output projection begins at zero, so that with a residual connection elements
+        begin as they came. At random, attention scatters what the layers before it have aligned.
     """
 
     num_heads: int
@@ -34,6 +36,7 @@ class SelfAttention(nn.Module):
     residual: bool
     dropout_rate: float
     dtype: jnp.dtype
+    start: str = "random"
 
     @nn.compact
     def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool, pooled: bool = False) -> jax.Array:
@@ -59,6 +62,7 @@ class SelfAttention(nn.Module):
             deterministic=not train,
             dtype=self.dtype,
             force_fp32_for_softmax=True,
+            out_kernel_init=nn.initializers.zeros if self.start == "zero" else nn.initializers.lecun_normal(),
             name="attention",
         )
         if pooled and not self.is_initializing():

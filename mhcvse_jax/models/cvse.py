@@ -28,6 +28,7 @@ class CVSE(VSEPP):
     label_share: float
     fusion: str
     fixed_instance_weight: float
+    fusion_start: str
 
     def setup(self):
         super().setup()
@@ -38,7 +39,7 @@ class CVSE(VSEPP):
             Consensus(self.consensus_norm, self.consensus_temperature, self.dtype) for _ in range(2)
         )
         self.image_fusion, self.text_fusion = (
-            Fusion(self.fusion, self.fixed_instance_weight, self.dtype) for _ in range(2)
+            Fusion(self.fusion, self.fixed_instance_weight, self.dtype, self.fusion_start) for _ in range(2)
         )
 
     def __call__(

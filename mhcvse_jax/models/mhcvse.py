@@ -16,6 +16,7 @@ class MHCVSE(CVSE):
     num_heads: int
     attention_input: str
     attention_residual: bool
+    attention_start: str
     attention_dropout_rate: float
 
     def setup(self):
@@ -28,6 +29,7 @@ class MHCVSE(CVSE):
                     self.attention_residual,
                     self.attention_dropout_rate,
                     self.dtype,
+                    self.attention_start,
                 )
                 for _ in range(2)
             )
