@@ -50,6 +50,7 @@ def make_config(sizes: Sizes, **model: Any) -> config_lib.Config:
     """Returns the paper's configuration at these sizes, with keys of `config.model` replaced."""
     config = config_lib.base()
     config.batch_size = sizes.batch
+    config.loss.negatives = "hardest"  # the twins in PyTorch have those
     config.concepts.num, config.concepts.vector_dim = sizes.concepts, sizes.concept_dim
     config.model.update(
         {

@@ -58,8 +58,8 @@ class Fusion(nn.Module):
         """Returns the layer of weight_sum's logits."""
         if self.start == "random":
             return nn.Dense(2 * dim, dtype=self.dtype, name="linear")
-        share = self.fixed_instance_weight
-        logits = np.repeat(np.float32([math.log(share / (1 - share)), math.log((1 - share) / share)]), dim)
+        logit = math.log(self.fixed_instance_weight / (1 - self.fixed_instance_weight))
+        logits = np.repeat([logit, -logit], dim)
         return nn.Dense(
             2 * dim,
             dtype=self.dtype,

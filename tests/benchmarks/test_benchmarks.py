@@ -185,7 +185,7 @@ def test_recall_vs_pytorch(tmp_path, capsys):
     assert first[0] in capsys.readouterr().out
     for more, message in (
         (["--data", str(tmp_path)], "recalls_seed5.json is of "),
-        (["--steps", "1", "--config", "configs/cvse_coco.py"], "config.model.label_share is 0.4; expected 0.35"),
+        (["--steps", "1", "--config", "configs/cvse_f30k.py"], "config.loss.negatives is 'soft'; expected 'hardest'"),
     ):
         assert recall_vs_pytorch.main([*arguments, "--steps", "0", *more]) == 2
         assert message in capsys.readouterr().err
