@@ -1,0 +1,25 @@
+"""MH-CVSE on Flickr8k's real pictures (6,000 / 1,000 / 1,000), or any directory of some thousands of pictures.
+
+    python -m mhcvse_jax.main --config f8k --config.data.dir=data/flickr8k
+
+D 256, 8 epochs of 234 steps, at a rate of 1e-3. Chosen on dev, with 36 cells of 1,280 features of EfficientNet-Lite2 a
+picture (`mhcvse extract`): docs/collapse.md has what was tried, docs/results.md what it reaches.
+"""
+
+from mhcvse_jax.config import base
+
+
+def get_config():
+    config = base()
+    config.num_epochs = 8
+    config.data.dir = "data/flickr8k"
+    config.text.remove_stop_words = False
+    config.concepts.training_label = "caption"
+    config.model.embedding_dim = 256
+    config.model.attention_residual = True
+    config.model.attention_start = "zero"
+    config.model.fusion_start = "fixed_sum"
+    config.model.consensus_norm = "layer"
+    config.loss.kl_weight = 0.3
+    config.optimizer.learning_rate = 1e-3
+    return config
