@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mhcvse_jax.layers.fusion import Fusion
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.self_attention import SelfAttention, attention_entropy
 
@@ -132,3 +133,24 @@ def test_where_cudnn_is_asked(monkeypatch):
     assert not by_cudnn(attention(dtype="bfloat16"), dim=26)
     assert not by_cudnn(attention(dtype="bfloat16", dropout_rate=0.1))
     assert by_cudnn(attention(dtype="bfloat16", dropout_rate=0.1), train=False)
+
+
+def test_a_start_at_zero_hands_elements_on_as_they_came():
+    _, elements, _ = problem(attention())
+    for start, same in (("zero", True), ("random", False)):
+        layer = SelfAttention(HEADS, "scaled", True, 0.0, jnp.dtype("float32"), start)
+        variables = layer.init(jax.random.key(0), elements, None, train=False)
+        found = jax.jit(functools.partial(layer.apply, train=False))(variables, elements, None)
+        difference = np.abs(found - elements * np.sqrt(DIM)).max()
+        assert difference < 1e-6 if same else difference > 0.1
+
+
+def test_a_start_as_fixed_sum_is_that_sum():
+    rng = np.random.default_rng(0)
+    instance, consensus = rng.normal(size=(2, BATCH, DIM)).astype(np.float32)
+    for start, same in (("fixed_sum", True), ("random", False)):
+        layer = Fusion("weight_sum", 0.7, jnp.dtype("float32"), start)
+        found = layer.apply(layer.init(jax.random.key(0), instance, consensus), instance, consensus)
+        expected = 0.7 * instance + 0.3 * consensus
+        difference = np.abs(found - expected / np.linalg.norm(expected, axis=1, keepdims=True)).max()
+        assert difference < 1e-6 if same else difference > 0.01
