@@ -280,7 +280,7 @@ def test_sparse_and_dense_products_are_equal():
 
 
 def test_number_of_parameters_of_the_paper():
-    path = pathlib.Path(__file__).parents[2] / "configs" / "f30k.py"
+    path = pathlib.Path(__file__).parents[2] / "configs" / "f30k_paper.py"
     model = models.build(config.read(str(path)).model, vocabulary_size=8000, dtype="float32")
     graph = concept_graph(np.zeros((300, 300), "f4"), np.zeros(1, "i4"), np.zeros(1, "i4"), np.zeros(1, "f4"))
     inputs = Inputs(np.zeros((1, 36, 2048), "f4"), np.ones((1, 16), "i4"), np.ones(1, "i4"), np.zeros((1, 300), bool))
