@@ -4,7 +4,6 @@ Protocols, `config.eval.protocol`: `standard`, each query alone; `label_completi
 with labels completed by those of other captions of the test set (see that file): transductive.
 """
 
-from collections.abc import Iterator
 from typing import TypeAlias
 
 import jax
@@ -16,6 +15,7 @@ from mhcvse_jax.evaluation.result_rows import EMBEDDINGS
 from mhcvse_jax.models.embeddings import Embeddings
 from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.retrieval.encode import EncodedSplit
+from mhcvse_jax.retrieval.folds import fold_parts
 from mhcvse_jax.retrieval.pairs import ScoredSplit
 from mhcvse_jax.retrieval.ranks import ranks
 from mhcvse_jax.retrieval.recall import Ranks, Retrieval, mean_recall_over_folds
@@ -81,25 +81,6 @@ def split_ranks(
         part = ranks(image[images], text[captions], image_of_caption[captions] - first)
         i2t[images], t2i[captions] = part
     return Ranks(i2t, t2i)
-
-
-def fold_parts(image_of_caption: np.ndarray, num_images: int, folds: int) -> Iterator[tuple[int, slice, np.ndarray]]:
-    """Yields of each of `folds` consecutive, equal parts its first picture, its pictures and its captions.
-
-    Raises:
-      InputError: the pictures cannot be divided into that many parts, or a part has no captions.
-    """
-    if num_images % folds:
-        raise InputError(f"{folds} folds do not divide the {num_images} pictures")
-    size = num_images // folds
-    for first in range(0, num_images, size):
-        captions = np.flatnonzero(image_of_caption // size == first // size)
-        if not len(captions):
-            raise InputError(
-                f"the pictures {first} to {first + size - 1}, one of {folds} folds, have no captions; "
-                "expected fewer folds"
-            )
-        yield first, slice(first, first + size), captions
 
 
 def standard(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mhcvse_jax.evaluation import protocols
+from mhcvse_jax.retrieval.folds import fold_parts
 from mhcvse_jax.retrieval.recall import Ranks
 from mhcvse_jax.retrieval.similarity import Similarity, ranks_of
 
@@ -26,7 +26,7 @@ def reranked(
       score: of chosen pairs; called once, each pair once.
       image_of_caption: <int>[captions].
       top_k: candidates of a query that are scored.
-      folds: each divides the split into so many consecutive parts, see `protocols.fold_parts`.
+      folds: each divides the split into so many consecutive parts, see `folds.fold_parts`.
     """
     num_captions = similarity.num_captions
     rows, columns = np.arange(similarity.num_images)[:, None], np.arange(num_captions)[:, None]
@@ -57,7 +57,7 @@ def candidates(
 
     k is `top_k`, or all that the smallest fold has where that is less.
     """
-    parts = list(protocols.fold_parts(image_of_caption, similarity.num_images, folds))
+    parts = list(fold_parts(image_of_caption, similarity.num_images, folds))
     num_captions = min(len(captions) for _, _, captions in parts)
     captions_of_image = np.zeros((similarity.num_images, min(top_k, num_captions)), np.int64)
     images_of_caption = np.zeros((similarity.num_captions, min(top_k, similarity.num_images // folds)), np.int64)

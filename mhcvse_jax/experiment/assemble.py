@@ -1,6 +1,5 @@
 """A configuration made into parts that work together, and what is done with them: training and testing."""
 
-import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import dataset
 from mhcvse_jax.data.dataset import Language, Split
-from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.experiment import parts, reading
@@ -22,6 +20,7 @@ from mhcvse_jax.models import Model
 from mhcvse_jax.models.pair_scores import PairModel
 from mhcvse_jax.retrieval import label_completion
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
+from mhcvse_jax.retrieval.folds import fold_parts
 from mhcvse_jax.retrieval.pairs import PairBlocks, PairScorer
 from mhcvse_jax.training.checkpoint import Progress, SavedCheckpoints
 
@@ -95,9 +94,7 @@ class Experiment:
         split = reading.load_split(directory, name, self.language, self.config.data)
         split = dataset.first_captions(split, self.config.eval.max_captions)
         for number in folds:
-            if split.num_images % number:
-                raise InputError(f"{number} folds do not divide the {split.num_images} pictures of {name}")
-            collections.deque(protocols.fold_parts(split.image_of_caption, split.num_images, number), 0)
+            list(fold_parts(split.image_of_caption, split.num_images, number, name))
         return split
 
     def encode_with_best(self, split: Split) -> protocols.Found:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.files.whole import whole_file
+from mhcvse_jax.retrieval.folds import fold_size
 from mhcvse_jax.retrieval.recall import Ranks
 
 if TYPE_CHECKING:
@@ -133,10 +134,8 @@ def ranks_of(similarity: Similarity, image_of_caption: np.ndarray, folds: int = 
       InputError: the pictures cannot be divided into that many parts.
       RunFailedError: a similarity is not finite.
     """
-    if similarity.num_images % folds:
-        raise InputError(f"{folds} folds do not divide the {similarity.num_images} pictures")
-    fold_size = similarity.num_images // folds
-    fold_of_caption = image_of_caption // fold_size
+    size = fold_size(similarity.num_images, folds)
+    fold_of_caption = image_of_caption // size
     i2t = np.zeros(similarity.num_images, np.int32)
     right = np.zeros(similarity.num_captions, np.float32)
     for start, block in similarity.blocks():
@@ -145,13 +144,13 @@ def ranks_of(similarity: Similarity, image_of_caption: np.ndarray, folds: int = 
         images = np.arange(start, start + len(block))
         own = images[:, None] == image_of_caption
         best = np.max(block, axis=1, where=own, initial=-np.inf, keepdims=True)
-        wrong = ~own & ((images // fold_size)[:, None] == fold_of_caption)
+        wrong = ~own & ((images // size)[:, None] == fold_of_caption)
         i2t[images] = np.where(own.any(axis=1), 1 + np.sum(wrong & (block >= best), axis=1), 0)
         row, caption = np.nonzero(own)
         right[caption] = block[row, caption]
     t2i = np.ones(similarity.num_captions, np.int32)
     for start, block in similarity.blocks():
         images = np.arange(start, start + len(block))
-        wrong = (images[:, None] != image_of_caption) & ((images // fold_size)[:, None] == fold_of_caption)
+        wrong = (images[:, None] != image_of_caption) & ((images // size)[:, None] == fold_of_caption)
         t2i += np.sum(wrong & (block >= right), axis=0, dtype=np.int32)
     return Ranks(i2t, t2i)
