@@ -1,8 +1,12 @@
 """A picture of a few queries with their best matches, right ones marked (the paper's Figure 4)."""
 
+import contextlib
+import functools
 import pathlib
 import textwrap
 import warnings
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +21,15 @@ TILE = 150  # pixels of a picture's longer side
 GAP = 12
 LINE = 19
 WIDTH = TOP * (TILE + GAP) + GAP
+SAMPLE = 15  # points of the font that letters are looked for in
+FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf"),
+    *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc"),
+)
+"""Looked for where the machine keeps its fonts, beside Pillow's own, which has Latin letters alone."""
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Face: TypeAlias = Callable[[int], Font]
+"""A font by its size."""
 RIGHT, WRONG, INK = (20, 140, 60), (190, 190, 190), (25, 25, 25)
 
 
@@ -46,13 +59,17 @@ def draw(
     columns = np.concatenate([block[:, captions] for _, block in similarity.blocks()])
     top_images = _top(columns.T)
     top_captions = _top(np.concatenate([similarity.rows(i, i + 1) for i in images.tolist()]))
-    tiles = {i: _tile(image_dir / names[i]) for i in {*images.tolist(), *top_images.flatten().tolist()}}
+    shown = [split.captions[i] for i in {*captions.tolist(), *top_captions.flatten().tolist()}]
+    face, lacking = find_face(set("".join([*shown, *names])))
+    if lacking:
+        print(f"matches   no font here has {lacking[:40]}: boxes stand for them; the Noto fonts have most letters")
+    tiles = {i: _tile(image_dir / names[i], face) for i in {*images.tolist(), *top_images.flatten().tolist()}}
     rows = [
-        _caption_row(split.captions[caption], [(tiles[i], i == split.image_of_caption[caption]) for i in top.tolist()])
-        for caption, top in zip(captions, top_images, strict=True)
+        _caption_row(face, split.captions[caption], [(tiles[i], i == own) for i in top.tolist()])
+        for caption, own, top in zip(captions, split.image_of_caption[captions], top_images, strict=True)
     ]
     rows += [
-        _image_row(tiles[image], [(split.captions[i], split.image_of_caption[i] == image) for i in top.tolist()])
+        _image_row(face, tiles[image], [(split.captions[i], split.image_of_caption[i] == image) for i in top.tolist()])
         for image, top in zip(images.tolist(), top_captions, strict=True)
     ]
     sheet = Image.new("RGB", (WIDTH, sum(row.height for row in rows)), "white")
@@ -85,14 +102,14 @@ def _top(similarity: np.ndarray) -> np.ndarray:
     return np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
 
 
-def _tile(path: pathlib.Path) -> Image.Image:
+def _tile(path: pathlib.Path, face: Face) -> Image.Image:
     """Returns the picture at the tile's size; a grey one with its name where the file cannot be read."""
     tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # that it is large
             picture = image.convert("RGB")
     except Exception:  # a damaged or huge picture fails in almost any way
-        ImageDraw.Draw(tile).text((6, TILE // 2), path.name, fill=INK, font=_font(11))
+        ImageDraw.Draw(tile).text((6, TILE // 2), path.name, fill=INK, font=face(11))
         return tile
     scale = TILE / max(picture.size)
     picture = picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))
@@ -100,17 +117,30 @@ def _tile(path: pathlib.Path) -> Image.Image:
     return tile
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def find_face(letters: Iterable[str]) -> tuple[Face, str]:
+    """Returns the font of the machine, or Pillow's own, that lacks the fewest of these letters; and which it lacks."""
+    found = [(ImageFont.load_default, _lacking(ImageFont.load_default(SAMPLE), letters))]
+    for name in FONTS:
+        with contextlib.suppress(OSError):
+            font = ImageFont.truetype(name, SAMPLE)
+            found.append((functools.partial(ImageFont.truetype, name), _lacking(font, letters)))
+    return min(found, key=lambda one: len(one[1]))
 
 
-def _caption_row(caption: str, found: list[tuple[Image.Image, bool]]) -> Image.Image:
+def _lacking(font: Font, letters: Iterable[str]) -> str:
+    """Returns the letters that a font shows as it shows what is no letter."""
+    missing = bytes(font.getmask("\U0010ffff"))
+    shown = {letter: bytes(font.getmask(letter)) for letter in letters if not letter.isspace()}
+    return "".join(sorted(letter for letter, mask in shown.items() if mask == missing))
+
+
+def _caption_row(face: Face, caption: str, found: list[tuple[Image.Image, bool]]) -> Image.Image:
     """Returns a caption above its top pictures, a right one framed in green."""
     lines = textwrap.wrap(caption, 105)
     row = Image.new("RGB", (WIDTH, GAP + LINE * len(lines) + 6 + TILE + 2 * GAP), "white")
     pen = ImageDraw.Draw(row)
     for i, line in enumerate(lines):
-        pen.text((GAP, GAP + i * LINE), line, fill=INK, font=_font(15))
+        pen.text((GAP, GAP + i * LINE), line, fill=INK, font=face(15))
     y = GAP + LINE * len(lines) + 6
     for place, (tile, is_right) in enumerate(found):
         x = GAP + place * (TILE + GAP)
@@ -119,7 +149,7 @@ def _caption_row(caption: str, found: list[tuple[Image.Image, bool]]) -> Image.I
     return row
 
 
-def _image_row(tile: Image.Image, found: list[tuple[str, bool]]) -> Image.Image:
+def _image_row(face: Face, tile: Image.Image, found: list[tuple[str, bool]]) -> Image.Image:
     """Returns a picture beside its top captions, right ones in green and ticked."""
     row = Image.new("RGB", (WIDTH, TILE + 3 * GAP), "white")
     row.paste(tile, (GAP, GAP))
@@ -128,7 +158,7 @@ def _image_row(tile: Image.Image, found: list[tuple[str, bool]]) -> Image.Image:
         text = f"{place + 1}. {textwrap.shorten(caption, 82, placeholder=' ...')}"
         y = GAP + place * (TILE // TOP) + 4
         colour = RIGHT if is_right else INK
-        pen.text((TILE + 3 * GAP + 14, y), text, fill=colour, font=_font(14))
+        pen.text((TILE + 3 * GAP + 14, y), text, fill=colour, font=face(14))
         if is_right:
             x = TILE + 2 * GAP + 4
             pen.line([(x, y + 9), (x + 5, y + 14), (x + 14, y + 3)], fill=RIGHT, width=3)

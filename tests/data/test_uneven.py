@@ -5,7 +5,7 @@ import json
 import cvse_data
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from mhcvse_jax import check_data, compare, evaluate, main
 from mhcvse_jax.evaluation.evaluation import Evaluation
@@ -130,5 +130,18 @@ def test_a_picture_that_cannot_be_opened_is_a_grey_tile(directory, tmp_path):
     Image.new("1", (20_000, 10_000)).save(tmp_path / "huge.png")  # 200 megapixels, which Pillow takes for an attack
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     Image.new("RGB", (9, 5), "red").save(tmp_path / "sound.png")
-    tiles = [matches._tile(tmp_path / name) for name in ("huge.png", "damaged.jpg", "sound.png")]
+    tiles = [
+        matches._tile(tmp_path / name, ImageFont.load_default) for name in ("huge.png", "damaged.jpg", "sound.png")
+    ]
     assert [tile.getpixel((75, 40)) for tile in tiles] == [(235, 235, 235), (235, 235, 235), (255, 0, 0)]
+
+
+def test_letters_are_drawn_in_a_font_that_has_them(monkeypatch):
+    own = ImageFont.load_default(15)
+    assert matches._lacking(own, "dog") == ""
+    assert matches._lacking(own, "a\u0416\u4e2d ") == "\u0416\u4e2d"  # Cyrillic, Chinese; a space is no letter
+    face, lacking = matches.find_face("dog\u4e2d\U0010fffe")
+    assert "\U0010fffe" in lacking  # which no font has
+    assert face(11).getmask("d").getbbox()
+    monkeypatch.setattr(matches, "FONTS", ("no such font.ttf",))
+    assert matches.find_face("dog\u4e2d") == (ImageFont.load_default, "\u4e2d")
