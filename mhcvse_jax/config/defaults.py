@@ -113,6 +113,10 @@ KEYS = {
     "model.embedding_dim": Key(1024, "D, width of the embeddings", more_than(0), start=SAME),
     "model.word_dim": Key(300, "E, width of the word vectors", more_than(0), start=SAME),
     "model.dropout_rate": Key(0.4, "of word vectors and of attention pooling", share()),
+    "model.feature_dropout_rate": Key(0.0, "of region features, in embedding models", below_one()),
+    "model.element_dropout_rate": Key(
+        0.0, "of regions and words, which are left out of attention and pooling, in embedding models", below_one()
+    ),
     "model.gru": Key(
         "auto",
         "how the GRU is computed; auto: the best for the device; all give the same result",

@@ -5,9 +5,7 @@ import jax
 from mhcvse_jax.layers.concept_gcn import ConceptGCN, ConceptGraph
 from mhcvse_jax.layers.consensus import Consensus, label_distribution
 from mhcvse_jax.layers.fusion import Fusion
-from mhcvse_jax.layers.text_gru import word_mask
 from mhcvse_jax.models.embeddings import Embeddings
-from mhcvse_jax.models.fragments import region_mask
 from mhcvse_jax.models.vsepp import VSEPP
 
 
@@ -85,16 +83,16 @@ class CVSE(VSEPP):
     def _encode_images(
         self, regions: jax.Array, num_regions: jax.Array | None, concepts: jax.Array, train: bool
     ) -> Embeddings:
-        mask = region_mask(regions, num_regions)
-        instance = self.pool_regions(self.unit_regions(regions, mask), mask, train=train)
+        vectors, mask = self.regions_to_pool(regions, num_regions, train=train)
+        instance = self.pool_regions(vectors, mask, train=train)
         consensus, distribution = self.image_consensus(instance, concepts, None, 0.0, train=train)
         return Embeddings(instance, consensus, self.image_fusion(instance, consensus), distribution)
 
     def _encode_texts(
         self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, concepts: jax.Array, train: bool
     ) -> Embeddings:
-        mask = word_mask(lengths, tokens.shape[1])
-        instance = self.pool_words(self.unit_words(tokens, lengths, train=train), mask, train=train)
+        vectors, mask = self.words_to_pool(tokens, lengths, train=train)
+        instance = self.pool_words(vectors, mask, train=train)
         label = label_distribution(labels, self.label_temperature)
         consensus, distribution = self.text_consensus(instance, concepts, label, self.label_share, train=train)
         return Embeddings(instance, consensus, self.text_fusion(instance, consensus), distribution)

@@ -7,6 +7,7 @@ an MLP to its projection of the regions and pools elements as they are, where he
 """
 
 import jax
+import jax.numpy as jnp
 
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.normalize import l2_normalize
@@ -22,6 +23,8 @@ class VSEPP(EmbeddingModel):
     `config.base()` documents each attribute under the same name.
     """
 
+    feature_dropout_rate: float
+    element_dropout_rate: float
     pooling: str
     gpo_dim: int
     gpo_temperature: float
@@ -48,8 +51,8 @@ class VSEPP(EmbeddingModel):
         num_regions: jax.Array | None = None,
         train: bool = False,
     ) -> Embeddings:
-        mask = region_mask(regions, num_regions)
-        return Embeddings.single(self.pool_regions(self.unit_regions(regions, mask), mask, train=train))
+        vectors, mask = self.regions_to_pool(regions, num_regions, train=train)
+        return Embeddings.single(self.pool_regions(vectors, mask, train=train))
 
     def encode_texts(
         self,
@@ -60,8 +63,32 @@ class VSEPP(EmbeddingModel):
         *,
         train: bool = False,
     ) -> Embeddings:
+        vectors, mask = self.words_to_pool(tokens, lengths, train=train)
+        return Embeddings.single(self.pool_words(vectors, mask, train=train))
+
+    def regions_to_pool(
+        self, regions: jax.Array, num_regions: jax.Array | None, *, train: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns unit vectors [batch, regions, D] and which are pooled, <bool>[batch, regions] or None for all.
+
+        In training, features are dropped and regions left out at random.
+        """
+        mask = region_mask(regions, num_regions)
+        if train and self.feature_dropout_rate:
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.feature_dropout_rate, regions.shape)
+            regions = jnp.where(kept, regions / (1 - self.feature_dropout_rate), 0.0)
+        vectors = self.unit_regions(regions, mask)
+        if train and self.element_dropout_rate:
+            mask = jnp.ones(regions.shape[:2], bool) if mask is None else mask
+            mask = without_some(self.make_rng("dropout"), mask, self.element_dropout_rate)
+        return vectors, mask
+
+    def words_to_pool(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Returns unit vectors [batch, words, D] and which are pooled; in training words are left out at random."""
         mask = word_mask(lengths, tokens.shape[1])
-        return Embeddings.single(self.pool_words(self.unit_words(tokens, lengths, train=train), mask, train=train))
+        if train and self.element_dropout_rate:
+            mask = without_some(self.make_rng("dropout"), mask, self.element_dropout_rate)
+        return self.unit_words(tokens, lengths, train=train), mask
 
     def pool_regions(self, regions: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
         """Returns one unit vector a picture, <float32>[batch, D], from unit vectors [batch, regions, D]."""
@@ -74,3 +101,12 @@ class VSEPP(EmbeddingModel):
         if self.text_pooling is None:
             return l2_normalize(mean_pool(words, mask))
         return self.text_pooling(words, mask, train=train)
+
+
+def without_some(key: jax.Array, mask: jax.Array, rate: float) -> jax.Array:
+    """Returns `mask` <bool>[batch, elements] without a share of its elements at random, but never without all.
+
+    VSE∞ (CVPR 2021, section 4.1) leaves out a fifth of the regions and words so.
+    """
+    chance = jnp.where(mask, jax.random.uniform(key, mask.shape), -1.0)
+    return mask & ((chance >= rate) | (chance == jnp.max(chance, axis=1, keepdims=True)))
