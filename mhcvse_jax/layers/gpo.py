@@ -36,7 +36,7 @@ class GeneralizedPooling(nn.Module):
     def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
         """Returns <float32>[batch, D] unit vectors, from elements [batch, elements, D] and their mask.
 
-        `mask` <bool>[batch, elements] is true at a caption's own words, which come first; None keeps all.
+        `mask` <bool>[batch, elements] is true at the elements that are pooled; None keeps all.
         """
         num = elements.shape[1]
         elements = elements.astype(jnp.float32)
@@ -49,7 +49,8 @@ class GeneralizedPooling(nn.Module):
             elements = jnp.where(mask[..., None], elements, -jnp.inf)
         ordered = jnp.sort(elements, axis=1, descending=True)
         if mask is not None:
-            ordered = jnp.where(mask[..., None], ordered, 0.0)
+            there = jnp.arange(num) < jnp.sum(mask, axis=1, keepdims=True)
+            ordered = jnp.where(there[..., None], ordered, 0.0)
         return l2_normalize(jnp.sum(theta[..., None] * ordered, axis=1))
 
     def _weights(self, num: int, counts: jax.Array) -> jax.Array:

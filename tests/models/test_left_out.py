@@ -1,0 +1,64 @@
+"""Regions, words and features that are left out at random in training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mhcvse_jax import config, models
+from mhcvse_jax.layers.concept_gcn import concept_graph
+from mhcvse_jax.layers.gpo import GeneralizedPooling
+from mhcvse_jax.models.vsepp import without_some
+
+BATCH, REGIONS, WORDS, FEATURES = 5, 7, 6, 11
+GRAPH = concept_graph(np.eye(3, dtype=np.float32), np.arange(3), np.arange(3), np.ones(3, np.float32))
+
+
+def test_a_share_is_left_out_and_never_all():
+    lengths = np.array([1, 2, 13, 13])
+    mask = np.arange(13) < lengths[:, None]
+    kept = np.stack([without_some(key, mask, 0.4) for key in jax.random.split(jax.random.key(0), 400)])
+    assert not kept[:, ~mask].any()
+    assert kept.any(axis=2).all()
+    assert kept[:, 0, 0].all()
+    assert 1 - kept[:, 2:].mean() == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["vsepp", "mhcvse"])
+def test_training_alone_leaves_out(name):
+    values = config.base().model
+    values.update({"name": name, "embedding_dim": 6, "word_dim": 3, "num_heads": 2 * (name == "mhcvse")})
+    values.update({"dropout_rate": 0.0, "gru": "plain", "graph_product": "dense", "consensus_norm": "layer"})
+    rng = np.random.default_rng(0)
+    inputs = (
+        rng.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
+        rng.integers(0, 19, (BATCH, WORDS)).astype(np.int32),
+        rng.integers(2, WORDS + 1, BATCH).astype(np.int32),
+        rng.random((BATCH, 3)) < 0.5,
+    )
+    plain = models.build(values, vocabulary_size=19, dtype="float32")
+    variables = plain.init(jax.random.key(0), *inputs, GRAPH, train=False)
+
+    def sides(model, train):
+        found = model.apply(
+            variables, *inputs, GRAPH, train=train, rngs={"dropout": jax.random.key(1)}, mutable=["intermediates"]
+        )
+        return [np.asarray(side.fused) for side in found[0]]
+
+    for key, changed in (("feature_dropout_rate", (True, False)), ("element_dropout_rate", (True, True))):
+        model = plain.clone(**{key: 0.5})
+        for before, after, is_changed in zip(sides(plain, True), sides(model, True), changed, strict=True):
+            assert (np.abs(before - after).max() > 1e-3) == is_changed
+        for before, after in zip(sides(plain, False), sides(model, False), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+def test_generalized_pooling_takes_any_elements():
+    """Those that are left out stand anywhere, not at the end alone."""
+    layer = GeneralizedPooling(4, 0.1)
+    elements = np.random.default_rng(0).normal(size=(1, 7, 3)).astype(np.float32)
+    mask = np.array([[True, False, True, True, False, True, True]])
+    variables = layer.init(jax.random.key(0), elements, jnp.asarray(mask), train=False)
+    found = layer.apply(variables, elements, mask, train=False)
+    expected = layer.apply(variables, elements[:, mask[0]], np.ones((1, 5), bool), train=False)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
