@@ -119,7 +119,7 @@ def _tile(path: pathlib.Path, face: Face) -> Image.Image:
 
 def find_face(letters: Iterable[str]) -> tuple[Face, str]:
     """Returns the font of the machine, or Pillow's own, that lacks the fewest of these letters; and which it lacks."""
-    found = [(ImageFont.load_default, _lacking(ImageFont.load_default(SAMPLE), letters))]
+    found: list[tuple[Face, str]] = [(ImageFont.load_default, _lacking(ImageFont.load_default(SAMPLE), letters))]
     for name in FONTS:
         with contextlib.suppress(OSError):
             font = ImageFont.truetype(name, SAMPLE)
@@ -129,9 +129,14 @@ def find_face(letters: Iterable[str]) -> tuple[Face, str]:
 
 def _lacking(font: Font, letters: Iterable[str]) -> str:
     """Returns the letters that a font shows as it shows what is no letter."""
-    missing = bytes(font.getmask("\U0010ffff"))
-    shown = {letter: bytes(font.getmask(letter)) for letter in letters if not letter.isspace()}
-    return "".join(sorted(letter for letter, mask in shown.items() if mask == missing))
+
+    def look(letter: str) -> bytes:
+        tile = Image.new("L", (4 * SAMPLE, 2 * SAMPLE))
+        ImageDraw.Draw(tile).text((0, 0), letter, fill=255, font=font)
+        return tile.tobytes()
+
+    missing = look("\U0010ffff")
+    return "".join(sorted(letter for letter in letters if not letter.isspace() and look(letter) == missing))
 
 
 def _caption_row(face: Face, caption: str, found: list[tuple[Image.Image, bool]]) -> Image.Image:
