@@ -29,6 +29,7 @@ class SelfAttention(nn.Module):
       dtype: of the arithmetic; the softmax is float32.
       start: "random", or "zero": the output projection begins at zero, so that with a residual connection elements
         begin as they came. At random, attention scatters what the layers before it have aligned.
+      masks_are_prefixes: whether a mask keeps the first elements alone: cuDNN takes their number.
     """
 
     num_heads: int
@@ -37,6 +38,7 @@ class SelfAttention(nn.Module):
     dropout_rate: float
     dtype: jnp.dtype
     start: str = "random"
+    masks_are_prefixes: bool = True
 
     @nn.compact
     def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool, pooled: bool = False) -> jax.Array:
@@ -107,6 +109,7 @@ class SelfAttention(nn.Module):
         """Returns whether cuDNN has this attention: on GPUs, in bfloat16, without dropout."""
         head_dim = elements.shape[-1] // self.num_heads
         fits = self.dtype == jnp.bfloat16 and head_dim <= 128 and head_dim % 8 == 0
+        fits = fits and (self.masks_are_prefixes or not train)
         return fits and jax.default_backend() == "gpu" and not (train and self.dropout_rate)
 
     def _attended_by_cudnn(self, attention: nn.Module, elements: jax.Array, mask: jax.Array | None) -> jax.Array:

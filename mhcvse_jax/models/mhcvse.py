@@ -30,6 +30,7 @@ class MHCVSE(CVSE):
                     self.attention_dropout_rate,
                     self.dtype,
                     self.attention_start,
+                    masks_are_prefixes=not self.element_dropout_rate,
                 )
                 for _ in range(2)
             )

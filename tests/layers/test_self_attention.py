@@ -133,6 +133,9 @@ def test_where_cudnn_is_asked(monkeypatch):
     assert not by_cudnn(attention(dtype="bfloat16"), dim=26)
     assert not by_cudnn(attention(dtype="bfloat16", dropout_rate=0.1))
     assert by_cudnn(attention(dtype="bfloat16", dropout_rate=0.1), train=False)
+    scattered = attention(dtype="bfloat16").clone(masks_are_prefixes=False)  # elements were left out at random
+    assert not by_cudnn(scattered)
+    assert by_cudnn(scattered, train=False)
 
 
 def test_a_start_at_zero_hands_elements_on_as_they_came():
