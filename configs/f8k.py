@@ -3,7 +3,8 @@
     python -m mhcvse_jax.main --config f8k --config.data.dir=data/flickr8k
 
 D 256, 8 epochs of 234 steps, at a rate of 1e-3. Chosen on dev, with 36 cells of 1,280 features of EfficientNet-Lite2 a
-picture (`mhcvse extract`): docs/collapse.md has what was tried, docs/results.md what it reaches.
+picture (`mhcvse extract`): docs/collapse.md has what was tried. Test recall, seed 0: i2t 23.4 / 51.9 / 64.6,
+t2i 19.5 / 46.3 / 59.5 (R@1/5/10), rsum 265.3.
 """
 
 from mhcvse_jax.config import base
@@ -16,6 +17,9 @@ def get_config():
     config.text.remove_stop_words = False
     config.concepts.training_label = "caption"
     config.model.embedding_dim = 256
+    config.model.feature_dropout_rate = 0.3
+    config.model.element_dropout_rate = 0.2
+    config.model.attention_dropout_rate = 0.2
     config.model.attention_residual = True
     config.model.attention_start = "zero"
     config.model.fusion_start = "fixed_sum"

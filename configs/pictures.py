@@ -17,6 +17,9 @@ def get_config():
     config.text.remove_stop_words = False
     config.concepts.training_label = "caption"
     config.model.embedding_dim = 256
+    config.model.feature_dropout_rate = 0.3
+    config.model.element_dropout_rate = 0.2
+    config.model.attention_dropout_rate = 0.2
     config.model.attention_residual = True
     config.model.attention_start = "zero"
     config.model.fusion_start = "fixed_sum"
