@@ -126,7 +126,11 @@ MAIN = {
         ["DIR/train_caps.txt has 40 captions; expected a multiple of 3"],
         {"data.num_captions_per_image": 3},
     ),
-    "a matrix": (features("train_ims.npy", 8, 7), ["train_ims.npy holds float32 (8, 7); expected float32 ["], {}),
+    "a matrix": (  # one region a picture, where the others have three
+        features("train_ims.npy", 8, 7),
+        ["DIR/dev_ims.npy: regions and features are (3, 7); expected those of train_ims.npy, (1, 7)"],
+        {},
+    ),
     "integers": (features("test_ims.npy", 4, 3, 7, dtype=int), ["test_ims.npy holds int64 (4, 3, 7); expected"], {}),
     "another width in dev": (
         features("dev_ims.npy", 4, 3, 11),

@@ -125,7 +125,7 @@ def mine_concepts(
     Returns:
       Objects, then properties, then motions, each by falling occurrences. Where the captions hold hardly any of the
       stop words, they are of another language than the rules for parts of speech, or no sentences: then the most
-      frequent words of whatever kind, but for those in more than a fifth of the captions.
+      frequent words of whatever kind; those in more than a fifth of the captions come after all others.
 
     Raises:
       InputError: the captions hold too few words, or too few of a kind.
@@ -135,11 +135,12 @@ def mine_concepts(
     if stop_words and sum(counts[word] for word in stop_words) < LEAST_STOP_WORDS * counts.total():
         captions_with = Counter(chain.from_iterable(map(set, captions)))
         most = COMMON_SHARE * len(captions)
-        found_words = [word for word in candidates if word.isalpha() and captions_with[word] <= most]
+        words_alone = filter(str.isalpha, candidates)
+        found_words = sorted(words_alone, key=lambda word: captions_with[word] > most)
         if len(found_words) < num_concepts:
             raise InputError(
                 f"the captions hold {len(found_words)} words that may be concepts; expected config.concepts.num, "
-                f"{num_concepts}: set it to {len(found_words)} or less"
+                f"{num_concepts}, or more: lower it"
             )
         words = tuple(found_words[:num_concepts])
         return Concepts(words, ("",) * num_concepts, *count_concepts(captions, words))

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from mhcvse_jax.errors import InputError
 
 FILE = "features.json"
+FILE_BESIDE_TFDS = "feature_source.json"
+"""Its name in a tensorflow-datasets data set, which has a features.json of its own."""
 
 
 class FeatureSource(NamedTuple):
@@ -30,7 +32,7 @@ def read(directory: pathlib.Path) -> FeatureSource | None:
     Raises:
       InputError: its features.json is damaged.
     """
-    path = directory / FILE
+    path = path_in(directory)
     if not path.exists():
         return None
     try:
@@ -53,7 +55,13 @@ def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
 
 def keep(directory: pathlib.Path, workdir: pathlib.Path) -> None:
     """Makes the workdir say what the data directory says."""
-    if (directory / FILE).exists():
-        shutil.copyfile(directory / FILE, workdir / FILE)
+    said, kept = path_in(directory), path_in(workdir)
+    if said.exists():
+        shutil.copyfile(said, kept)
     else:
-        (workdir / FILE).unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
+
+
+def path_in(directory: pathlib.Path) -> pathlib.Path:
+    """Returns the file of a data directory, of a data set of tensorflow-datasets, or of a workdir."""
+    return directory / (FILE_BESIDE_TFDS if (directory / "dataset_info.json").exists() else FILE)

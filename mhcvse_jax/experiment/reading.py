@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import concept_graph, dataset, text, word_vectors
 from mhcvse_jax.data import concepts as concepts_lib
@@ -102,6 +101,8 @@ def learn_language(
       dev_tokens: likewise of the dev captions, for the vocabulary alone.
     """
     values = config.concepts
+    from mhcvse_jax import models  # here, as it brings in JAX, which a sweep and a check do without
+
     has_concepts = models.has_concepts(config.model.name)
     concepts = find_concepts(values, train_tokens) if has_concepts else concepts_lib.no_concepts()
     vectors = word_vectors.unit_vectors(len(concepts.words), values.vector_dim, config.seed)

@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 
 from mhcvse_jax import config as config_lib
-from mhcvse_jax import models
 from mhcvse_jax.config import Config
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.errors import InputError
@@ -61,6 +60,8 @@ def keep_language(config: Config, language: Language, workdir: pathlib.Path) -> 
     if not is_begun(workdir):
         language.save(workdir)
         return
+    from mhcvse_jax import models  # here, so that a sweep need not wait for JAX
+
     saved = reading.load_language(workdir, config)
     same = {
         "words": saved.vocabulary.words == language.vocabulary.words,

@@ -133,8 +133,8 @@ def test_captions_of_another_language_have_concepts_of_no_known_kind():
     expected = sorted(words, key=lambda word: (-counts[word], word))
     assert (set(found.words), found.kinds) == (set(found.words) & set(words), ("",) * 7)  # neither "ein" nor "und"
     assert [counts[word] for word in found.words] == [counts[word] for word in expected[:7]]
-    with pytest.raises(InputError, match=r"hold 10 words that may be .* config.concepts.num, 11: set it to 10 or less"):
-        mine_concepts(captions, 11, stop_words={"a", "the", "of"})
+    with pytest.raises(InputError, match=r"hold 12 words that may be .* config.concepts.num, 13, or more: lower it"):
+        mine_concepts(captions, 13, stop_words={"a", "the", "of"})
 
 
 def concepts_of(seed=0):

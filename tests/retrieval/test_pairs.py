@@ -147,7 +147,7 @@ def test_two_models_in_one_process_have_each_its_own_precision(split):
     values = config.base().model
     values.update({"name": "scan", "embedding_dim": 8, "word_dim": 5, "num_heads": 0})
     fields = {key: values[key] for key in models.keys("scan") & set(values)}
-    model = Noting(vocabulary_size=VOCABULARY, dtype=np.dtype("float32"), **fields)
+    model = Noting(vocabulary_size=VOCABULARY, dtype=np.dtype("float32"), similarity_scale=0.0, **fields)
     ones = np.ones(CONCEPTS, np.float32)
     graph = concept_graph(np.ones((CONCEPTS, 3), np.float32), np.arange(CONCEPTS), np.arange(CONCEPTS), ones)
     variables = init_variables(model, graph, (REGIONS, FEATURES), jax.random.key(0))
