@@ -104,6 +104,9 @@ def test_batches_are_those_of_the_directory_also_from_the_middle_of_an_epoch(sou
     for first_step in (0, 4):
         for a, b in zip(whole[first_step:], epoch(found.train, first_step=first_step), strict=True):
             for name, one, other in zip(a._fields, rounded(a, dtype), b, strict=True):
+                if one is None:  # no picture has fewer regions than the others
+                    assert other is None, name
+                    continue
                 assert one.dtype == other.dtype
                 np.testing.assert_array_equal(one, other, err_msg=name)
     assert any((rounded(a, "float16").regions != a.regions).any() for a in whole)
