@@ -14,16 +14,10 @@ Deviation: in training a caption has the concepts of its own words, as it does a
 these give the consensus away, and the fusion comes to lean on what a caption does not have at test time.
 """
 
-from mhcvse_jax.config import base
+from mhcvse_jax.config import mhcvse
 
 
 def get_config():
-    config = base()
+    config = mhcvse()
     config.data.dir = "data/f30k_precomp"
-    config.concepts.training_label = "caption"
-    config.model.attention_residual = True
-    config.model.attention_start = "zero"
-    config.model.fusion_start = "fixed_sum"
-    config.model.consensus_norm = "layer"
-    config.loss.kl_weight = 0.3
     return config

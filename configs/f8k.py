@@ -7,23 +7,17 @@ picture (`mhcvse extract`): docs/collapse.md has what was tried. Test recall, se
 t2i 19.5 / 46.3 / 59.5 (R@1/5/10), rsum 265.3.
 """
 
-from mhcvse_jax.config import base
+from mhcvse_jax.config import mhcvse
 
 
 def get_config():
-    config = base()
+    config = mhcvse()
     config.num_epochs = 8
     config.data.dir = "data/flickr8k"
     config.text.remove_stop_words = False
-    config.concepts.training_label = "caption"
     config.model.embedding_dim = 256
     config.model.feature_dropout_rate = 0.3
     config.model.element_dropout_rate = 0.2
     config.model.attention_dropout_rate = 0.2
-    config.model.attention_residual = True
-    config.model.attention_start = "zero"
-    config.model.fusion_start = "fixed_sum"
-    config.model.consensus_norm = "layer"
-    config.loss.kl_weight = 0.3
     config.optimizer.learning_rate = 1e-3
     return config

@@ -3,7 +3,7 @@
 from mhcvse_jax.config.access import keys, lookup
 from mhcvse_jax.config.command_line import name_of, named, read
 from mhcvse_jax.config.declare import FREE, SAME, Key
-from mhcvse_jax.config.defaults import CHOICES, KEYS, Config, base, cvse
+from mhcvse_jax.config.defaults import CHOICES, KEYS, Config, base, cvse, mhcvse
 from mhcvse_jax.config.rules import check
 from mhcvse_jax.config.saved import load, save
 
@@ -20,6 +20,7 @@ __all__ = [
     "keys",
     "load",
     "lookup",
+    "mhcvse",
     "name_of",
     "named",
     "read",
