@@ -12,6 +12,10 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.whole import whole_file
 
 
+EARLIER = {"loss.negatives": "hardest"}
+"""What was done before there was a key, where its default is something else."""
+
+
 def save(config: Config, path: pathlib.Path) -> None:
     """Writes the resolved configuration as JSON, keys sorted."""
     with whole_file(path) as partial:
@@ -19,9 +23,9 @@ def save(config: Config, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Config:
-    """Returns the configuration that `save` wrote; a key that an earlier version did not have is as in `base()`.
+    """Returns the configuration that `save` wrote; a key that an earlier version did not have says what was done then.
 
-    A new key of `base()` therefore stands for what was done before there was one.
+    That is its default, or what `EARLIER` has.
 
     Raises:
       InputError: the file is missing or not JSON, lacks a whole section, or has a key that `base()` has not.
@@ -39,8 +43,7 @@ def load(path: pathlib.Path) -> Config:
     for name, value in config.items():
         if isinstance(value, ConfigDict) and name not in saved:
             raise InputError(f"{path}: config.{name} is missing; expected what a run has written")
-    for key in keys(saved):
-        value = lookup(saved, key)
+    for key, value in (EARLIER | {key: lookup(saved, key) for key in keys(saved)}).items():
         parent, _, name = key.rpartition(".")
         target = lookup(config, parent) if parent else config
         target[name] = tuple(value) if isinstance(target[name], tuple) else value

@@ -1,4 +1,4 @@
-"""A configuration made into parts that work together, and what is done with them: training and testing."""
+"""A configuration made into parts that work together, and what a test does with them."""
 
 import dataclasses
 import pathlib

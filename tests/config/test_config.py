@@ -171,6 +171,13 @@ def test_a_key_newer_than_a_saved_configuration_has_its_default(tmp_path):
         config_lib.load(tmp_path / "config.json")
 
 
+def test_a_run_from_before_soft_negatives_has_the_hardest(tmp_path):
+    older = config_lib.base().to_dict()
+    del older["loss"]["negatives"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert config_lib.load(tmp_path / "config.json").loss.negatives == "hardest"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}', '{"unknown": 1}'])
 def test_a_damaged_saved_configuration_is_named(tmp_path, content):
     path = tmp_path / "config.json"
