@@ -11,7 +11,6 @@ from mhcvse_jax.config.rules import check
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.whole import whole_file
 
-
 EARLIER = {"loss.negatives": "hardest"}
 """What was done before there was a key, where its default is something else."""
 
