@@ -7,12 +7,12 @@ import time
 from mhcvse_jax.config import Config
 from mhcvse_jax.data import feature_source
 from mhcvse_jax.devices.compilation import keep_compiled
+from mhcvse_jax.drawing import matches
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, result_rows, results, twins
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
-from mhcvse_jax.report import matches
 from mhcvse_jax.retrieval import similarity
 from mhcvse_jax.run import command_line
 from mhcvse_jax.run.reranking import TOP_K, Reranking

@@ -14,6 +14,7 @@ from mhcvse_jax.data import feature_source
 from mhcvse_jax.data.dataset import Language, Split
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import keep_compiled
+from mhcvse_jax.drawing import matches
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, result_rows, results, twins
 from mhcvse_jax.experiment import reading
@@ -21,7 +22,6 @@ from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.experiment.parts import check_devices
 from mhcvse_jax.experiment.reading import TrainingData
 from mhcvse_jax.experiment.train import prepare, train
-from mhcvse_jax.report import matches
 from mhcvse_jax.run.describe import describe_data
 from mhcvse_jax.run.resume import check_start, check_workdir, keep_language
 from mhcvse_jax.run.workdir import WorkdirLock, is_begun, is_finished, results_path

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from mhcvse_jax import check_data, compare, evaluate, main
+from mhcvse_jax.drawing import matches
 from mhcvse_jax.evaluation.evaluation import Evaluation
-from mhcvse_jax.report import matches
 
 TEXT = "man woman dog boy ball bright blue brown baby bicycle runs jumps sits holds red green hat tree snow field"
 WORDS = TEXT.split()
