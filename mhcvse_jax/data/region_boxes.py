@@ -1,0 +1,43 @@
+"""Where a split's regions are in their pictures, for those who show them: no model reads it."""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from mhcvse_jax.errors import InputError
+
+
+class RegionBoxes(NamedTuple):
+    """What a data directory says of the places of regions; None where it does not say."""
+
+    boxes: np.ndarray | None  # <float32>[images, regions, 4] x1, y1, x2, y2 in pixels; the file, memory-mapped
+    sizes: np.ndarray | None  # <int32>[images, 2] width and height of the pictures that these pixels are of
+
+
+def read(directory: pathlib.Path, split: str, num_images: int, num_regions: int) -> RegionBoxes:
+    """Returns what `{split}_boxes.npy` and `{split}_image_sizes.npy` hold.
+
+    Args:
+      directory: the data.
+      split: its name.
+      num_images: the pictures that are asked for: the first of the split.
+      num_regions: rows of a picture's features.
+
+    Raises:
+      InputError: a file is damaged, or holds another number of pictures, regions or coordinates.
+    """
+    boxes = _read(directory / f"{split}_boxes.npy", num_images, (num_regions, 4))
+    return RegionBoxes(boxes, _read(directory / f"{split}_image_sizes.npy", num_images, (2,)))
+
+
+def _read(path: pathlib.Path, num_images: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
+    if len(array) < num_images or array.shape[1:] != shape:
+        raise InputError(f"{path} is {array.shape}; expected {(num_images, *shape)}")
+    return array[:num_images]
