@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mhcvse_jax.comparison.entry import Hits
+from mhcvse_jax.comparison.entry import RECALLS, Hits
 
 MEASURES = ("rsum", "i2t_r1", "t2i_r1")
 _AT_ONCE = 500  # draws whose counts are held at once
@@ -41,11 +41,46 @@ def intervals(
     """
     if not systems:
         return []
-    num_images = len(baseline.i2t)
-    captions = np.bincount(baseline.image_of_caption, minlength=num_images).astype(float)
-    queries = (captions > 0).astype(float)  # pictures without captions are none
     i2t = np.concatenate([hits.i2t - baseline.i2t for hits in systems], axis=1)
     t2i = np.concatenate([_by_picture(hits) - _by_picture(baseline) for hits in systems], axis=1)
+    differences = _drawn_means(i2t, t2i, baseline.image_of_caption, num_draws, seed)
+    outside = 50 * (1 - confidence)
+    measured = [differences.sum(axis=(2, 3)), differences[:, :, 0, 0], differences[:, :, 0, 1]]
+    bounds = np.percentile(np.stack(measured), [outside, 100 - outside], axis=1)  # [2, measures, systems]
+    return [
+        {name: Interval(*bounds[:, place, system].tolist()) for place, name in enumerate(MEASURES)}
+        for system in range(len(systems))
+    ]
+
+
+def recall_intervals(
+    hits: Hits, *, num_draws: int = 2_000, seed: int = 0, confidence: float = 0.95
+) -> dict[str, Interval]:
+    """Returns the intervals of one system's six recalls and their sum, by the names in RECALLS and `rsum`."""
+    drawn = _drawn_means(hits.i2t, _by_picture(hits), hits.image_of_caption, num_draws, seed)[:, 0]
+    outside = 50 * (1 - confidence)
+    recalls = np.moveaxis(drawn, 2, 1).reshape(num_draws, -1)  # as RECALLS: image to text before text to image
+    values = np.concatenate([recalls, recalls.sum(axis=1, keepdims=True)], axis=1)
+    low, high = np.percentile(values, [outside, 100 - outside], axis=0)
+    names = (*RECALLS, "rsum")
+    return {name: Interval(float(low[place]), float(high[place])) for place, name in enumerate(names)}
+
+
+def _drawn_means(
+    i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray, num_draws: int, seed: int
+) -> np.ndarray:
+    """Returns <float64>[draws, systems, (1, 5, 10), (i2t, t2i)], the percentages of each draw of pictures.
+
+    Args:
+      i2t: <float64>[images, 3 systems], of each picture.
+      t2i: <float64>[images, 3 systems], of each picture's captions summed.
+      image_of_caption: <int>[captions].
+      num_draws: how many.
+      seed: of the draws.
+    """
+    num_images = len(i2t)
+    captions = np.bincount(image_of_caption, minlength=num_images).astype(float)
+    queries = (captions > 0).astype(float)  # pictures without captions are none
     rng = np.random.default_rng(seed)
     drawn = []
     for start in range(0, num_draws, _AT_ONCE):
@@ -55,15 +90,8 @@ def intervals(
         times = np.bincount(places.ravel(), minlength=places.size).reshape(places.shape).astype(float)
         num_queries = [np.maximum(times @ number, 1.0)[:, None] for number in (queries, captions)]
         both = np.stack([times @ i2t / num_queries[0], times @ t2i / num_queries[1]], axis=2)
-        drawn.append(100 * both.reshape(size, len(systems), 3, 2))
-    differences = np.concatenate(drawn)  # [draws, systems, (1, 5, 10), (i2t, t2i)]
-    outside = 50 * (1 - confidence)
-    measured = [differences.sum(axis=(2, 3)), differences[:, :, 0, 0], differences[:, :, 0, 1]]
-    bounds = np.percentile(np.stack(measured), [outside, 100 - outside], axis=1)  # [2, measures, systems]
-    return [
-        {name: Interval(*bounds[:, place, system].tolist()) for place, name in enumerate(MEASURES)}
-        for system in range(len(systems))
-    ]
+        drawn.append(100 * both.reshape(size, -1, 3, 2))
+    return np.concatenate(drawn)
 
 
 def _by_picture(hits: Hits) -> np.ndarray:

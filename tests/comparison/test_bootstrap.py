@@ -4,7 +4,7 @@ import numpy as np
 
 from mhcvse_jax.comparison import bootstrap
 from mhcvse_jax.comparison.bootstrap import intervals
-from mhcvse_jax.comparison.entry import Hits
+from mhcvse_jax.comparison.entry import RECALLS, Hits
 
 CAPTIONS = (3, 1, 7, 0, 5, 1, 2, 4, 0, 3, 5)  # a picture without captions is no query
 OWNER = np.repeat(np.arange(len(CAPTIONS)), CAPTIONS)
@@ -94,3 +94,18 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says():
             covered[name] += found[name].low <= value <= found[name].high
     for name, count in covered.items():
         assert 0.91 < count / times < 0.98, name
+
+
+def test_intervals_of_recalls_equal_loops_over_the_same_draws(monkeypatch):
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", 7)
+    hits = random_hits(np.random.default_rng(6))
+    found = bootstrap.recall_intervals(hits, num_draws=31, seed=5)
+    draws, rows = np.random.default_rng(5), []
+    for size in (7, 7, 7, 7, 3):
+        for pictures in draws.integers(len(CAPTIONS), size=(size, len(CAPTIONS))):
+            captions = [caption for picture in pictures for caption in np.flatnonzero(picture == OWNER)]
+            described = [picture for picture in pictures if CAPTIONS[picture]]
+            i2t, t2i = 100 * hits.i2t[described].mean(axis=0), 100 * hits.t2i[captions].mean(axis=0)
+            rows.append([*i2t, *t2i, i2t.sum() + t2i.sum()])
+    expected = np.percentile(rows, [2.5, 97.5], axis=0).T
+    np.testing.assert_allclose([found[name] for name in (*RECALLS, "rsum")], expected, rtol=1e-9)
