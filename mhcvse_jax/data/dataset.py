@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,13 @@ class Split:
         return len(self.captions)
 
 
+class CaptionsRead(NamedTuple):
+    """Captions as a model takes them. T captions, C concepts."""
+
+    tokens: EncodedCaptions  # [T]
+    labels: np.ndarray  # <bool>[T, C] concepts in the caption's own words
+
+
 @dataclasses.dataclass(frozen=True)
 class Language:
     """What was learned from the training captions before any training: all that encoding a caption needs."""
@@ -64,6 +72,29 @@ class Language:
     def keep(self, tokens: Sequence[str]) -> Sequence[str]:
         """Returns the tokens without stop words, where these are removed."""
         return without_stop_words(tokens) if self.remove_stop_words else tokens
+
+    def read(self, captions: Sequence[str], tokenized: Sequence[Sequence[str]] | None = None) -> CaptionsRead:
+        """Returns captions as ids and labels; what the vocabulary lacks is `<unk>`.
+
+        A caption's label comes from what the model is shown. CVSE's program looks for it in the literal of the
+        caption's bytes too, without the `b` at its start.
+
+        Args:
+          captions: any texts.
+          tokenized: all tokens of each, where they are known.
+        """
+        if self.bytes_literal:
+            literals = [text.bytes_literal(caption) for caption in captions]
+            shown = [self.keep(text.tokenize(literal)) for literal in literals]
+            named = [self.keep(text.tokenize(literal.removeprefix("b"))) for literal in literals]
+        else:
+            shown = named = [self.keep(tokens) for tokens in tokenized or map(text.tokenize, captions)]
+        labels = concepts_lib.caption_labels(named, self.concepts.words)
+        return CaptionsRead(text.encode_captions(shown, self.vocabulary), labels)
+
+    def words(self, caption: str) -> list[str]:
+        """Returns the tokens of a caption that are read, each once, in their order."""
+        return [*dict.fromkeys(self.keep(text.tokenize(caption)))]
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes vocabulary.json, concepts.npz and concept_vectors.npy."""
@@ -102,10 +133,7 @@ def encode_split(
     *,
     zero_regions_are_padding: bool = False,
 ) -> Split:
-    """Returns a split with its captions as ids and labels.
-
-    A caption's own label comes from what the model is shown. CVSE's program looks for it in the literal of the
-    caption's bytes too, without the `b` at its start; a picture's label it has from the clean captions.
+    """Returns a split with its captions as ids and labels; a picture's label comes from the clean captions.
 
     Args:
       name: of the split.
@@ -114,22 +142,18 @@ def encode_split(
       language: how captions are read.
       zero_regions_are_padding: where no file says how many regions a picture has.
     """
-    clean = [language.keep(tokens) for tokens in tokenized]
-    labels_of_clean = concepts_lib.caption_labels(clean, language.concepts.words)
-    shown, caption_labels = clean, labels_of_clean
+    read = language.read(scan.captions, tokenized)
+    labels_of_clean = read.labels
     if language.bytes_literal:
-        literals = [text.bytes_literal(caption) for caption in scan.captions]
-        shown = [language.keep(text.tokenize(literal)) for literal in literals]
-        named = [language.keep(text.tokenize(literal.removeprefix("b"))) for literal in literals]
-        caption_labels = concepts_lib.caption_labels(named, language.concepts.words)
+        labels_of_clean = concepts_lib.caption_labels([language.keep(t) for t in tokenized], language.concepts.words)
     return Split(
         name=name,
         regions=scan.regions,
         captions=scan.captions,
-        tokens=text.encode_captions(shown, language.vocabulary),
+        tokens=read.tokens,
         image_of_caption=scan.image_of_caption,
         image_labels=concepts_lib.image_labels(labels_of_clean, scan.image_of_caption, scan.num_images),
-        caption_labels=caption_labels,
+        caption_labels=read.labels,
         image_ids=scan.image_ids,
         image_names=scan.image_names,
         num_regions=scan.num_regions,

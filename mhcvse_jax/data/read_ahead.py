@@ -16,6 +16,9 @@ def read_ahead(read: Callable[[int], T], number: int, *, start: int = 0, threads
       threads: how many read.
       prefetch: results that may wait to be used.
     """
+    if number - start <= 1:  # nothing to read ahead of
+        yield from map(read, range(start, number))
+        return
     import grain  # here, as it takes a third of a second that a command which reads no features need not wait
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)

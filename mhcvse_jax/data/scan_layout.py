@@ -94,7 +94,7 @@ def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num
     """
     captions_path, ids_path = directory / f"{split}_caps.txt", directory / f"{split}_ids.txt"
     captions = read_captions(captions_path)
-    if not captions:
+    if not captions and not owners_path(directory, split).exists():
         raise InputError(f"{captions_path} has no captions; expected one or more")
     if owners_path(directory, split).exists():
         image_ids = read_image_ids(ids_path, num_rows)
@@ -106,6 +106,19 @@ def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num
         image_of_caption = equal_owners(num_images, captions_per_image)
     names = read_names(directory, split, image_ids, captions, image_of_caption, captions_per_image)
     return Texts(captions, image_of_caption, image_ids, names)
+
+
+def find_splits(directory: pathlib.Path) -> list[str]:
+    """Returns the splits of a directory that have features; those of training, validation and test first.
+
+    Raises:
+      InputError: there are none.
+    """
+    names = {path.name.removesuffix("_ims.npy") for path in directory.glob("?*_ims.npy")}
+    if not names:
+        raise InputError(f"{directory}: no features in it; expected SCAN's layout, with train_ims.npy for example")
+    first = [name for name in ("train", "dev", "test") if name in names]
+    return [*first, *sorted(names.difference(first))]
 
 
 def owners_path(directory: pathlib.Path, split: str) -> pathlib.Path:

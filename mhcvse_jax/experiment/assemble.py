@@ -121,7 +121,7 @@ class Experiment:
         assert isinstance(encoded, EncodedSplit)
         neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
         labels = label_completion.completed_labels(split.caption_labels, neighbours)
-        return encoded._replace(text=self.encoder.texts(variables, split, labels))
+        return encoded._replace(text=self.encoder.texts(variables, split.tokens, labels))
 
     def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.

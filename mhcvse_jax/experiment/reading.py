@@ -62,6 +62,9 @@ def load_training(config: Config, directory: pathlib.Path, language: Language | 
       InputError: a file is missing, damaged or of another kind, or a key asks for what they do not hold.
     """
     train, dev = (_read_split(config.data, directory, split) for split in ("train", "dev"))
+    for name, split in (("train", train), ("dev", dev)):
+        if not split.captions:
+            raise InputError(f"{directory}: {name} has no captions; expected one or more to learn from")
     check_widths(directory / "dev_ims.npy", dev.regions.shape, train.regions.shape)
     # Tuples: the garbage collector scans lists of strings again and again, but not tuples of them.
     train_tokens, dev_tokens = ([tuple(text.tokenize(c)) for c in split.captions] for split in (train, dev))

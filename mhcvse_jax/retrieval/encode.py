@@ -1,5 +1,6 @@
 """The embeddings of a whole split, each picture and caption encoded once."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,13 @@ from jax.sharding import Mesh
 from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
+from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, own_rows, put_batch, replicated
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
+
+ReadRegions = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""Takes pictures <int>[batch]; returns <float32>[batch, regions, features], and how many each has, None for all."""
 
 
 class EncodedSplit(NamedTuple):
@@ -66,33 +71,41 @@ class Encoder:
           variables: the model's `params` and `batch_stats`.
           split: what to encode.
         """
-
-        def read_images(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray | None, ...]:
-            return batches.read_regions(split, chosen[rows])
-
         return EncodedSplit(
-            image=self._encode(self._images, variables, read_images, np.arange(split.num_images)),
-            text=self.texts(variables, split, split.caption_labels),
+            image=self.images(variables, functools.partial(batches.read_regions, split), split.num_images),
+            text=self.texts(variables, split.tokens, split.caption_labels),
         )
 
-    def texts(self, variables: Any, split: Split, labels: np.ndarray) -> Embeddings:
-        """Returns the embeddings of a split's captions with these labels, <bool>[captions, concepts].
+    def images(self, variables: Any, read: ReadRegions, num_images: int) -> Embeddings:
+        """Returns the embeddings of pictures, each [num_images, ...].
+
+        Args:
+          variables: the model's `params` and `batch_stats`.
+          read: gives the regions of the pictures with given indices, and how many each has; threads call it at once.
+          num_images: 1 or more.
+        """
+        return self._encode(self._images, variables, lambda chosen, rows: read(chosen[rows]), np.arange(num_images))
+
+    def texts(self, variables: Any, tokens: EncodedCaptions, labels: np.ndarray) -> Embeddings:
+        """Returns the embeddings of captions, one or more, with these labels, <bool>[captions, concepts].
 
         Captions are encoded in the order of their lengths, so that short ones are not padded like long ones.
         """
 
         def read(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
-            length = batches.padded_length(split.lengths[chosen].max(), self._caption_lengths)
+            length = batches.padded_length(tokens.lengths[chosen].max(), self._caption_lengths)
             own = chosen[rows]
-            return split.tokens.padded(own, length), split.lengths[own], labels[own]
+            return tokens.padded(own, length), tokens.lengths[own], labels[own]
 
-        return self._encode(self._texts, variables, read, np.argsort(split.lengths, kind="stable"))
+        return self._encode(self._texts, variables, read, np.argsort(tokens.lengths, kind="stable"))
 
     def _encode(
         self, function: Callable, variables: Any, read: Callable[[np.ndarray, slice], tuple], order: np.ndarray
     ) -> Embeddings:
-        # The last batch repeats its last element: one shape, and the devices divide it.
-        size, rows = self._batch_size, own_rows(self._mesh, self._batch_size)
+        # The last batch repeats its last element: one shape, and the devices divide it. Few are a smaller batch.
+        share = -(-len(order) // self._mesh.size)
+        size = min(self._batch_size, self._mesh.size * (1 << (share - 1).bit_length()))
+        rows = own_rows(self._mesh, size)
         padded = np.concatenate([order, np.repeat(order[-1:], -len(order) % size)])
         chunks = read_ahead(
             lambda i: read(padded[i * size : (i + 1) * size], rows),

@@ -125,11 +125,11 @@ class SavedCheckpoints:
     def model_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each array of the model saved at a step, by its path."""
         with ocp.StandardCheckpointer() as reader:
-            return _shapes(reader.metadata(self._path(step) / "model").item_metadata.tree)
+            return shapes(reader.metadata(self._path(step) / "model").item_metadata.tree)
 
     def _check_model(self, like: Any, step: int) -> None:
         """Raises InputError for the first parameter that only one side has, or in another shape."""
-        saved, expected = self.model_shapes(step), _shapes(like)
+        saved, expected = self.model_shapes(step), shapes(like)
         for name in sorted(saved.keys() | expected.keys()):
             if saved.get(name) != expected.get(name):
                 raise InputError(
@@ -284,7 +284,7 @@ def _target(like: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each array by its path, `params/text_gru/embed/embedding` for example."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

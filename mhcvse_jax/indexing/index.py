@@ -1,0 +1,215 @@
+"""An index that is open: asked by text, by picture, or by vector."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mhcvse_jax.data import dataset
+from mhcvse_jax.data.scan_layout import ScanSplit
+from mhcvse_jax.devices.mesh import make_mesh
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.indexing import store, trained
+from mhcvse_jax.indexing.store import Picture, Pictures
+from mhcvse_jax.indexing.trained import PictureFile, TrainedModel
+from mhcvse_jax.retrieval.nearest import ExactSearch, Nearest
+
+
+class Hit(NamedTuple):
+    """One of the pictures, or captions, that a query found."""
+
+    score: float  # cosine in [-1, 1]
+    place: int  # of the picture in the index
+    picture: Picture
+    caption: str | None = None  # where captions were searched
+
+
+class Index:
+    """A directory that `mhcvse index` made, open to be searched; it does not see later changes.
+
+    Attributes:
+      directory: where it is.
+      header: what its index.json says.
+      pictures: one record a picture, in the order of their places.
+    """
+
+    def __init__(self, directory: pathlib.Path, model: TrainedModel | None = None):
+        """Takes the directory, and the model where it is loaded already; see `open`."""
+        self.directory = directory
+        self.header = store.read_header(directory)
+        self.pictures = Pictures(directory, self.header.parts)
+        self._arrays = [store.read_part(directory, self.header, part) for part in self.header.parts]
+        self._model = model
+        if model is not None:
+            self._check(model)
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], model: TrainedModel | None = None) -> "Index":
+        """Returns an index to be searched. The model is loaded when it is first needed.
+
+        Args:
+          directory: what `mhcvse index` made.
+          model: which made the vectors; None: it is loaded from the workdir that the index names.
+
+        Raises:
+          InputError: the directory is no whole index, or the model is not the one that made it.
+        """
+        return cls(pathlib.Path(directory), model)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def model(self) -> TrainedModel:
+        """The model that made the vectors.
+
+        Raises:
+          InputError: the workdir that the index names is gone, or holds another model.
+        """
+        if self._model is None:
+            workdir = pathlib.Path(self.header.workdir)
+            if not workdir.is_dir():
+                raise InputError(f"{self.directory} was made by {workdir}, which is gone; expected --workdir RUN")
+            model = trained.load(workdir, source=self.header.source)
+            self._check(model)
+            self._model = model
+        return self._model
+
+    def search(self, texts: Sequence[str], k: int = 10) -> list[list[Hit]]:
+        """Returns the k pictures that are nearest to each text, best first; all where they are fewer.
+
+        Raises:
+          InputError: a text is empty, too long, or has no word that the vocabulary has.
+        """
+        for text in texts:
+            self.model.check_query(text)
+        return self._hits(*self.search_vectors(self.model.encode_texts(texts), k))
+
+    def search_images(self, images: Sequence[PictureFile], k: int = 10) -> list[list[Hit]]:
+        """Returns the k pictures that are nearest to each picture, a file or its pixels.
+
+        Raises:
+          InputError: a file cannot be read, or the encoder that made the features is not to be had.
+        """
+        return self._hits(*self.search_vectors(self.model.encode_images(images), k))
+
+    def search_captions(self, vectors: np.ndarray, k: int = 10) -> list[list[Hit]]:
+        """Returns the k captions of the index that are nearest to each vector, <float32>[queries, D].
+
+        Raises:
+          InputError: the vectors have another width, or the index has no captions.
+        """
+        if not self.header.num_captions:
+            raise InputError(f"{self.directory} has no captions; expected an index of pictures with captions")
+        found = self._caption_search(self._checked(vectors), check_k(k))
+        return [
+            [self._caption_hit(score, int(place)) for score, place in zip(*row, strict=True)]
+            for row in zip(*found, strict=True)
+        ]
+
+    def search_vectors(self, vectors: np.ndarray, k: int = 10) -> Nearest:
+        """Returns scores <float32>[queries, k] and places <int64>[queries, k] of the nearest pictures, best first.
+
+        Of equal scores the lower place is first. Where the index has fewer than k pictures, k is their number.
+
+        Args:
+          vectors: <float32>[queries, D], of `model.encode_texts` or `model.encode_images`.
+          k: 1 or more.
+
+        Raises:
+          InputError: the vectors have another width, or k is not positive.
+        """
+        return self._image_search(self._checked(vectors), check_k(k))
+
+    def vectors(self, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns <float32>[places, D], the vectors of pictures: "more like this" is a search by them."""
+        located = [self.pictures.locate(int(place)) for place in places]
+        rows = [self._arrays[number].images[within] for number, within in located]
+        return np.array(rows, np.float32).reshape(len(rows), self.header.width)
+
+    def regions(self, place: int) -> np.ndarray:
+        """Returns <float32>[regions, features] of a picture, from the data directory that it came from.
+
+        Raises:
+          InputError: the directory is gone, or holds other pictures now.
+        """
+        number, _ = self.pictures.locate(place)
+        part, picture = self.header.parts[number], self.pictures[place]
+        split = self._split(number)
+        if picture.row >= split.num_images or split.image_ids[picture.row] != picture.id:
+            raise InputError(
+                f"{part.data}: picture {picture.row} of {part.split} is not {picture.id} any more; expected the data "
+                f"that {self.directory} was made of"
+            )
+        features = split.regions.read(np.array([picture.row]))[0]
+        return features if split.num_regions is None else features[: split.num_regions[picture.row]]
+
+    @functools.cache  # noqa: B019 (as long as the index)
+    def _split(self, number: int) -> ScanSplit:
+        part = self.header.parts[number]
+        return dataset.read_split(
+            pathlib.Path(part.data), part.split, layout=part.layout, captions_per_image=part.captions_per_image
+        )
+
+    @functools.cached_property
+    def _image_search(self) -> ExactSearch:
+        if not len(self):
+            raise InputError(f"{self.directory} has no pictures; expected one at least")
+        return ExactSearch(_joined([arrays.images for arrays in self._arrays]), make_mesh())
+
+    @functools.cached_property
+    def _caption_search(self) -> ExactSearch:
+        return ExactSearch(_joined([arrays.captions for arrays in self._arrays]), make_mesh())
+
+    @functools.cached_property
+    def _captions(self) -> tuple[np.ndarray, np.ndarray]:
+        """<int64>[captions] the picture of each, and which of its captions it is."""
+        firsts = np.cumsum([0, *(part.pictures for part in self.header.parts)])[:-1]
+        owners = np.concatenate(
+            [arrays.caption_images + first for arrays, first in zip(self._arrays, firsts, strict=True)]
+        )
+        return owners, np.arange(len(owners)) - np.searchsorted(owners, owners)
+
+    def _hits(self, scores: np.ndarray, places: np.ndarray) -> list[list[Hit]]:
+        return [
+            [Hit(float(score), int(place), self.pictures[int(place)]) for score, place in zip(*row, strict=True)]
+            for row in zip(scores, places, strict=True)
+        ]
+
+    def _caption_hit(self, score: float, caption: int) -> Hit:
+        owners, numbers = self._captions
+        picture = self.pictures[int(owners[caption])]
+        return Hit(float(score), int(owners[caption]), picture, picture.captions[numbers[caption]])
+
+    def _checked(self, vectors: np.ndarray) -> np.ndarray:
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.header.width:
+            raise InputError(f"the vectors are {vectors.shape}; expected (queries, {self.header.width})")
+        if not np.isfinite(vectors).all():
+            raise InputError("the vectors are not all finite; expected numbers")
+        return vectors
+
+    def _check(self, model: TrainedModel) -> None:
+        if model.fingerprint != self.header.fingerprint:
+            raise InputError(
+                f"{self.directory} was made by another model ({self.header.model} of {self.header.workdir}) than "
+                f"{model.workdir} holds; expected that one, or a new index"
+            )
+
+
+def check_k(k: int) -> int:
+    """Returns k.
+
+    Raises:
+      InputError: it is less than 1.
+    """
+    if k < 1:
+        raise InputError(f"k is {k}; expected 1 or more")
+    return k
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,65 @@
+"""The encoder that made a run's features, made again from what features.json says of it."""
+
+import inspect
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mhcvse_jax.data.feature_source import FeatureSource
+from mhcvse_jax.encoders import ENCODERS
+from mhcvse_jax.encoders.encoder import Encoder
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.precompute.pictures import read_picture
+from mhcvse_jax.precompute.regions import Regions
+
+
+def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> Encoder:
+    """Returns the encoder that makes such features.
+
+    Args:
+      source: what made the features.
+      weights: the file of its weights; None for those that a package brings.
+
+    Raises:
+      InputError: this program has no such encoder, or weights or settings are others.
+    """
+    if source.encoder not in ENCODERS:
+        raise InputError(
+            f"the features are of {source.encoder}, which this program cannot make of a picture; expected those of "
+            f"{' or '.join(ENCODERS)}"
+        )
+    encoder_class = ENCODERS[source.encoder]
+    options = inspect.signature(encoder_class).parameters
+    encoder = encoder_class(weights, **{key: value for key, value in source.settings.items() if key in options})
+    found = FeatureSource(encoder.name, encoder.weights_sha256, encoder.settings())
+    if found != source:
+        raise InputError(f"the encoder here is {found}; expected {source}, which made the features")
+    return encoder
+
+
+def read(file: object) -> np.ndarray:
+    """Returns the pixels of a file <uint8>[height, width, 3]; pixels as they are.
+
+    Raises:
+      InputError: it is missing, damaged or no picture.
+    """
+    if isinstance(file, np.ndarray):
+        if file.ndim != 3 or file.shape[2] != 3 or file.dtype != np.uint8:
+            raise InputError(f"a picture is {file.dtype} {file.shape}; expected uint8 (height, width, 3)")
+        return file
+    return read_picture(pathlib.Path(str(file)))
+
+
+def padded(regions: Sequence[Regions]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns <float32>[pictures, regions, features], zero at padding, and how many each has; None where all have all.
+
+    Args:
+      regions: of one picture or more.
+    """
+    counts = np.array([len(each.features) for each in regions], np.int32)
+    most, width = counts.max(initial=0), regions[0].features.shape[1] if regions else 0
+    features = np.zeros((len(regions), most, width), np.float32)
+    for row, each in zip(features, regions, strict=True):
+        row[: len(each.features)] = each.features
+    return features, None if (counts == most).all() else counts
