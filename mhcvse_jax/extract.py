@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mhcvse_jax.data.feature_source import FeatureSource
-from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.encoders import ENCODERS
 from mhcvse_jax.encoders.encoder import Encoder
 from mhcvse_jax.errors import InputError
@@ -67,11 +66,13 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
     Raises:
       InputError: pictures, captions or weights cannot be used, or the directory holds something else.
     """
-    keep_compiled()
     images: pathlib.Path = arguments.images
     items = {name: images / name for name in find_pictures(images)}
     print(f"reading   {images}: {len(items):,} pictures", flush=True)
     plan = options.plan(arguments, items, items_are_files=True)
+    from mhcvse_jax.devices.compilation import keep_compiled  # here, so that --help does not wait for JAX
+
+    keep_compiled()
     encoder = ENCODERS[arguments.encoder](arguments.weights, **encoder_options)
     source = FeatureSource(encoder.name, encoder.weights_sha256, encoder.settings())
     target = Target(arguments.out, plan, source, (encoder.max_regions, encoder.regions_width), images)

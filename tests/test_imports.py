@@ -19,7 +19,7 @@ FLOORS = (
     {"importers", "encoders"},
     {"precompute"},
     {"data", "losses"},
-    {"models", "scenes", "detection"},
+    {"models", "scenes", "detection", "backbones"},
     {"layers"},
     {"terminal"},
     {"devices"},

@@ -1,11 +1,15 @@
 """The encoders, one file each: they make regions of pictures for `mhcvse extract`.
 
-An encoder is an `encoder.Encoder`. Another one is a file here and a line in `ENCODERS`.
+An encoder is an `encoder.Encoder`. Another one is a file here and a line in `ENCODERS`. What takes long to import, such
+as JAX, it imports when it is made: the command's --help names its options and need not wait.
 """
 
 from mhcvse_jax.encoders.efficientnet_lite2 import EfficientNetLite2
 from mhcvse_jax.encoders.encoder import Encoder
 from mhcvse_jax.encoders.faster_rcnn import FasterRCNNRegions
+from mhcvse_jax.encoders.torchvision import Torchvision
 
-ENCODERS: dict[str, type[Encoder]] = {encoder.name: encoder for encoder in (EfficientNetLite2, FasterRCNNRegions)}
+ENCODERS: dict[str, type[Encoder]] = {
+    encoder.name: encoder for encoder in (EfficientNetLite2, FasterRCNNRegions, Torchvision)
+}
 """By the name that `--encoder` takes."""

@@ -6,21 +6,17 @@ read.
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mhcvse_jax.detection import pixels
-from mhcvse_jax.detection.faster_rcnn import VISUAL_GENOME, Architecture, Detections, FasterRCNN
-from mhcvse_jax.detection.selection import ADAPTIVE_10_TO_100, FIXED_36
-from mhcvse_jax.detection.weights import read_weights
 from mhcvse_jax.encoders.encoder import Encoder, file_sha256
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute.regions import Regions
 
-CHOICES = {"36": FIXED_36, "10_to_100": ADAPTIVE_10_TO_100}
+if TYPE_CHECKING:
+    from mhcvse_jax.detection.faster_rcnn import Architecture, Detections
 
 
 class FasterRCNNRegions(Encoder):
@@ -33,7 +29,7 @@ class FasterRCNNRegions(Encoder):
         """Adds how many regions there are, and the precision."""
         options.add_argument(
             "--num_regions",
-            choices=CHOICES,
+            choices=("36", "10_to_100"),
             default="36",
             help="regions a picture: 36, or 10 to 100, as many as are sure by 0.2 (default %(default)s)",
         )
@@ -50,20 +46,27 @@ class FasterRCNNRegions(Encoder):
         *,
         num_regions: str = "36",
         compute_dtype: str = "float32",
-        architecture: Architecture = VISUAL_GENOME,
+        architecture: "Architecture | None" = None,
     ):
+        """Reads the weights; `architecture` is that of bottom-up attention where None."""
         if weights is None:
             raise InputError(
                 "faster_rcnn comes without weights; expected --weights FILE: bua-caffe-frcn-r101-k36.pth, "
                 "faster_rcnn_from_caffe_attr.pkl or the pytorch_model.bin of frcnn-vg-finetuned"
             )
-        read = read_weights(weights, architecture)
+        import jax
+
+        from mhcvse_jax.detection.faster_rcnn import VISUAL_GENOME, FasterRCNN
+        from mhcvse_jax.detection.selection import CHOICES
+        from mhcvse_jax.detection.weights import read_weights
+
+        read = read_weights(weights, architecture or VISUAL_GENOME)
         self.weights_sha256 = file_sha256(weights / "pytorch_model.bin" if weights.is_dir() else weights)
-        self.regions_width = architecture.features_dim
+        self.regions_width = read.architecture.features_dim
         self.max_regions = CHOICES[num_regions].most
         self._settings = {"num_regions": num_regions, "compute_dtype": compute_dtype}
         self._variables = jax.device_put(read.variables)
-        model = FasterRCNN(read.architecture, CHOICES[num_regions], dtype=jnp.dtype(compute_dtype))
+        model = FasterRCNN(read.architecture, CHOICES[num_regions], dtype=jax.numpy.dtype(compute_dtype))
         self._detect = jax.jit(model.apply)
 
     def settings(self) -> dict[str, Any]:
@@ -75,9 +78,8 @@ class FasterRCNNRegions(Encoder):
         return [_regions(detections) for detections in detected]
 
 
-def _regions(detections: Detections) -> Regions:
+def _regions(detections: "Detections") -> Regions:
     """Returns the rows that count, on the host."""
-    num, *columns = jax.device_get(detections)
-    return Regions(
-        **{name: rows[:num] for name, rows in zip(Detections._fields[1:], columns, strict=True) if rows is not None}
-    )
+    found = {name: np.asarray(rows) for name, rows in detections._asdict().items() if rows is not None}
+    num = found.pop("num")
+    return Regions(**{name: rows[:num] for name, rows in found.items()})

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from mhcvse_jax.encoders import efficientnet_lite2
+from mhcvse_jax.backbones import efficientnet_lite2
 from mhcvse_jax.encoders.efficientnet_lite2 import CELLS, EfficientNetLite2
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.torch_file import read_torch_file, write_torch_file
