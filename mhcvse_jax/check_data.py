@@ -32,12 +32,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mhcvse_jax.data import feature_source, lines, scan_layout, text
+from mhcvse_jax.data import feature_source, lines, region_names, scan_layout, text
 from mhcvse_jax.data.check_features import LISTED_AT_MOST, Findings, FoundSplit, read_features, same_features, some
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
 
 SPLITS = ("train", "dev", "test", "testall")
+COMMON = 5  # classes and attributes of regions that are told
 COMPARED_AT_MOST = 100  # pictures whose features are compared, of those with the same id
 
 
@@ -141,6 +142,9 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
         numbers = findings.attempt(scan_layout.read_num_regions, directory, name, len(rows), regions.shape[1])
         if numbers is not None:
             _line(f"regions a picture: {numbers.min()} to {numbers.max()}, {numbers.mean():.1f} on average")
+        told = findings.attempt(region_names.read, directory, name, len(rows), regions.shape[1])
+        if told is not None and told.classes is not None:
+            describe_classes(told, np.full(len(rows), regions.shape[1]) if numbers is None else numbers)
     if image_ids is not None and ids_path.exists():
         describe_ids(ids_path, image_ids, findings)
     if captions and has_owners:
@@ -171,6 +175,17 @@ def describe_ids(path: pathlib.Path, image_ids: list[str], findings: Findings) -
     twice = [image_id for image_id, count in collections.Counter(image_ids).items() if count > 1]
     if twice:
         findings.warnings.append(f"{path}: {len(twice):,} ids of more than one picture: {some(twice)}")
+
+
+def describe_classes(told: region_names.RegionNames, num_regions: np.ndarray) -> None:
+    """Prints what most regions show, of all that are regions."""
+    for kind, numbers in (("classes", told.classes), ("attributes", told.attributes)):
+        if numbers is not None:
+            is_region = np.arange(numbers.shape[1]) < num_regions[:, None]
+            counts = np.bincount(numbers[is_region])
+            most = np.argsort(-counts, kind="stable")[: min(COMMON, np.count_nonzero(counts))].tolist()
+            shares = ", ".join(f"{told.name(kind, number)} {counts[number] / counts.sum():.1%}" for number in most)
+            _line(f"{kind} of regions: {np.count_nonzero(counts):,}; the commonest: {shares}")
 
 
 def describe_captions(captions: list[str], owner: np.ndarray, image_ids: list[str] | None) -> None:

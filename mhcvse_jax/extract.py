@@ -66,7 +66,7 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
     Raises:
       InputError: pictures, captions or weights cannot be used, or the directory holds something else.
     """
-    images: pathlib.Path = arguments.images
+    images, names = arguments.images, options.names(arguments)
     items = {name: images / name for name in find_pictures(images)}
     print(f"reading   {images}: {len(items):,} pictures", flush=True)
     plan = options.plan(arguments, items, items_are_files=True)
@@ -75,7 +75,7 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
     keep_compiled()
     encoder = ENCODERS[arguments.encoder](arguments.weights, **encoder_options)
     source = FeatureSource(encoder.name, encoder.weights_sha256, encoder.settings())
-    target = Target(arguments.out, plan, source, (encoder.max_regions, encoder.regions_width), images)
+    target = Target(arguments.out, plan, source, (encoder.max_regions, encoder.regions_width), images, names)
     directory.write(target, encode_with(encoder), strict=arguments.strict)
 
 

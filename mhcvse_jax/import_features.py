@@ -62,6 +62,7 @@ def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
     Raises:
       InputError: features or captions cannot be used, or the directory holds something else.
     """
+    names = options.names(arguments)
     importer = IMPORTERS[arguments.format](arguments.features, **own_options)
     print(f"indexing  {', '.join(map(str, arguments.features))}", flush=True)
     entries = read_index(importer, strict=arguments.strict)
@@ -69,7 +70,7 @@ def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
     pictures = [picture for split in plan.values() for picture in split]
     width = features_width(importer, pictures)
     row_shape = max(picture.item.num_regions for picture in pictures), width
-    target = Target(arguments.out, plan, FeatureSource(importer.name, None, {"width": width}), row_shape)
+    target = Target(arguments.out, plan, FeatureSource(importer.name, None, {"width": width}), row_shape, names=names)
     directory.write(target, read_with(importer, width), strict=arguments.strict, order=in_reading_order(plan))
 
 

@@ -27,11 +27,16 @@ def read(directory: pathlib.Path, split: str, num_images: int, num_regions: int)
     Raises:
       InputError: a file is damaged, or holds another number of pictures, regions or coordinates.
     """
-    boxes = _read(directory / f"{split}_boxes.npy", num_images, (num_regions, 4))
-    return RegionBoxes(boxes, _read(directory / f"{split}_image_sizes.npy", num_images, (2,)))
+    boxes = map_rows(directory / f"{split}_boxes.npy", num_images, (num_regions, 4))
+    return RegionBoxes(boxes, map_rows(directory / f"{split}_image_sizes.npy", num_images, (2,)))
 
 
-def _read(path: pathlib.Path, num_images: int, shape: tuple[int, ...]) -> np.ndarray | None:
+def map_rows(path: pathlib.Path, num_images: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the first rows of a file beside the features, memory-mapped [num_images, *shape]; None where not there.
+
+    Raises:
+      InputError: it is damaged, or of another shape.
+    """
     if not path.exists():
         return None
     try:

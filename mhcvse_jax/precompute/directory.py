@@ -12,13 +12,13 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mhcvse_jax import __version__
-from mhcvse_jax.data import feature_source
+from mhcvse_jax.data import feature_source, region_names
 from mhcvse_jax.data.feature_source import FeatureSource
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.whole import whole_file
@@ -53,6 +53,7 @@ class Target(NamedTuple):
     source: FeatureSource
     row_shape: tuple[int, int]  # the most regions of a picture, and features of a region
     images: pathlib.Path | None = None  # the folder of the pictures
+    names: Mapping[str, Sequence[str]] = {}  # of the classes and attributes of regions, by `region_names.FILES`
 
     @property
     def unfinished(self) -> pathlib.Path:
@@ -116,6 +117,7 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
                 time.sleep(WAIT_SECONDS)  # other processes are at work on them
             left = still_left
     _finish(target, parts)
+    _write_names(target)
 
 
 @contextlib.contextmanager
@@ -287,6 +289,23 @@ def _finish_split(target: Target, split: str, left_out: Sequence[str], columns: 
         with whole_file(pathlib.Path(f"{prefix}{name}.txt")) as partial:
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return len(pictures)
+
+
+def _write_names(target: Target) -> None:
+    """Writes the names of classes and attributes, also where the directory was finished without them.
+
+    Raises:
+      InputError: the regions have no classes or attributes, or one of more than there are names.
+    """
+    for kind, names in target.names.items():
+        found = sorted(target.out.glob(f"*_{kind}.npy"))
+        if not found:
+            raise InputError(f"{target.out}: its regions have no {kind}; expected none of their names")
+        path = target.out / region_names.FILES[kind]
+        for numbers in found:
+            region_names.check_names(path, names, np.load(numbers, mmap_mode="r", allow_pickle=False))
+        with whole_file(path) as partial:
+            partial.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:

@@ -5,9 +5,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from mhcvse_jax.data import region_names
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute.captions import read_captions, split_name
 from mhcvse_jax.precompute.plan import SEARCH, Plan, make_plan, named_split, read_list
+
+NAMES = {"classes": "--class_names", "attributes": "--attribute_names"}
+EXAMPLES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT",
         help=f"split of the pictures without captions (default: left out; {SEARCH} where there are no captions at all)",
     )
+    for kind, option in NAMES.items():
+        parser.add_argument(
+            option,
+            type=pathlib.Path,
+            metavar="FILE",
+            help=f"names of the {kind} of regions, one a line, such as {EXAMPLES[kind]}: they make results readable",
+        )
     parser.add_argument("--strict", action="store_true", help="end at the first picture that cannot be used")
 
 
@@ -79,6 +90,16 @@ def plan(arguments: argparse.Namespace, items: Mapping[str, Any], *, items_are_f
     )
     print(f"pictures  {counts}", flush=True)
     return made
+
+
+def names(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Returns the names of "classes" and of "attributes", those that are given.
+
+    Raises:
+      InputError: a file of names cannot be used.
+    """
+    paths = {"classes": arguments.class_names, "attributes": arguments.attribute_names}
+    return {kind: region_names.read_names(path) for kind, path in paths.items() if path is not None}
 
 
 def _share(text: str) -> float:

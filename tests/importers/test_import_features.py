@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mhcvse_jax import import_features
+from mhcvse_jax import check_data, import_features
 from mhcvse_jax.importers import IMPORTERS
 from mhcvse_jax.importers.tsv import ButdTsv
 
@@ -301,6 +301,24 @@ def test_what_does_not_join_is_counted(tmp_path, capsys):
     assert "1 picture without captions: 100" in said
     assert "1 ids that were there before, such as 632" in said
     assert "line 8: 3 columns; expected 6, as butd_tsv has" in said
+
+
+def test_names_of_classes_make_a_directory_readable(tmp_path, capsys):
+    paths, _, _ = lxmert_tsv(tmp_path)
+    for number in (1600, 400):
+        (tmp_path / f"{number}.txt").write_text("".join(f"thing{i},synonym\n" for i in range(number)))
+    assert run(tmp_path, "lxmert_tsv", paths) == 0
+    (tmp_path / "small.txt").write_text("dog\n")
+    assert run(tmp_path, "lxmert_tsv", paths, ["--class_names", tmp_path / "small.txt"]) == 2
+    assert "class_names.txt: 1 names, and a region has number" in capsys.readouterr().err
+    names = ["--class_names", tmp_path / "1600.txt", "--attribute_names", tmp_path / "400.txt"]
+    assert run(tmp_path, "lxmert_tsv", paths, names) == 0  # the directory is there, and gets the names
+    most = np.bincount(np.concatenate([facts_of(i)["classes"] for i in IDS[:6]])).argmax()
+    check_data.main([str(tmp_path / "out")])
+    assert f"; the commonest: thing{most} " in capsys.readouterr().out
+    paths, _, _ = butd_tsv(tmp_path)
+    assert run(tmp_path, "butd_tsv", paths, names, out="butd") == 2
+    assert "its regions have no classes; expected none of their names" in capsys.readouterr().err
 
 
 def test_a_pickle_that_asks_for_code_is_not_run(tmp_path, capsys):
