@@ -1,6 +1,7 @@
 """What regions show, in words, where a data directory says it: for those who read results; no model reads it."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +85,7 @@ def read_names(path: pathlib.Path) -> list[str]:
     return names
 
 
-def check_names(path: pathlib.Path, names: list[str], numbers: np.ndarray) -> None:
+def check_names(path: pathlib.Path, names: Sequence[str], numbers: np.ndarray) -> None:
     """Raises InputError where a number has no name."""
     if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(names):
         wrong = numbers.min() if numbers.min() < 0 else numbers.max()
