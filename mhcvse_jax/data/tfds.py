@@ -241,6 +241,15 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
     return ScanSplit(regions, *texts, scan_layout.read_num_regions(directory, split, *regions.shape[:2]))
 
 
+def find_splits(directory: pathlib.Path) -> list[str]:
+    """Returns the splits of a data set, in its order.
+
+    Raises:
+      InputError: the directory holds no such data set.
+    """
+    return [*_open(directory).info.splits]
+
+
 def _open_regions(directory: pathlib.Path, split: str) -> RecordRegions:
     builder = _open(directory)
     splits = builder.info.splits

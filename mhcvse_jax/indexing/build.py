@@ -2,21 +2,27 @@
 
 import functools
 import pathlib
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mhcvse_jax.data import batches, feature_source, scan_layout
+from mhcvse_jax.data import batches, feature_source, region_boxes, scan_layout
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment import reading
-from mhcvse_jax.indexing import store
+from mhcvse_jax.indexing import faiss_engine, store
+from mhcvse_jax.indexing.faiss_engine import FaissSearch
+from mhcvse_jax.indexing.index import joined
 from mhcvse_jax.indexing.store import Header, Part, PartArrays, Pictures
 from mhcvse_jax.indexing.trained import TrainedModel
+from mhcvse_jax.retrieval.nearest import ExactSearch
 from mhcvse_jax.terminal.progress import counted
 
 AT_ONCE = 2048  # pictures or captions that are encoded between two steps of the progress
+RECALL_QUERIES = 1000  # by which an approximate index is compared with the exact search
 
 
 class Source(NamedTuple):
@@ -56,11 +62,11 @@ def add(directory: pathlib.Path, header: Header, model: TrainedModel, source: So
     made_by = feature_source.read(source.directory)
     if made_by and header.source and made_by != header.source:
         raise InputError(f"{source.directory} has features of {made_by}; expected {header.source}, as {directory} has")
-    header = header._replace(source=header.source or made_by)
+    header = header._replace(source=header.source or made_by, faiss=None)
     pictures = Pictures(directory, header.parts)
     known = {pictures.record(place)["id"] for place in range(len(pictures))}
     for name in source.splits:
-        split = _load(model, source.directory, name)
+        split = load_split(model, source.directory, name)
         chosen = _unknown(split, known)
         if len(chosen) < split.num_images:
             print(
@@ -78,7 +84,7 @@ def add(directory: pathlib.Path, header: Header, model: TrainedModel, source: So
             captions_per_image=model.experiment.config.data.num_captions_per_image,
             images=None if source.images is None else str(source.images.resolve()),
         )
-        arrays = _encode(model, split, chosen, header.dtype)
+        arrays = encode_split(model, split, chosen, header.dtype)
         store.write_part(directory, part, arrays, _records(source.directory, split, chosen))
         known.update(split.image_ids)
         header = header._replace(parts=(*header.parts, part), next_part=header.next_part + 1)
@@ -116,16 +122,64 @@ def remove(directory: pathlib.Path, header: Header, ids: Collection[str]) -> Hea
         parts.append(part)
     if left:
         raise InputError(f"{directory} has no picture {sorted(left)[0]!r}; expected ids that it has")
-    header = header._replace(parts=tuple(parts))
+    header = header._replace(parts=tuple(parts), faiss=None)
     store.write_header(directory, header)
     return header
+
+
+def add_faiss(directory: pathlib.Path, header: Header, factory: str, search: str) -> Header:
+    """Returns the header after an index of faiss was made of the pictures, and writes it; prints its recall@10.
+
+    Raises:
+      InputError: faiss is not installed or cannot make it, or there are no pictures.
+    """
+    if not header.num_pictures:
+        raise InputError(f"{directory} has no pictures; expected one at least")
+    arrays = [store.read_part(directory, header, part) for part in header.parts]
+    vectors = joined([each.images for each in arrays])
+    name = f"{header.next_part:06}_{store.FAISS_FILE}"
+    started = time.monotonic()
+    with store.kept_file(directory / name) as file:
+        faiss_engine.build(pathlib.Path(file.name), vectors, factory, search)
+    seconds = time.monotonic() - started
+    queries = joined([each.captions for each in arrays]) if header.num_captions else vectors
+    chosen = np.linspace(0, len(queries) - 1, min(RECALL_QUERIES, len(queries))).astype(int)
+    queries = np.asarray(queries[chosen], np.float32)
+    exact = ExactSearch(vectors, make_mesh())(queries, 10).places
+    found = FaissSearch(directory / name, search, len(vectors), header.width)(queries, 10).places
+    recall = float(np.mean([np.isin(*rows).mean() for rows in zip(exact, found, strict=True)]))
+    what = "captions" if header.num_captions else "pictures"
+    print(
+        f"faiss     {factory} of {len(vectors):,} vectors in {seconds:.1f} s; recall@10 {recall:.3f} against the exact "
+        f"search, over {len(queries):,} {what} as queries",
+        flush=True,
+    )
+    faiss = store.FaissFile(name, factory, search, round(recall, 4))
+    header = header._replace(faiss=faiss, next_part=header.next_part + 1)
+    store.write_header(directory, header)
+    return header
+
+
+def find_splits(directory: pathlib.Path) -> list[str]:
+    """Returns all splits of a data directory.
+
+    Raises:
+      InputError: there is no such directory, or no split in it.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; expected region features in SCAN's layout")
+    if _layout(directory) == "scan":
+        return scan_layout.find_splits(directory)
+    from mhcvse_jax.data import tfds  # here, as tensorflow-datasets takes half a second to import
+
+    return tfds.find_splits(directory)
 
 
 def _layout(directory: pathlib.Path) -> str:
     return "tfds" if scan_layout.is_tfds(directory) else "scan"
 
 
-def _load(model: TrainedModel, directory: pathlib.Path, name: str) -> Split:
+def load_split(model: TrainedModel, directory: pathlib.Path, name: str) -> Split:
     """Returns a split as the model reads it."""
     values = model.experiment.config.data.copy_and_resolve_references().unlock()
     values.format = _layout(directory)
@@ -140,7 +194,7 @@ def _unknown(split: Split, known: Collection[str]) -> np.ndarray:
     return np.array(sorted(place for image_id, place in first.items() if image_id not in known), np.int64)
 
 
-def _encode(model: TrainedModel, split: Split, chosen: np.ndarray, dtype: str) -> PartArrays:
+def encode_split(model: TrainedModel, split: Split, chosen: np.ndarray, dtype: str) -> PartArrays:
     """Returns the vectors of chosen pictures and of their captions, these in the order of the pictures."""
     captions = np.flatnonzero(np.isin(split.image_of_caption, chosen))
     captions = captions[np.argsort(split.image_of_caption[captions], kind="stable")]
@@ -174,8 +228,7 @@ def _in_chunks(encode: Callable[[int, int], np.ndarray], number: int, width: int
 
 def _records(directory: pathlib.Path, split: Split, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yields the line of each chosen picture."""
-    boxes = _beside(directory, split, "boxes", (split.regions.shape[1], 4))
-    sizes = _beside(directory, split, "image_sizes", (2,))
+    boxes, sizes = region_boxes.read(directory, split.name, split.num_images, split.regions.shape[1])
     captions: dict[int, list[str]] = {}
     for caption, owner in zip(split.captions, split.image_of_caption, strict=True):
         captions.setdefault(int(owner), []).append(caption)
@@ -186,20 +239,6 @@ def _records(directory: pathlib.Path, split: Split, chosen: np.ndarray) -> Itera
             "file": split.image_names[place] if split.image_names else None,
             "size": None if sizes is None else sizes[place].tolist(),
             "row": place,
-            "boxes": None if boxes is None else boxes[place, :num].round(1).astype(np.float64).round(1).tolist(),
+            "boxes": None if boxes is None else boxes[place, :num].astype(np.float64).round(1).tolist(),
             "captions": captions.get(place, []),
         }
-
-
-def _beside(directory: pathlib.Path, split: Split, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns what a data directory knows of the pictures of a split beside their features; None where nothing."""
-    path = directory / f"{split.name}_{name}.npy"
-    if not path.exists():
-        return None
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a whole .npy file ({error})") from error
-    if values.shape != (split.num_images, *shape):
-        raise InputError(f"{path} holds {values.shape}; expected {(split.num_images, *shape)}, as the features are")
-    return values

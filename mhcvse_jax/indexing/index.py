@@ -13,6 +13,7 @@ from mhcvse_jax.data.scan_layout import ScanSplit
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.indexing import store, trained
+from mhcvse_jax.indexing.faiss_engine import FaissSearch
 from mhcvse_jax.indexing.store import Picture, Pictures
 from mhcvse_jax.indexing.trained import PictureFile, TrainedModel
 from mhcvse_jax.retrieval.nearest import ExactSearch, Nearest
@@ -36,28 +37,33 @@ class Index:
       pictures: one record a picture, in the order of their places.
     """
 
-    def __init__(self, directory: pathlib.Path, model: TrainedModel | None = None):
-        """Takes the directory, and the model where it is loaded already; see `open`."""
-        self.directory = directory
-        self.header = store.read_header(directory)
-        self.pictures = Pictures(directory, self.header.parts)
-        self._arrays = [store.read_part(directory, self.header, part) for part in self.header.parts]
-        self._model = model
+    def __init__(self, directory: pathlib.Path, model: TrainedModel | None = None, engine: str = "exact"):
+        """Takes the directory, the model where it is loaded already, and the engine; see `open`."""
+        self.directory, self._model, self._engine = directory, model, engine
+        self.header, self.pictures, self._arrays = _read(directory)
+        if engine == "faiss" and self.header.faiss is None:
+            raise InputError(
+                f"{directory} has no index of faiss; expected `mhcvse index --out {directory} --engine faiss` before"
+            )
         if model is not None:
             self._check(model)
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str], model: TrainedModel | None = None) -> "Index":
+    def open(
+        cls, directory: str | os.PathLike[str], model: TrainedModel | None = None, *, engine: str = "exact"
+    ) -> "Index":
         """Returns an index to be searched. The model is loaded when it is first needed.
 
         Args:
           directory: what `mhcvse index` made.
           model: which made the vectors; None: it is loaded from the workdir that the index names.
+          engine: "exact", or "faiss": approximate, where `mhcvse index --engine faiss` has made it.
 
         Raises:
-          InputError: the directory is no whole index, or the model is not the one that made it.
+          InputError: the directory is no whole index, it was not made for the engine, or the model is not the one that
+            made it.
         """
-        return cls(pathlib.Path(directory), model)
+        return cls(pathlib.Path(directory), model, engine)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -72,7 +78,10 @@ class Index:
         if self._model is None:
             workdir = pathlib.Path(self.header.workdir)
             if not workdir.is_dir():
-                raise InputError(f"{self.directory} was made by {workdir}, which is gone; expected --workdir RUN")
+                raise InputError(
+                    f"{self.directory} was made by {workdir}, which is gone; expected --workdir RUN, or in Python "
+                    "Index.open(..., model=load(RUN))"
+                )
             model = trained.load(workdir, source=self.header.source)
             self._check(model)
             self._model = model
@@ -86,7 +95,7 @@ class Index:
         """
         for text in texts:
             self.model.check_query(text)
-        return self._hits(*self.search_vectors(self.model.encode_texts(texts), k))
+        return self.search_pictures(self.model.encode_texts(texts), k)
 
     def search_images(self, images: Sequence[PictureFile], k: int = 10) -> list[list[Hit]]:
         """Returns the k pictures that are nearest to each picture, a file or its pixels.
@@ -94,7 +103,18 @@ class Index:
         Raises:
           InputError: a file cannot be read, or the encoder that made the features is not to be had.
         """
-        return self._hits(*self.search_vectors(self.model.encode_images(images), k))
+        return self.search_pictures(self.model.encode_images(images), k)
+
+    def search_pictures(self, vectors: np.ndarray, k: int = 10) -> list[list[Hit]]:
+        """Returns the k pictures that are nearest to each vector, <float32>[queries, D]; see `search_vectors`."""
+        return [
+            [
+                Hit(float(score), int(place), self.pictures[int(place)])
+                for score, place in zip(*row, strict=True)
+                if place >= 0
+            ]
+            for row in zip(*self.search_vectors(vectors, k), strict=True)
+        ]
 
     def search_captions(self, vectors: np.ndarray, k: int = 10) -> list[list[Hit]]:
         """Returns the k captions of the index that are nearest to each vector, <float32>[queries, D].
@@ -113,7 +133,8 @@ class Index:
     def search_vectors(self, vectors: np.ndarray, k: int = 10) -> Nearest:
         """Returns scores <float32>[queries, k] and places <int64>[queries, k] of the nearest pictures, best first.
 
-        Of equal scores the lower place is first. Where the index has fewer than k pictures, k is their number.
+        Of equal scores the lower place is first. Where the index has fewer than k pictures, k is their number. Where
+        an approximate engine has found fewer than k, place is -1.
 
         Args:
           vectors: <float32>[queries, D], of `model.encode_texts` or `model.encode_images`.
@@ -155,14 +176,17 @@ class Index:
         )
 
     @functools.cached_property
-    def _image_search(self) -> ExactSearch:
+    def _image_search(self) -> ExactSearch | FaissSearch:
         if not len(self):
             raise InputError(f"{self.directory} has no pictures; expected one at least")
-        return ExactSearch(_joined([arrays.images for arrays in self._arrays]), make_mesh())
+        if self._engine == "faiss" and self.header.faiss:
+            path = self.directory / self.header.faiss.name
+            return FaissSearch(path, self.header.faiss.search, len(self), self.header.width)
+        return ExactSearch(joined([arrays.images for arrays in self._arrays]), make_mesh())
 
     @functools.cached_property
     def _caption_search(self) -> ExactSearch:
-        return ExactSearch(_joined([arrays.captions for arrays in self._arrays]), make_mesh())
+        return ExactSearch(joined([arrays.captions for arrays in self._arrays]), make_mesh())
 
     @functools.cached_property
     def _captions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -172,12 +196,6 @@ class Index:
             [arrays.caption_images + first for arrays, first in zip(self._arrays, firsts, strict=True)]
         )
         return owners, np.arange(len(owners)) - np.searchsorted(owners, owners)
-
-    def _hits(self, scores: np.ndarray, places: np.ndarray) -> list[list[Hit]]:
-        return [
-            [Hit(float(score), int(place), self.pictures[int(place)]) for score, place in zip(*row, strict=True)]
-            for row in zip(scores, places, strict=True)
-        ]
 
     def _caption_hit(self, score: float, caption: int) -> Hit:
         owners, numbers = self._captions
@@ -211,5 +229,20 @@ def check_k(k: int) -> int:
     return k
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+def _read(directory: pathlib.Path) -> tuple[store.Header, Pictures, list[store.PartArrays]]:
+    """Returns all of an index; where it is changed in between, what it is then."""
+    header = store.read_header(directory)
+    while True:
+        try:
+            arrays = [store.read_part(directory, header, part) for part in header.parts]
+            return header, Pictures(directory, header.parts), arrays
+        except InputError:
+            now = store.read_header(directory)
+            if now == header:
+                raise
+            header = now
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns arrays as one; a single one stays memory-mapped."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -5,6 +5,7 @@
     {part}_captions.npy        the same of the captions, [captions, D], in the order of their pictures
     {part}_caption_images.npy  int32 [captions], the picture of each within the part
     {part}_pictures.jsonl      a picture a line: id, file, size, row, boxes, captions
+    {number}_images.faiss      where it was asked for, faiss's index of the pictures of all parts
 
 Whoever changes an index writes new parts and then index.json, so that a reader sees it before or after, and a directory
 without an index.json is no index. What no index.json names was left by a process that was stopped; the next change
@@ -28,6 +29,7 @@ from mhcvse_jax.files.whole import whole_file
 
 FILE, FORMAT = "index.json", 1
 PART_FILES = ("images.npy", "captions.npy", "caption_images.npy", "pictures.jsonl")
+FAISS_FILE = "images.faiss"
 
 
 class Picture(NamedTuple):
@@ -54,6 +56,15 @@ class Part(NamedTuple):
     images: str | None  # the folder of the pictures
 
 
+class FaissFile(NamedTuple):
+    """An approximate index of the pictures of all parts."""
+
+    name: str  # of the file
+    factory: str  # what faiss calls it, HNSW32 for example
+    search: str  # parameters of the search, efSearch=128 for example
+    recall_at_10: float  # share of the exact ten nearest that it finds, when it was made
+
+
 class Header(NamedTuple):
     """What index.json says."""
 
@@ -65,6 +76,7 @@ class Header(NamedTuple):
     source: FeatureSource | None
     parts: tuple[Part, ...]
     next_part: int = 0
+    faiss: FaissFile | None = None
 
     @property
     def num_pictures(self) -> int:
@@ -92,7 +104,7 @@ def read_header(directory: pathlib.Path) -> Header:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise InputError(f"{path}: format {content['format']}; expected {FORMAT}, which this program reads")
-        source = content["source"]
+        source, faiss = content["source"], content["faiss"]
         return Header(
             model=content["model"],
             workdir=content["workdir"],
@@ -102,6 +114,7 @@ def read_header(directory: pathlib.Path) -> Header:
             source=None if source is None else FeatureSource(**source),
             parts=tuple(Part(**part) for part in content["parts"]),
             next_part=content["next_part"],
+            faiss=None if faiss is None else FaissFile(**faiss),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
@@ -111,22 +124,31 @@ def read_header(directory: pathlib.Path) -> Header:
 
 def write_header(directory: pathlib.Path, header: Header) -> None:
     """Makes these parts the index, then deletes the files of all others."""
-    source = header.source
+    source, faiss = header.source, header.faiss
     content = {
         "format": FORMAT,
         "program": f"mhcvse_jax {__version__}",
         **header._asdict(),
         "source": None if source is None else source._asdict(),
         "parts": [part._asdict() for part in header.parts],
+        "faiss": None if faiss is None else faiss._asdict(),
     }
     with whole_file(directory / FILE) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     kept = {f"{part.name}_{file}" for part in header.parts for file in PART_FILES}
+    if faiss:
+        kept.add(faiss.name)
     for path in directory.iterdir():
-        if path.name.lstrip(".").removesuffix(".partial").partition("_")[2] in PART_FILES and path.name not in kept:
+        if is_ours(path) and path.name not in {*kept, FILE}:
             path.unlink(missing_ok=True)
+
+
+def is_ours(path: pathlib.Path) -> bool:
+    """Returns whether a file has a name that those of an index have, finished or not."""
+    name = path.name.removeprefix(".").removesuffix(".partial")
+    return name == FILE or name.partition("_")[2] in (*PART_FILES, FAISS_FILE)
 
 
 class PartArrays(NamedTuple):
@@ -140,14 +162,14 @@ class PartArrays(NamedTuple):
 def write_part(directory: pathlib.Path, part: Part, arrays: PartArrays, records: Iterator[dict[str, Any]]) -> None:
     """Writes the files of a part; the index has it when index.json names it."""
     for name, values in arrays._asdict().items():
-        with _kept_file(directory / f"{part.name}_{name}.npy") as file:
+        with kept_file(directory / f"{part.name}_{name}.npy") as file:
             np.save(file, values, allow_pickle=False)
-    with _kept_file(directory / f"{part.name}_pictures.jsonl") as file:
+    with kept_file(directory / f"{part.name}_pictures.jsonl") as file:
         file.writelines((json.dumps(record, ensure_ascii=False) + "\n").encode() for record in records)
 
 
 @contextlib.contextmanager
-def _kept_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
+def kept_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
     """Context with a file to write, which gets its name when all of it is on the disk."""
     with whole_file(path) as partial, partial.open("wb") as file:
         yield file

@@ -40,7 +40,7 @@ class WorkdirLock:
             holder = file.read().strip() or "another process"
             file.close()
             raise InputError(
-                f"{self._workdir} is in use by {holder}; expected to be alone: wait for it, or use another --workdir"
+                f"{self._workdir} is in use by {holder}; expected to be alone: wait for it, or take another"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):

@@ -1,0 +1,133 @@
+"""Makes an index of pictures, to be searched in words or by a picture: encodes each once, and its captions.
+
+    mhcvse index --workdir runs/f30k --data data/f30k_precomp --out index
+    mhcvse search index "two dogs play in the snow"
+
+Changes an index that is there: --append adds pictures, --remove takes some out, --engine faiss makes a faster,
+approximate search beside the exact one. An index is whole or it is none: a command that is stopped changes nothing.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.run import command_line
+from mhcvse_jax.run.workdir import WorkdirLock
+
+if TYPE_CHECKING:
+    from mhcvse_jax.indexing.store import Header
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.index") -> int:
+    """Returns the exit code: 0 done, 2 bad input, 3 it could not be written, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    path = pathlib.Path
+    add = parser.add_argument
+    add("--out", required=True, type=path, metavar="INDEX", help="the directory of the index")
+    add("--workdir", type=path, metavar="RUN", help="what a training wrote; with --append: that of the index")
+    add("--data", type=path, metavar="DIR", help="region features and captions (default: those of the run)")
+    add("--split", default="all", metavar="NAME", help="of the data: train, dev, test, ... (default: all)")
+    add("--images", type=path, metavar="DIR", help="the pictures' folder (default: images in the data, if it is there)")
+    add("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors on disk (default float32)")
+    add("--append", action="store_true", help="add the pictures of --data; those that are in are left out")
+    add("--remove", nargs="+", metavar="ID", help="take out the pictures with these ids")
+    add(
+        "--engine",
+        choices=("exact", "faiss"),
+        help="exact needs no making; faiss is made here, and then searched by `mhcvse search --engine faiss`",
+    )
+    add("--faiss_index", metavar="FACTORY", help="in faiss's words: HNSW32 (the default), or IVF1024,PQ64 for example")
+    add("--faiss_search", metavar="PARAMETERS", help="of its search: efSearch=128 (HNSW's default), nprobe=32, ...")
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: index(arguments))
+
+
+def index(arguments: argparse.Namespace) -> None:
+    """Makes the index or changes it, saying what it does.
+
+    Raises:
+      InputError: the arguments do not go together, or what they name cannot be used.
+    """
+    out: pathlib.Path = arguments.out
+    header = _begin(arguments)
+    lock = WorkdirLock(out)
+    lock.acquire()
+    try:
+        _change(arguments, header)
+    finally:
+        lock.release()
+
+
+def _begin(arguments: argparse.Namespace) -> "Header | None":
+    """Returns the header of the index that is to be changed; None where one is to be made."""
+    from mhcvse_jax.indexing import store
+
+    out, exists = arguments.out, (arguments.out / store.FILE).exists()
+    if (arguments.faiss_index or arguments.faiss_search) and arguments.engine != "faiss":
+        raise InputError("--faiss_index and --faiss_search go with --engine faiss; expected it too")
+    if arguments.remove and (arguments.append or arguments.workdir or arguments.data):
+        raise InputError("--remove takes out only; expected no --append, --workdir or --data with it")
+    if arguments.append or arguments.remove:
+        return store.read_header(out)
+    if arguments.engine == "faiss" and exists and not (arguments.workdir or arguments.data):
+        return store.read_header(out)
+    if exists:
+        raise InputError(f"{out} is an index already; expected --append to add to it, or another --out")
+    if out.exists() and not (
+        out.is_dir() and all(path.name == "lock" or store.is_ours(path) for path in out.iterdir())
+    ):
+        raise InputError(f"{out} is there and not empty; expected an index, or a directory to be made")
+    if not arguments.workdir:
+        raise InputError("--workdir is missing; expected the run whose model encodes the pictures")
+    return None
+
+
+def _change(arguments: argparse.Namespace, header: "Header | None") -> None:
+    from mhcvse_jax.indexing import build, faiss_engine
+
+    out, had_faiss = arguments.out, header is not None and header.faiss is not None
+    is_added = header is None or arguments.append
+    if is_added:
+        header = _add(arguments, header)
+    elif arguments.remove and header:
+        header = build.remove(out, header, arguments.remove)
+    assert header is not None
+    print(f"index     {out}: {header.num_pictures:,} pictures, {header.num_captions:,} captions", flush=True)
+    if arguments.engine == "faiss":
+        factory = arguments.faiss_index or faiss_engine.FACTORY
+        search = arguments.faiss_search or (faiss_engine.SEARCH if factory.startswith("HNSW") else "")
+        build.add_faiss(out, header, factory, search)
+    elif had_faiss:
+        print("dropped   the index of faiss, which is of the pictures before; --engine faiss makes it again")
+
+
+def _add(arguments: argparse.Namespace, header: "Header | None") -> "Header":
+    from mhcvse_jax.experiment import reading
+    from mhcvse_jax.indexing import build, trained
+
+    workdir = arguments.workdir or pathlib.Path(header.workdir if header else "")
+    model = trained.load(workdir, source=header.source if header else None)
+    print(f"model     {model.name} of {workdir}, {model.progress.best()}", flush=True)
+    if header is None:
+        header = build.new_header(model, arguments.dtype)
+    elif model.fingerprint != header.fingerprint:
+        raise InputError(f"{arguments.out} was made by another model than {workdir} holds; expected a new index")
+    data = arguments.data or reading.data_directory(model.experiment.config, workdir)
+    splits = [arguments.split] if arguments.split != "all" else build.find_splits(data)
+    images = arguments.images or data / "images"
+    if arguments.images and not images.is_dir():
+        raise InputError(f"--images {images}: no such directory; expected the folder of the pictures")
+    source = build.Source(data, splits, images if images.is_dir() else None)
+    return build.add(arguments.out, header, model, source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

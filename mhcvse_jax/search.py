@@ -1,0 +1,221 @@
+"""Finds the pictures of an index that a text describes, or that are like a picture.
+
+    mhcvse search index "two dogs play in the snow"
+    mhcvse search index --image photo.jpg --find captions
+    mhcvse search index --queries queries.txt --json >found.jsonl
+
+`mhcvse index` makes an index. A word that the model's vocabulary lacks is named: it counts for nothing.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.run import command_line
+
+if TYPE_CHECKING:
+    from mhcvse_jax.indexing.index import Hit, Index
+    from mhcvse_jax.indexing.reranking import Reranker
+
+AT_ONCE = 64  # queries
+
+
+class Query(NamedTuple):
+    """What is asked, and where it stands."""
+
+    text: str | None
+    image: pathlib.Path | None
+    place: str  # for messages: "line 3 of queries.txt"; empty where it was given by itself
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.search") -> int:
+    """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    path = pathlib.Path
+    add = parser.add_argument
+    add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
+    add("texts", nargs="*", metavar="TEXT", help="what the pictures are to show; several are several queries")
+    add("--queries", metavar="FILE", help="texts, one a line; - reads them from standard input")
+    add("--image", type=path, action="append", default=[], metavar="FILE", help="a picture; may be given again")
+    add("--find", choices=("pictures", "captions"), default="pictures", help="default: pictures")
+    add("-k", type=command_line.positive, default=10, metavar="K", help="answers to a query (default 10)")
+    add("--json", action="store_true", help="one line of JSON a query")
+    add("--engine", choices=("exact", "faiss"), default="exact", help="faiss: where the index was made for it")
+    add("--rerank", type=path, metavar="RUN", help="a model that scores pairs puts the first answers in order")
+    add("--rerank_top_k", type=command_line.positive, metavar="N", help="answers that it scores (default 100)")
+    add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
+    add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of --image, where no package brings them")
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: search(arguments))
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Prints the answers to every query.
+
+    Raises:
+      InputError: there is no query, none can be used, or the index, its model or a picture cannot be read.
+    """
+    queries = [*_queries(arguments)]
+    if not queries:
+        raise InputError("no query; expected TEXT, --queries FILE or --image FILE")
+    if arguments.rerank_top_k and not arguments.rerank:
+        raise InputError("--rerank_top_k goes with --rerank RUN; expected it too")
+    for query in queries:
+        if arguments.rerank and (query.text is None) == (arguments.find == "pictures"):
+            raise InputError(
+                "--rerank scores a picture with a text; expected a text to find pictures, or --image with --find "
+                "captions"
+            )
+    index, reranker = _open(arguments)
+    show = _show_json if arguments.json else _show
+    num_answered = 0
+    for start in range(0, len(queries), AT_ONCE):
+        for query, vector in _encode(index, queries[start : start + AT_ONCE], alone=len(queries) == 1):
+            hits = [] if vector is None else _answer(arguments, index, reranker, query, vector)
+            show(query, hits, index.model.unknown_words(query.text or ""))
+            num_answered += vector is not None
+    if not num_answered:
+        raise InputError(f"none of the {len(queries):,} queries can be used; expected one at least")
+
+
+def _queries(arguments: argparse.Namespace) -> Iterator[Query]:
+    for text in arguments.texts:
+        yield Query(text, None, "")
+    if arguments.queries:
+        name = "standard input" if arguments.queries == "-" else arguments.queries
+        try:
+            raw = sys.stdin.buffer.read() if arguments.queries == "-" else pathlib.Path(name).read_bytes()
+            lines = raw.decode("utf-8-sig").splitlines()
+        except OSError as error:
+            raise InputError(f"--queries {name}: cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"--queries {name}: not UTF-8 ({error.reason}, byte {error.start})") from error
+        for number, line in enumerate(lines, start=1):
+            yield Query(line.strip(), None, f"line {number} of {name}: ")
+    for image in arguments.image:
+        yield Query(None, image, "")
+
+
+def _open(arguments: argparse.Namespace) -> "tuple[Index, Reranker | None]":
+    """Returns the index, and the model that re-ranks, where one is asked for."""
+    from mhcvse_jax.indexing import trained
+    from mhcvse_jax.indexing.index import Index
+
+    index = Index.open(arguments.index, engine=arguments.engine)
+    if arguments.workdir or arguments.encoder_weights:
+        workdir = arguments.workdir or index.header.workdir
+        model = trained.load(workdir, source=index.header.source, encoder_weights=arguments.encoder_weights)
+        index = Index.open(arguments.index, model, engine=arguments.engine)
+    faiss = index.header.faiss
+    if arguments.engine == "faiss" and faiss:
+        _note(
+            f"faiss: {faiss.factory}, {faiss.search or 'its own search'}; recall@10 {faiss.recall_at_10:.3f} when made"
+        )
+    if not arguments.rerank:
+        return index, None
+    from mhcvse_jax.indexing.reranking import Reranker
+
+    return index, Reranker(arguments.rerank, index.header.source)
+
+
+def _encode(index: "Index", queries: Sequence[Query], *, alone: bool) -> Iterator[tuple[Query, np.ndarray | None]]:
+    """Yields each query with its vector <float32>[D]; None where it cannot be used, which stderr says.
+
+    Raises:
+      InputError: the only query cannot be used.
+    """
+    model = index.model
+    vectors: dict[int, np.ndarray] = {}
+    texts: dict[int, str] = {}
+    for number, (text, image, place) in enumerate(queries):
+        try:
+            if text is None:
+                (vectors[number],) = model.encode_images([str(image)])
+            else:
+                model.check_query(text)
+                texts[number] = text
+        except InputError as error:
+            if alone:
+                raise
+            _note(f"skipped: {place}{error}")
+    vectors |= zip(texts, model.encode_texts([*texts.values()]), strict=True)
+    for number, query in enumerate(queries):
+        yield query, vectors.get(number)
+
+
+def _answer(
+    arguments: argparse.Namespace, index: "Index", reranker: "Reranker | None", query: Query, vector: np.ndarray
+) -> "list[Hit]":
+    """Returns the best of the index, best first."""
+    from mhcvse_jax.indexing.reranking import TOP_K
+
+    k = arguments.k
+    scored = (arguments.rerank_top_k or TOP_K) if reranker else 0
+    find = index.search_captions if arguments.find == "captions" else index.search_pictures
+    (hits,) = find(vector[None], max(k, scored))
+    if reranker and query.text is not None:
+        hits = [*reranker.pictures(index, query.text, hits[:scored]), *hits[scored:]]
+    elif reranker:
+        (regions,) = index.model.read_regions([str(query.image)])
+        hits = [*reranker.captions(regions.features, hits[:scored]), *hits[scored:]]
+    return hits[:k]
+
+
+def _show_json(query: Query, hits: "Sequence[Hit]", unknown: Sequence[str]) -> None:
+    content: dict[str, Any] = {"query": query.text if query.image is None else str(query.image)}
+    if query.text is not None:
+        content["unknown_words"] = [*unknown]
+    content["hits"] = [
+        {
+            "score": round(hit.score, 6),
+            "id": hit.picture.id,
+            "file": hit.picture.file,
+            **({"captions": hit.picture.captions} if hit.caption is None else {"caption": hit.caption}),
+        }
+        for hit in hits
+    ]
+    print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+def _show(query: Query, hits: "Sequence[Hit]", unknown: Sequence[str]) -> None:
+    print(query.text if query.image is None else query.image)
+    if unknown:
+        print(f"  not in the vocabulary: {', '.join(unknown)}")
+    width = shutil.get_terminal_size((120, 24)).columns
+    for rank, hit in enumerate(hits, start=1):
+        name = _name(hit)
+        captions = hit.picture.captions if hit.caption is None else [hit.caption]
+        line = f"{rank:>4}  {hit.score:6.3f}  {name}"
+        if captions:
+            line += "  " + textwrap.shorten(captions[0], max(width - len(line) - 2, 30), placeholder="...")
+        print(line)
+    print(flush=True)
+
+
+def _name(hit: "Hit") -> str:
+    """Returns the path of a picture, as short as it can be from here; its id where the path is not known."""
+    if hit.picture.file is None:
+        return hit.picture.id
+    return min(hit.picture.file, os.path.relpath(hit.picture.file), key=len)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
