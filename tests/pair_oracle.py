@@ -34,11 +34,8 @@ def generalized_pooling(params, elements, temperature):
 def scan(regions, words, direction, pooling, attention_temperature, lse_temperature):
     """Returns SCAN's score of unit vectors regions [regions, D] and words [words, D]."""
     queries, context = (words, regions) if direction == "t2i" else (regions, words)
-    positive = np.array([[max(q @ c, 0) for c in context] for q in queries])
-    normed = np.array([l2norm(column) for column in positive.T]).T
     relevance = []
-    for q, row in zip(queries, normed, strict=True):
-        weights = softmax(attention_temperature * row)
+    for q, weights in zip(queries, scan_weights(queries, context, attention_temperature), strict=True):
         seen = sum(w * c for w, c in zip(weights, context, strict=True))
         relevance.append(q @ seen / math.sqrt(seen @ seen))
     if pooling == "avg":
@@ -46,15 +43,26 @@ def scan(regions, words, direction, pooling, attention_temperature, lse_temperat
     return math.log(sum(math.exp(lse_temperature * r) for r in relevance)) / lse_temperature
 
 
+def scan_weights(queries, context, temperature):
+    """Returns how much each query attends to each of the context, [queries, context]."""
+    positive = np.array([[max(q @ c, 0) for c in context] for q in queries])
+    normed = np.array([l2norm(column) for column in positive.T]).T
+    return np.array([softmax(temperature * row) for row in normed])
+
+
 def cross_attention(params, regions, words, levels):
-    """Returns the score of unit vectors regions [regions, D] and words [words, D]."""
+    """Returns the score of unit vectors regions [regions, D] and words [words, D], and each side's attention.
+
+    The attention of a side is [layers * heads, own, other].
+    """
     fragments = {"image": regions, "text": words}
     layers, heads = params["image_log_temperature"].shape
     width = regions.shape[1] // heads
-    ways = []
+    ways, attention = [], {}
     for side, other in (("text", "image"), ("image", "text")):
         own, logits = fragments[side], dense(params[f"{side}_share"], fragments[side])[:, 0]
         shares, cosines, gathered = softmax(logits), [], None
+        attention[side] = np.zeros((layers * heads, len(own), len(fragments[other])))
         for layer in range(layers):
             mine, theirs = params[f"{side}_layers_{layer}"], params[f"{other}_layers_{layer}"]
             values = np.array([l2norm(dense(mine["value"], x)) for x in own])
@@ -70,6 +78,7 @@ def cross_attention(params, regions, words, levels):
                     temperature = math.exp(params[f"{side}_log_temperature"][layer, head])
                     alike = [l2norm(queries[i, part]) @ l2norm(dense(theirs["key"], x)[part]) for x in fragments[other]]
                     weights = softmax(temperature * np.array(alike))
+                    attention[side][layer * heads + head, i] = weights
                     for weight, x in zip(weights, fragments[other], strict=True):
                         gathered[i, part] += weight * l2norm(dense(theirs["value"], x))[part]
             cosines.append([l2norm(v) @ l2norm(a) for v, a in zip(values, gathered, strict=True)])
@@ -78,4 +87,4 @@ def cross_attention(params, regions, words, levels):
     found = {name: (ways[0][name] + ways[1][name]) / 2 for name in ways[0]}
     found["global"] = l2norm(regions.mean(axis=0)) @ l2norm(words.mean(axis=0))
     chosen = np.array([found[name] for name in levels])
-    return softmax(chosen @ params["level_kernel"] + params["level_bias"]) @ chosen
+    return softmax(chosen @ params["level_kernel"] + params["level_bias"]) @ chosen, attention

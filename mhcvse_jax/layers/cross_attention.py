@@ -57,8 +57,12 @@ def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.A
     return jnp.eye(*shape, dtype=dtype)
 
 
-def attend(queries: jax.Array, context: Projected, mask: jax.Array, temperature: jax.Array) -> jax.Array:
-    """Returns <float32>[queries, heads, d], what each query gathers: softmax over the context of cosines, per head.
+def attend(
+    queries: jax.Array, context: Projected, mask: jax.Array, temperature: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns what each query gathers, <float32>[queries, heads, d], and by which weights, [heads, queries, context].
+
+    The weights are the softmax over the context of the cosines, head by head.
 
     Args:
       queries: <dtype>[queries, heads, d], of any length.
@@ -70,7 +74,7 @@ def attend(queries: jax.Array, context: Projected, mask: jax.Array, temperature:
     cosines = jnp.einsum("qhd,chd->hqc", queries, context.keys, preferred_element_type=jnp.float32)
     logits = jnp.where(mask, temperature[:, None, None] * cosines, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(context.values.dtype)
-    return jnp.einsum("hqc,chd->qhd", weights, context.values, preferred_element_type=jnp.float32)
+    return jnp.einsum("hqc,chd->qhd", weights, context.values, preferred_element_type=jnp.float32), weights
 
 
 def pair_operations(num_regions: int, num_words: int, dim: int, num_layers: int) -> int:

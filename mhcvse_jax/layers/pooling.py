@@ -51,9 +51,14 @@ class AttentionPooling(nn.Module):
     dropout_rate: float
     dtype: jnp.dtype
 
-    @nn.compact
     def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
         """Returns <float32>[batch, D] unit vectors, from elements [batch, elements, D] and their mask."""
+        weights = self.weights(elements, mask, train=train)
+        return l2_normalize(jnp.einsum("bn,bnd->bd", weights, elements.astype(jnp.float32)))
+
+    @nn.compact
+    def weights(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
+        """Returns <float32>[batch, elements], how much each counts; 0 where `mask` is false."""
         query = mean_pool(elements, mask)
         if not self.batch_norm:  # CVSE normalises a caption's mean, not a picture's
             query = l2_normalize(query)
@@ -62,8 +67,7 @@ class AttentionPooling(nn.Module):
         scores = nn.Dense(1, dtype=self.dtype, name="score")(fit)[..., 0].astype(jnp.float32)
         if mask is not None:
             scores = jnp.where(mask, scores, -jnp.inf)
-        weights = nn.softmax(scores)
-        return l2_normalize(jnp.einsum("bn,bnd->bd", weights, elements.astype(jnp.float32)))
+        return nn.softmax(scores)
 
     def _branch(self, x: jax.Array, norm_axis: int, name: str, mask: jax.Array | None, train: bool) -> jax.Array:
         x = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x)

@@ -40,7 +40,18 @@ class SelfAttention(nn.Module):
     start: str = "random"
     masks_are_prefixes: bool = True
 
-    @nn.compact
+    def setup(self):
+        if self.input_form == "layer_norm":
+            self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.attention = nn.MultiHeadDotProductAttention(
+            self.num_heads,
+            dropout_rate=self.dropout_rate,
+            broadcast_dropout=False,
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+            out_kernel_init=nn.initializers.zeros if self.start == "zero" else nn.initializers.lecun_normal(),
+        )
+
     def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool, pooled: bool = False) -> jax.Array:
         """Returns <dtype>[batch, elements, D], or <float32>[batch, D], their mean over what `mask` keeps.
 
@@ -51,42 +62,41 @@ class SelfAttention(nn.Module):
           pooled: whether the mean is asked for. It costs half of the products: the mean over the queries is taken
             of the weights, so that V and the output are computed once for a head, not for each element.
         """
-        if self.input_form == "scaled":
-            elements = elements * math.sqrt(elements.shape[-1])
-        elif self.input_form == "layer_norm":
-            elements = nn.LayerNorm(dtype=self.dtype, name="norm")(elements)
+        elements = self._scaled(elements)
         if mask is not None:
             self.sow("intermediates", "num_elements", jnp.sum(mask, axis=1))
-        attention = nn.MultiHeadDotProductAttention(
-            self.num_heads,
-            dropout_rate=self.dropout_rate,
-            broadcast_dropout=False,
-            deterministic=not train,
-            dtype=self.dtype,
-            force_fp32_for_softmax=True,
-            out_kernel_init=nn.initializers.zeros if self.start == "zero" else nn.initializers.lecun_normal(),
-            name="attention",
-        )
         if pooled and not self.is_initializing():
-            attended = self._mean_attended(attention, elements, mask, train)
+            attended = self._mean_attended(elements, mask, train)
             return mean_pool(elements, mask) + attended if self.residual else attended
         if self._by_cudnn(elements, train) and not self.is_initializing():
-            attended = self._attended_by_cudnn(attention, elements, mask)
+            attended = self._attended_by_cudnn(elements, mask)
         else:
-            attended = attention(elements, mask=None if mask is None else mask[:, None, None, :], sow_weights=True)
+            attended = self.attention(elements, mask=_of_keys(mask), deterministic=not train, sow_weights=True)
         attended = elements.astype(self.dtype) + attended if self.residual else attended
         return mean_pool(attended, mask) if pooled else attended
 
-    def _mean_attended(
-        self, attention: nn.Module, elements: jax.Array, mask: jax.Array | None, train: bool
-    ) -> jax.Array:
-        """Returns <float32>[batch, D], the mean of what the queries attend to, which is linear in their weights."""
-        params = attention.variables["params"]
+    def weights(self, elements: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Returns <dtype>[batch, heads, elements, elements], how much each (row) attends to each (column).
+
+        Args:
+          elements: <float32>[batch, elements, D] unit vectors.
+          mask: <bool>[batch, elements], false at padding, which nothing attends to; or None.
+        """
+        return self._weights(self._scaled(elements), mask, train=False)
+
+    def _scaled(self, elements: jax.Array) -> jax.Array:
+        """Returns elements as `input_form` has them."""
+        if self.input_form == "scaled":
+            return elements * math.sqrt(elements.shape[-1])
+        return self.norm(elements) if self.input_form == "layer_norm" else elements
+
+    def _weights(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
+        params = self.attention.variables["params"]
         elements = elements.astype(self.dtype)
-        weights = nn.dot_product_attention_weights(
+        return nn.dot_product_attention_weights(
             _project(elements, params["query"]),
             _project(elements, params["key"]),
-            mask=None if mask is None else mask[:, None, None, :],
+            mask=_of_keys(mask),
             dropout_rng=self.make_rng("dropout") if train and self.dropout_rate else None,
             dropout_rate=self.dropout_rate,
             broadcast_dropout=False,
@@ -94,7 +104,13 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
             force_fp32_for_softmax=True,
         )
-        attention.sow("intermediates", "attention_weights", weights)
+
+    def _mean_attended(self, elements: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns <float32>[batch, D], the mean of what the queries attend to, which is linear in their weights."""
+        params = self.attention.variables["params"]
+        weights = self._weights(elements, mask, train=train)
+        elements = elements.astype(self.dtype)
+        self.attention.sow("intermediates", "attention_weights", weights)
         # [batch, heads, keys]: how much of each element is in the mean; a sum other than 1 is dropout's.
         shares = mean_pool(jnp.swapaxes(weights, 1, 2).reshape(*elements.shape[:2], -1), mask)
         shares = shares.reshape(len(elements), self.num_heads, -1).astype(self.dtype)
@@ -112,26 +128,25 @@ class SelfAttention(nn.Module):
         fits = fits and (self.masks_are_prefixes or not train)
         return fits and jax.default_backend() == "gpu" and not (train and self.dropout_rate)
 
-    def _attended_by_cudnn(self, attention: nn.Module, elements: jax.Array, mask: jax.Array | None) -> jax.Array:
+    def _attended_by_cudnn(self, elements: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Returns what Flax's attention does, without ever holding its weights but those that the entropy is of."""
-        params = attention.variables["params"]
+        params = self.attention.variables["params"]
         elements = elements.astype(self.dtype)
         query, key, value = (_project(elements, params[name]) for name in ("query", "key", "value"))
         few = slice(ENTROPY_SAMPLE)
-        sample = nn.dot_product_attention_weights(
-            query[few],
-            key[few],
-            mask=None if mask is None else mask[few, None, None, :],
-            dtype=self.dtype,
-            force_fp32_for_softmax=True,
-        )
-        attention.sow("intermediates", "attention_weights", sample)
+        sample = self._weights(elements[few], None if mask is None else mask[few], train=False)
+        self.attention.sow("intermediates", "attention_weights", sample)
         lengths = None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32)
         attended = jax.nn.dot_product_attention(
             query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
         )
         kernel, bias = params["out"]["kernel"].astype(self.dtype), params["out"]["bias"].astype(self.dtype)
         return jnp.einsum("bnhk,hkd->bnd", attended, kernel) + bias
+
+
+def _of_keys(mask: jax.Array | None) -> jax.Array | None:
+    """Returns a mask <bool>[batch, elements] as Flax's attention takes it: for each key, whatever looks at it."""
+    return None if mask is None else mask[:, None, None, :]
 
 
 def _project(elements: jax.Array, dense: Any) -> jax.Array:

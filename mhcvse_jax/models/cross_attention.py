@@ -23,6 +23,7 @@ of ours, without a published recall to reproduce:
   what the global level confuses most is too hard for levels that know nothing yet.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -35,7 +36,7 @@ from mhcvse_jax.layers.cross_attention import Projected, Projections, attend
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.text_gru import word_mask
-from mhcvse_jax.models.fragments import region_mask
+from mhcvse_jax.models.fragments import AttentionMaps, own_map, region_mask
 from mhcvse_jax.models.pair_scores import Candidates, PairModel, PairScores, every_pair, of_matrix
 
 LEVELS = ("fragment", "context", "global")
@@ -131,6 +132,27 @@ class CrossAttention(PairModel):
 
         return jax.lax.platform_dependent(images, texts, cpu=few_by_few, default=super().score_matrix)
 
+    def attention_maps(
+        self, regions: jax.Array, tokens: jax.Array, lengths: jax.Array, *, num_regions: jax.Array | None = None
+    ) -> AttentionMaps:
+        """See `Fragments`."""
+        mask, is_word = region_mask(regions, num_regions), word_mask(lengths, tokens.shape[1])
+        vectors, words = self.unit_regions(regions, mask), self.unit_words(tokens, lengths, train=False)
+        everywhere = jnp.ones(regions.shape[:2], bool) if mask is None else mask
+        image = self._side(vectors, everywhere, self.image_layers, self.image_share)
+        text = self._side(words, is_word, self.text_layers, self.text_share)
+
+        def weights(own: Side, other: Side, log_temperature: jax.Array, gates: jax.Array) -> jax.Array:
+            return jnp.concatenate([found for _, found in attended(own, other, jnp.exp(log_temperature), gates)])
+
+        of_pairs = jax.vmap(weights, in_axes=(0, 0, None, None))
+        return AttentionMaps(
+            vectors,
+            words,
+            text_to_image=own_map(of_pairs(text, image, self.text_temperature, self.text_gates), is_word, mask),
+            image_to_text=own_map(of_pairs(image, text, self.image_temperature, self.image_gates), mask, is_word),
+        )
+
     def _levels(self, image: Side, text: Side) -> jax.Array:
         """Returns <float32>[levels], the similarity of each of `cross_levels`."""
         ways = (
@@ -201,7 +223,16 @@ def drawn_likeness(key: jax.Array, likeness: jax.Array, temperature: jax.Array |
 
 
 def attended_levels(own: Side, other: Side, temperature: jax.Array, gates: jax.Array) -> dict[str, jax.Array]:
-    """Returns the similarities <float32> of the fragment and the context level, one direction.
+    """Returns the similarities <float32> of the fragment and the context level, one direction; see `attended`."""
+    found = [_flat(gathered) for gathered, _ in attended(own, other, temperature, gates)]
+    cosines = [_cosine(_flat(layer.values), gathered) for layer, gathered in zip(own.layers, found, strict=True)]
+    values = _flat(own.layers[-1].values).astype(jnp.float32)
+    context = _cosine(own.shares @ values, own.shares @ found[-1])
+    return {"fragment": jnp.mean(jnp.stack(cosines) @ own.shares), "context": context}
+
+
+def attended(own: Side, other: Side, temperature: jax.Array, gates: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Yields what each fragment gathers in each layer, and its weights; see `layers.cross_attention.attend`.
 
     Args:
       own: the side that attends.
@@ -209,18 +240,15 @@ def attended_levels(own: Side, other: Side, temperature: jax.Array, gates: jax.A
       temperature: <float32>[layers, heads].
       gates: <float32>[layers - 1, 3, D].
     """
-    cosines, gathered = [], jnp.zeros(0)
+    gathered = jnp.zeros(0)
     for number, (layer, context) in enumerate(zip(own.layers, other.layers, strict=True)):
         queries = layer.queries
         if number:
             on_own, on_gathered, bias = gates[number - 1].reshape(3, *queries.shape[1:])
             share = nn.sigmoid(on_own * queries + on_gathered * gathered + bias)
             queries = share * queries + (1 - share) * gathered
-        gathered = attend(queries, context, other.mask, temperature[number])
-        cosines.append(_cosine(_flat(layer.values), _flat(gathered)))
-    values = _flat(own.layers[-1].values).astype(jnp.float32)
-    context = _cosine(own.shares @ values, own.shares @ _flat(gathered))
-    return {"fragment": jnp.mean(jnp.stack(cosines) @ own.shares), "context": context}
+        gathered, weights = attend(queries, context, other.mask, temperature[number])
+        yield gathered, weights
 
 
 def _flat(heads: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,23 @@ from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.text_gru import TextGRU, word_mask
 
 NUM_SCALES = 3  # of the fused, instance and consensus similarity
+
+
+class AttentionMaps(NamedTuple):
+    """Where a model looks in pairs of a picture and a caption, and the vectors it looks with.
+
+    A map is <float32>[batch, heads, rows, columns]: how much each row attends to each column. A row sums to 1; rows
+    and columns of padding are 0. None where the model has no such attention.
+    """
+
+    regions: jax.Array  # <float32>[batch, regions, D] unit vectors, 0 at padding: dot products with words are cosines
+    words: jax.Array  # <float32>[batch, words, D] likewise
+    image: jax.Array | None = None  # regions over the regions of their picture
+    text: jax.Array | None = None  # words over the words of their caption
+    image_pooling: jax.Array | None = None  # 1 head, 1 row: what the picture's vector takes of each region
+    text_pooling: jax.Array | None = None  # likewise the caption's, of each word
+    text_to_image: jax.Array | None = None  # words over the regions of the pair; the heads of all layers in turn
+    image_to_text: jax.Array | None = None  # regions over the words of the pair, likewise
 
 
 class Fragments(nn.Module):
@@ -61,6 +78,34 @@ class Fragments(nn.Module):
     def unit_words(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> jax.Array:
         """Returns <float32>[batch, words, D] unit vectors of tokens <int32>[batch, words], zero at padding."""
         return self.text_gru(tokens, lengths, train=train)
+
+    def attention_maps(
+        self, regions: jax.Array, tokens: jax.Array, lengths: jax.Array, *, num_regions: jax.Array | None = None
+    ) -> AttentionMaps:
+        """Returns where the model looks in each picture with the caption in its place.
+
+        Args:
+          regions: <float32>[batch, regions, features] region features.
+          tokens: <int32>[batch, words].
+          lengths: <int32>[batch] tokens of each caption.
+          num_regions: <int32>[batch], how many of a picture's regions count; None: all.
+        """
+        raise NotImplementedError
+
+
+def own_map(weights: jax.Array, rows: jax.Array | None, columns: jax.Array | None) -> jax.Array:
+    """Returns a map without its padding: <float32>[batch, heads, rows, columns], 0 there, the other rows summing to 1.
+
+    Args:
+      weights: [batch, heads, rows, columns], 0 or more.
+      rows: <bool>[batch, rows], false at padding; None: all are true.
+      columns: <bool>[batch, columns] likewise.
+    """
+    weights = weights.astype(jnp.float32)
+    if columns is not None:
+        weights = jnp.where(columns[:, None, None, :], weights, 0.0)
+    weights /= jnp.sum(weights, axis=-1, keepdims=True)
+    return weights if rows is None else jnp.where(rows[:, None, :, None], weights, 0.0)
 
 
 def region_mask(regions: jax.Array, num_regions: jax.Array | None) -> jax.Array | None:

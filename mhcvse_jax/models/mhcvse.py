@@ -5,6 +5,7 @@ import jax
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.self_attention import SelfAttention
 from mhcvse_jax.models.cvse import CVSE
+from mhcvse_jax.models.fragments import AttentionMaps, own_map
 
 
 class MHCVSE(CVSE):
@@ -50,3 +51,19 @@ class MHCVSE(CVSE):
         if self.pooling == "mean":
             return l2_normalize(self.text_attention(words, mask, train=train, pooled=True))
         return super().pool_words(self.text_attention(words, mask, train=train), mask, train=train)
+
+    def maps_of_fragments(
+        self, regions: jax.Array, mask: jax.Array | None, words: jax.Array, is_word: jax.Array
+    ) -> AttentionMaps:
+        """See `VSEPP`; the elements that are pooled have looked at each other."""
+        if not self.num_heads:
+            return super().maps_of_fragments(regions, mask, words, is_word)
+        looked = self.image_attention(regions, mask, train=False), self.text_attention(words, is_word, train=False)
+        return (
+            super()
+            .maps_of_fragments(looked[0], mask, looked[1], is_word)
+            ._replace(
+                image=own_map(self.image_attention.weights(regions, mask), mask, mask),
+                text=own_map(self.text_attention.weights(words, is_word), is_word, is_word),
+            )
+        )

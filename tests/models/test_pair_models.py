@@ -102,7 +102,7 @@ def expected_similarity(model, variables):
             how = (model.scan_direction, model.scan_pooling, model.scan_attention_temperature)
             return pair_oracle.scan(picture, caption, *how, model.scan_lse_temperature)
         if isinstance(model, models.CrossAttention):
-            return pair_oracle.cross_attention(params, picture, caption, model.cross_levels)
+            return pair_oracle.cross_attention(params, picture, caption, model.cross_levels)[0]
         return pooled(params, "image", picture) @ pooled(params, "text", caption)
 
     def pooled(params, side, elements):
@@ -228,7 +228,7 @@ def test_before_training_a_fragment_attends_to_the_other_side_s_copy_of_it():
         layer.apply(layer.init(jax.random.key(seed), x), fragments) for seed, fragments in ((1, x), (2, x[:, ::-1]))
     )
     context = jax.tree.map(lambda part: part[0], other)
-    gathered = attend(own.queries[0], context, jnp.ones(6, bool), jnp.full(4, 200.0))
+    gathered, _ = attend(own.queries[0], context, jnp.ones(6, bool), jnp.full(4, 200.0))
     np.testing.assert_allclose(gathered.reshape(6, 32), x[0], atol=1e-3)
 
 
