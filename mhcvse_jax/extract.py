@@ -13,9 +13,7 @@ cannot be read is named and left out. features.json in the directory says what m
 """
 
 import argparse
-import collections
 import concurrent.futures
-import itertools
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,12 +26,12 @@ from mhcvse_jax.encoders.encoder import Encoder
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute import directory, options
 from mhcvse_jax.precompute.directory import Made, Maker, Target
-from mhcvse_jax.precompute.pictures import find_pictures, read_picture
+from mhcvse_jax.precompute.pictures import find_pictures, num_pixels, read_picture
 from mhcvse_jax.precompute.plan import Picture
 from mhcvse_jax.run import command_line
 
 BATCH = 8  # pictures that are decoded while as many are encoded
-BATCH_PIXELS = 64_000_000  # that close a batch, however few pictures it has
+BATCH_PIXELS = 32_000_000  # at most in a batch of more than one picture
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.extract") -> int:
@@ -67,15 +65,21 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
       InputError: pictures, captions or weights cannot be used, or the directory holds something else.
     """
     images, names = arguments.images, options.names(arguments)
-    items = {name: images / name for name in find_pictures(images)}
-    print(f"reading   {images}: {len(items):,} pictures", flush=True)
+    found = find_pictures(images)
+    print(f"reading   {images}: {len(found.names):,} pictures", flush=True)
+    if found.odd and arguments.strict:
+        raise InputError(f"{images}: {found.odd[0]}")
+    for line in found.odd:
+        print(f"left out  {line}")
+    items = {name: images / name for name in found.names}
     plan = options.plan(arguments, items, items_are_files=True)
     from mhcvse_jax.devices.compilation import keep_compiled  # here, so that --help does not wait for JAX
 
     keep_compiled()
     encoder = ENCODERS[arguments.encoder](arguments.weights, **encoder_options)
     source = FeatureSource(encoder.name, encoder.weights_sha256, encoder.settings())
-    target = Target(arguments.out, plan, source, (encoder.max_regions, encoder.regions_width), images, names)
+    row_shape = encoder.max_regions, encoder.regions_width
+    target = Target(arguments.out, plan, source, row_shape, images, encoder.part_size, names)
     directory.write(target, encode_with(encoder), strict=arguments.strict)
 
 
@@ -84,19 +88,29 @@ def encode_with(encoder: Encoder) -> Maker:
     threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="decode")
 
     def make(pictures: Sequence[Picture]) -> Iterator[Made | InputError]:
-        paths = iter([picture.item for picture in pictures])
-        ahead = collections.deque(threads.submit(_attempt, path) for path in itertools.islice(paths, BATCH))
+        batches = _batches([picture.item for picture in pictures])
+        ahead = [threads.submit(_attempt, path) for path in next(batches)]
         while ahead:
-            batch, pixels = [], 0
-            while ahead and pixels < BATCH_PIXELS:
-                batch.append(ahead.popleft().result())
-                pixels += getattr(batch[-1], "size", 0) // 3
-            ahead.extend(threads.submit(_attempt, path) for path in itertools.islice(paths, BATCH - len(ahead)))
+            batch = [future.result() for future in ahead]
+            ahead = [threads.submit(_attempt, path) for path in next(batches, ())]
             regions = iter(encoder.encode([read for read in batch if isinstance(read, np.ndarray)]))
             for read in batch:
                 yield Made(next(regions), read.shape[1::-1]) if isinstance(read, np.ndarray) else read
 
     return make
+
+
+def _batches(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
+    """Yields the files in batches of few pixels, so that no two are decoded that do not fit into memory together."""
+    batch, pixels = [], 0
+    for path in paths:
+        its_pixels = num_pixels(path)
+        if batch and (len(batch) == BATCH or pixels + its_pixels > BATCH_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(path)
+        pixels += its_pixels
+    yield batch
 
 
 def _attempt(path: pathlib.Path) -> np.ndarray | InputError:

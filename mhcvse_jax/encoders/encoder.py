@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.precompute.directory import PART_SIZE
 from mhcvse_jax.precompute.regions import Regions
 
 
@@ -19,6 +20,7 @@ class Encoder(abc.ABC):
     """
 
     name: ClassVar[str]
+    part_size: ClassVar[int] = PART_SIZE  # pictures that are done or lost together: fewer where one takes seconds
     weights_sha256: str  # of the file that the weights came from
     regions_width: int  # F
     max_regions: int  # the most regions that a picture gets

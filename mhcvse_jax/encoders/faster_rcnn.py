@@ -23,6 +23,7 @@ class FasterRCNNRegions(Encoder):
     """Regions are the detector's proposals that some class is surest of; classes and attributes from 0, best first."""
 
     name = "faster_rcnn"
+    part_size = 4  # on a CPU one takes half a minute
 
     @classmethod
     def add_options(cls, options: Any) -> None:

@@ -28,7 +28,7 @@ from mhcvse_jax.precompute.plan import Picture, Plan
 from mhcvse_jax.precompute.regions import Regions
 from mhcvse_jax.terminal import progress
 
-PART = 32  # pictures that are done or lost together
+PART_SIZE = 32  # pictures that are done or lost together
 WAIT_SECONDS = 0.5  # between two looks at what other processes have left to do
 
 
@@ -53,6 +53,7 @@ class Target(NamedTuple):
     source: FeatureSource
     row_shape: tuple[int, int]  # the most regions of a picture, and features of a region
     images: pathlib.Path | None = None  # the folder of the pictures
+    part_size: int = PART_SIZE  # pictures that are done or lost together
     names: Mapping[str, Sequence[str]] = {}  # of the classes and attributes of regions, by `region_names.FILES`
 
     @property
@@ -87,7 +88,7 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
 
     Args:
       target: the directory.
-      make: what makes regions of pictures; called with `PART` of them at a time.
+      make: what makes regions of pictures; called with those of a part at a time.
       strict: whether a picture that cannot be used ends the work.
       order: in which the pictures are best read; else that of the plan.
 
@@ -97,7 +98,8 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
     """
     _begin(target)
     order = order or [(split, place) for split, pictures in target.plan.items() for place in range(len(pictures))]
-    parts = [order[start : start + PART] for start in range(0, len(order), PART)]
+    size = target.part_size
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
     left = [] if target.is_finished else [number for number in range(len(parts)) if not target.part(number).exists()]
     pictures_left = sum(len(parts[number]) for number in left)
     if 0 < pictures_left < len(order):
@@ -108,7 +110,8 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
             for number in left:
                 with _claim(target.part(number).with_suffix(".lock")) as is_ours:
                     if is_ours and not target.part(number).exists():
-                        _write_part(target, number, parts[number], make, strict=strict)
+                        _write_part(target, number, parts[number], make, done, strict=strict)
+                        continue
                 if target.part(number).exists() or target.is_finished:
                     done(len(parts[number]))
                 else:
@@ -171,8 +174,10 @@ def _check_space(target: Target) -> None:
         raise InputError(f"{target.out}: the disk has {free / 1e9:,.2f} GB free; expected {needed / 1e9:,.2f} GB")
 
 
-def _write_part(target: Target, number: int, part: Part, make: Maker, *, strict: bool) -> None:
-    """Makes the regions of a part's pictures and writes them."""
+def _write_part(
+    target: Target, number: int, part: Part, make: Maker, done: Callable[[int], None], *, strict: bool
+) -> None:
+    """Makes the regions of a part's pictures and writes them; calls `done` with 1 after each."""
     left_out: list[str] = []
     features: dict[str, list[tuple[int, np.ndarray]]] = {}
     rows: list[dict[str, np.ndarray]] = []
@@ -187,6 +192,7 @@ def _write_part(target: Target, number: int, part: Part, make: Maker, *, strict:
             left_out.append("")
             features.setdefault(split, []).append((place, made.regions.features))
             rows.append(_beside(made, target.row_shape[0]))
+        done(1)
     for split, its_features in features.items():
         target.features(split).write(its_features)
     columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}

@@ -1,8 +1,10 @@
 """Picture files of a folder, and their pixels: upright RGB, whatever the file holds."""
 
+import collections
 import os
 import pathlib
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,26 +14,67 @@ from mhcvse_jax.errors import InputError
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".avif")
 )
+UNREAD = frozenset((".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"))
+"""Suffixes of pictures that Pillow does not read."""
 MAX_PIXELS = 150_000_000  # 450 MB as RGB: more than any camera's, less than a decompression bomb
 
 
-def find_pictures(directory: pathlib.Path) -> list[str]:
-    """Returns the paths of all picture files in a folder and its subfolders, relative to it, sorted.
+class Found(NamedTuple):
+    """The files of a folder."""
+
+    names: list[str]  # paths relative to it, sorted
+    odd: list[str]  # what is left out, in words
+
+
+def find_pictures(directory: pathlib.Path) -> Found:
+    """Returns all picture files in a folder and its subfolders, and those that it has to leave out.
+
+    Links to folders are followed, to each folder once.
 
     Raises:
       InputError: there is no such folder, or no picture in it.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected a folder of pictures")
-    names = sorted(
-        (pathlib.Path(folder) / file).relative_to(directory).as_posix()
-        for folder, _, files in os.walk(directory)
-        for file in files
-        if pathlib.PurePath(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-    )
+    names, unread, misnamed = [], collections.Counter(), []
+    walked: set[str] = set()
+    for folder, subfolders, files in os.walk(directory, followlinks=True):
+        if os.path.realpath(folder) in walked:
+            subfolders.clear()
+            continue
+        walked.add(os.path.realpath(folder))
+        subfolders.sort(key=lambda each: (os.path.islink(os.path.join(folder, each)), each))
+        for file in files:
+            suffix = pathlib.PurePath(file).suffix.lower()
+            name = (pathlib.Path(folder) / file).relative_to(directory).as_posix()
+            if file.startswith("."):
+                continue
+            if suffix in SUFFIXES:
+                (names if is_name(name) else misnamed).append(name)
+            elif suffix in UNREAD:
+                unread[suffix] += 1
+    odd = [
+        f"{count:,} files {suffix}, which is not read; expected JPEG or PNG" for suffix, count in sorted(unread.items())
+    ]
+    odd += [f"{name!r}: expected a name in UTF-8, of one line, without blanks at its ends" for name in sorted(misnamed)]
     if not names:
-        raise InputError(f"{directory}: no picture in it; expected files such as .jpg or .png")
-    return names
+        found = f" that can be read ({odd[0]})" if odd else ""
+        raise InputError(f"{directory}: no picture in it{found}; expected files such as .jpg or .png")
+    return Found(sorted(names), odd)
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a text can stand in a line of a file of names."""
+    return text == text.strip() and len(text.splitlines()) == 1 and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def num_pixels(path: pathlib.Path) -> int:
+    """Returns how many pixels a picture says it has; 0 where it cannot be read."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return image.width * image.height
+    except Exception:  # `read_picture` says why
+        return 0
 
 
 def read_picture(path: pathlib.Path) -> np.ndarray:
@@ -45,21 +88,25 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise InputError(f"{path}: {width:,} x {height:,} pixels; expected {MAX_PIXELS:,} at most")
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(ImageOps.exif_transpose(image), path)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: more than {MAX_PIXELS:,} pixels; expected that many at most") from error
     except Exception as error:  # damage shows in almost any way
-        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
         raise InputError(f"{path}: not a whole picture ({reason})") from error
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, path: pathlib.Path) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() >= 2**16 or image.mode == "F":
-            raise ValueError(f"pixels of mode {image.mode} from {grey.min()} to {grey.max()}; expected 8 or 16 bits")
+            raise InputError(
+                f"{path}: pixels {grey.dtype}, from {grey.min():g} to {grey.max():g}; expected 8 or 16 bits"
+            )
         return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")

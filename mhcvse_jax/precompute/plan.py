@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mhcvse_jax.data.lines import read_text_lines
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute.captions import Captioned, split_name
+from mhcvse_jax.precompute.pictures import is_name
 
 SEARCH = "search"
 """The split of pictures without captions, where there are no captions at all."""
@@ -194,7 +195,7 @@ def _shared(names: Sequence[str], shares: Mapping[str, float], seed: int) -> dic
 
 def _check_texts(picture: Picture) -> None:
     for text in (picture.name, picture.image_id):
-        if "\n" in text or any("\ud800" <= letter <= "\udfff" for letter in text) or text != text.strip():
+        if not is_name(text):
             raise InputError(f"picture {text!r}: expected a name in UTF-8, of one line, without blanks at its ends")
 
 

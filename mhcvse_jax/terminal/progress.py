@@ -26,10 +26,18 @@ def counted(total: int, unit: str) -> Iterator[Callable[[int], None]]:
             last_line = now
             rate = done / (now - started)
             left = tqdm.tqdm.format_interval((total - done) / rate)
-            print(f"          {done:,}/{total:,} {unit}s  {rate:,.0f} {unit}s/s  {left} left", flush=True)
+            print(f"          {_shown(done, total, rate, unit)}  {left} left", flush=True)
 
     with bar:
         yield add
+
+
+def _shown(done: int, total: int, rate: float, unit: str) -> str:
+    """Returns how much is done and how fast, such as "7/8,000 pictures  2.5 pictures/min"."""
+    if unit == "byte":
+        return f"{done / 1e6:,.0f}/{total / 1e6:,.0f} MB  {rate / 1e6:,.1f} MB/s"
+    speed = f"{rate:,.0f} {unit}s/s" if rate >= 10 else f"{rate:.1f} {unit}s/s" if rate >= 1 else None
+    return f"{done:,}/{total:,} {unit}s  {speed or f'{60 * rate:.1f} {unit}s/min'}"
 
 
 def say(line: str) -> None:

@@ -1,5 +1,7 @@
 """Pictures of every kind that people have become upright RGB, or are refused in one line."""
 
+import os
+import pathlib
 import struct
 import zlib
 
@@ -70,7 +72,7 @@ def test_sixteen_bits_become_eight(tmp_path):
     Image.fromarray(grey).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png")[..., 1], grey >> 8)
     Image.fromarray(np.full((3, 5), 0.5, np.float32)).save(tmp_path / "b.tif")
-    with pytest.raises(InputError, match="mode F"):
+    with pytest.raises(InputError, match="pixels float32, from 0.5 to 0.5; expected 8"):
         read_picture(tmp_path / "b.tif")
 
 
@@ -111,7 +113,8 @@ def test_what_is_damaged_is_refused_with_its_name(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("no picture")
     for name in ("short", "empty", "text", "missing"):
-        with pytest.raises(InputError, match=f"{name}.jpg: not a whole picture") as refused:
+        message = "cannot be read" if name == "missing" else "not a whole picture"
+        with pytest.raises(InputError, match=f"{name}.jpg: {message}") as refused:
             read_picture(tmp_path / f"{name}.jpg")
         assert "\n" not in str(refused.value)
 
@@ -120,7 +123,15 @@ def test_pictures_are_found_in_subfolders_and_nothing_else(tmp_path):
     for name in ("b.JPG", "sub/a.png", "sub/deeper/c.webp", ".hidden.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_pictures(tmp_path) == ["b.JPG", "sub/a.png", "sub/deeper/c.webp"]
+    (tmp_path / "linked").symlink_to(tmp_path / "sub" / "deeper")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    for name in (" c.jpg", "d\n.jpg", "e.heic", "f.heic"):
+        (tmp_path / name).touch()
+    (pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.jpg"))).touch()
+    names, odd = find_pictures(tmp_path)
+    assert names == ["b.JPG", "sub/a.png", "sub/deeper/c.webp"]
+    assert odd[0] == "2 files .heic, which is not read; expected JPEG or PNG"
+    assert [line.split(": ")[0] for line in odd[1:]] == ["' c.jpg'", r"'d\n.jpg'", r"'\udce9.jpg'"]
     with pytest.raises(InputError, match="no such directory"):
         find_pictures(tmp_path / "none")
     (tmp_path / "none").mkdir()

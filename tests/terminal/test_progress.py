@@ -47,6 +47,20 @@ def test_a_compilation_of_less_than_a_line_is_not_in_the_rate_either(at, capsys)
     assert "10.00 steps/s  00:06 left" in capsys.readouterr().out
 
 
+def test_a_slow_count_is_told_by_the_minute_and_bytes_as_megabytes(at, capsys):
+    for total, unit, steps in ((40, "picture", (2, 38)), (34_000_000_000, "byte", (1_700_000_000,))):
+        at(0.0)
+        with progress.counted(total, unit) as done:
+            for number, seconds in zip(steps, (40.0, 52.0), strict=False):
+                at(seconds)
+                done(number)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "2/40 pictures  3.0 pictures/min  12:40 left",
+        "40/40 pictures  46.2 pictures/min  00:00 left",
+        "1,700/34,000 MB  42.5 MB/s  12:40 left",
+    ]
+
+
 def test_a_bar_says_compiling_and_then_goes_on_from_the_step_that_was_resumed(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
