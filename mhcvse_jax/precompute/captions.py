@@ -107,6 +107,8 @@ def _text(path: pathlib.Path) -> str:
             content = gzip.decompress(content)
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if b"\0" in content:
+        raise InputError(f"{path}: not a text in UTF-8; expected captions as --help lists them")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -72,7 +72,7 @@ def test_sixteen_bits_become_eight(tmp_path):
     Image.fromarray(grey).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png")[..., 1], grey >> 8)
     Image.fromarray(np.full((3, 5), 0.5, np.float32)).save(tmp_path / "b.tif")
-    with pytest.raises(InputError, match="pixels float32, from 0.5 to 0.5; expected 8"):
+    with pytest.raises(InputError, match=r"pixels float32, from 0\.5 to 0\.5; expected 8"):
         read_picture(tmp_path / "b.tif")
 
 
