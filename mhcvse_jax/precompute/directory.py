@@ -104,7 +104,7 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
     pictures_left = sum(len(parts[number]) for number in left)
     if 0 < pictures_left < len(order):
         print(f"goes on   {len(order) - pictures_left:,} of {len(order):,} pictures are done", flush=True)
-    with progress.counted(pictures_left, "picture") as done:
+    with progress.counted(pictures_left, "picture") as done, _named(target.out):
         while left:
             still_left = []
             for number in left:
@@ -119,8 +119,19 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
             if len(still_left) == len(left):
                 time.sleep(WAIT_SECONDS)  # other processes are at work on them
             left = still_left
-    _finish(target, parts)
-    _write_names(target)
+    with _named(target.out):
+        _finish(target, parts)
+        _write_names(target)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Context in which an error of writing that names no file names this one: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -157,11 +168,14 @@ def _begin(target: Target) -> None:
                     target.features(split).allocate(len(pictures))
                 _write_json(plan_path, {**target.source._asdict(), "plan": target.digest()})
     path = out / feature_source.FILE if target.is_finished else plan_path
-    begun = json.loads(path.read_text(encoding="utf-8"))
-    found = FeatureSource(*(begun[field] for field in FeatureSource._fields))
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        found, plan = FeatureSource(*(begun[field] for field in FeatureSource._fields)), begun["plan"]
+    except (PermissionError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged, or not to be read ({error!r}); expected another --out") from error
     if found != target.source:
         raise InputError(f"{out} holds features of {found}, not of {target.source}; expected another --out")
-    if begun["plan"] != target.digest():
+    if plan != target.digest():
         raise InputError(f"{out} holds features of other pictures or captions; expected another --out")
 
 
@@ -169,9 +183,13 @@ def _check_space(target: Target) -> None:
     regions, width = target.row_shape
     needed = sum(map(len, target.plan.values())) * regions * (width + 4) * 4
     free = shutil.disk_usage(target.unfinished).free
-    print(f"writing   {target.out}: {needed / 1e9:,.2f} GB; {free / 1e9:,.2f} GB are free", flush=True)
+    print(f"writing   {target.out}: {_megabytes(needed)}; {_megabytes(free)} are free", flush=True)
     if needed > free:
-        raise InputError(f"{target.out}: the disk has {free / 1e9:,.2f} GB free; expected {needed / 1e9:,.2f} GB")
+        raise InputError(f"{target.out}: the disk has {_megabytes(free)} free; expected {_megabytes(needed)}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _write_part(

@@ -38,7 +38,8 @@ def find_pictures(directory: pathlib.Path) -> Found:
         raise InputError(f"{directory}: no such directory; expected a folder of pictures")
     names, unread, misnamed = [], collections.Counter(), []
     walked: set[str] = set()
-    for folder, subfolders, files in os.walk(directory, followlinks=True):
+    errors: list[OSError] = []
+    for folder, subfolders, files in os.walk(directory, onerror=errors.append, followlinks=True):
         if os.path.realpath(folder) in walked:
             subfolders.clear()
             continue
@@ -88,7 +89,7 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise InputError(f"{path}: {width:,} x {height:,} pixels; expected {MAX_PIXELS:,} at most")
-            return _rgb(ImageOps.exif_transpose(image), path)
+            return _rgb(_upright(image), path)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -98,6 +99,11 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
         raise InputError(f"{path}: not a whole picture ({reason})") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)  # a copy of a large picture takes as much memory again
+    return image
 
 
 def _rgb(image: Image.Image, path: pathlib.Path) -> np.ndarray:
@@ -111,4 +117,4 @@ def _rgb(image: Image.Image, path: pathlib.Path) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

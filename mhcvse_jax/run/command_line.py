@@ -60,7 +60,8 @@ def run(command: Callable[[], None]) -> int:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        _say(f"failed: {error.filename or 'writing'}: {error.strerror}")
+        where = error.filename or "writing"
+        _say(f"failed: {where}: {error.strerror}; once that is mended, start the same command again")
         return EXIT_FAILED
     return 0
 

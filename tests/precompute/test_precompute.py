@@ -223,9 +223,27 @@ def test_rows_that_are_left_out_are_filled_from_the_end(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 7000})())
-    with pytest.raises(InputError, match=r"the disk has 0.00 GB free"):
-        directory.write(make_target(tmp_path / "out"), make_all, strict=False)
+    monkeypatch.setattr(directory.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 7_100_000})())
+    with pytest.raises(InputError, match=r"the disk has 7\.1 MB free; expected 10\.1 MB"):
+        directory.write(make_target(tmp_path / "out")._replace(row_shape=(5, 6000)), make_all, strict=False)
+
+
+def test_a_disk_that_fills_up_names_the_directory(tmp_path):
+    def fill(pictures):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as failed:
+        directory.write(make_target(tmp_path / "out"), fill, strict=False)
+    assert failed.value.filename == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_damaged_record_is_told_so(tmp_path, content):
+    out = tmp_path / "out"
+    directory.write(make_target(out), make_all, strict=False)
+    (out / "features.json").write_text(content)
+    with pytest.raises(InputError, match=r"features\.json: damaged"):
+        directory.write(make_target(out), make_all, strict=False)
 
 
 def test_a_full_disk_says_so(tmp_path):
