@@ -204,6 +204,9 @@ def mhcvse(config, variables, regions, tokens, lengths, labels, vectors, matrix,
     params, running = variables["params"], variables.get("batch_stats", {})
     concepts = concept_gcn(params["concept_gcn"], matrix, vectors, config.graph_slope)
     projected = dense(params["region_projection"], regions)
+    if config.region_mlp_dim:
+        hidden = dense(params["region_mlp_hidden"], regions)
+        projected = projected + dense(params["region_mlp_out"], np.maximum(hidden, 0))
     elements = {
         "image": np.array([[l2norm(region) for region in picture] for picture in projected]),
         "text": text_gru(params["text_gru"], tokens, lengths),

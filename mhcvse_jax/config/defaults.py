@@ -113,6 +113,12 @@ KEYS = {
     "model.embedding_dim": Key(1024, "D, width of the embeddings", more_than(0), start=SAME),
     "model.word_dim": Key(300, "E, width of the word vectors", more_than(0), start=SAME),
     "model.dropout_rate": Key(0.4, "of word vectors and of attention pooling", share()),
+    "model.region_mlp_dim": Key(
+        0,
+        "hidden width of an MLP that is added to the linear layer of the regions, as VSE∞ has; 0: none",
+        at_least(0),
+        start=SAME,
+    ),
     "model.feature_dropout_rate": Key(0.0, "of region features, in embedding models", below_one()),
     "model.element_dropout_rate": Key(
         0.0, "of regions and words, which are left out of attention and pooling, in embedding models", below_one()
@@ -153,6 +159,11 @@ KEYS = {
     "model.graph_slope": Key(0.2, "LeakyReLU's, between the two graph convolutions", number(), start=SAME),
     "model.consensus_norm": Key(
         "batch", "normalisation in the consensus modules", one_of("batch", "layer"), start=SAME
+    ),
+    "model.consensus_start": Key(
+        "random",
+        "of the concepts' scores; zero: all concepts count alike at first",
+        one_of("random", "zero"),
     ),
     "model.consensus_temperature": Key(10.0, "factor on concept scores before the softmax", more_than(0), start=SAME),
     "model.label_temperature": Key(10.0, "factor on concept labels before the softmax", more_than(0), start=SAME),
@@ -337,7 +348,8 @@ def mhcvse() -> Config:
     """Returns MH-CVSE so that it learns: the parts that its paper leaves open, as chosen on real pictures.
 
     The attention and the fusion begin as if they were not there: at random they scatter what the layers before them
-    have aligned. In training a caption has the concepts of its own words, as it does at test time: with its picture's
+    have aligned. The concepts begin to count alike: with random scores a few of them stand for every picture, through
+    a softmax that passes hardly any gradient. In training a caption has the concepts of its own words, as it does at test time: with its picture's
     the consensus is all but given away, and the fused embedding is worse than the instance embedding it is made from.
     """
     config = base()
@@ -346,6 +358,7 @@ def mhcvse() -> Config:
     config.model.attention_start = "zero"
     config.model.fusion_start = "fixed_sum"
     config.model.consensus_norm = "layer"
+    config.model.consensus_start = "zero"
     config.loss.kl_weight = 0.3
     return config
 

@@ -17,11 +17,14 @@ class Consensus(nn.Module):
       norm: "batch", CVSE's (over the concepts in g1, over the batch in g2), or "layer".
       temperature: the factor on the scores.
       dtype: of the arithmetic; distributions are float32.
+      start: "random", or "zero": w begins at zero, so that all concepts count alike and the softmax passes its whole
+        gradient. At random, the few concepts that score highest are the same for most pictures.
     """
 
     norm: str
     temperature: float
     dtype: jnp.dtype
+    start: str = "random"
 
     @nn.compact
     def __call__(
@@ -43,7 +46,8 @@ class Consensus(nn.Module):
           train: whether batch norm uses the batch's statistics.
         """
         dim = concepts.shape[-1]
-        weight = self.param("weight", nn.initializers.lecun_normal(), (dim, 1))[:, 0]
+        initial = nn.initializers.zeros if self.start == "zero" else nn.initializers.lecun_normal()
+        weight = self.param("weight", initial, (dim, 1))[:, 0]
         from_concepts = self._branch(concepts, "concept", train)
         from_instance = self._branch(instance, "instance", train)
         scores = (from_instance * weight.astype(self.dtype)) @ from_concepts.T

@@ -21,6 +21,7 @@ class CVSE(VSEPP):
     graph_product: str
     graph_slope: float
     consensus_norm: str
+    consensus_start: str
     consensus_temperature: float
     label_temperature: float
     label_share: float
@@ -34,7 +35,8 @@ class CVSE(VSEPP):
             self.embedding_dim, self.graph_slope, self.graph_product, self.train_concept_vectors
         )
         self.image_consensus, self.text_consensus = (
-            Consensus(self.consensus_norm, self.consensus_temperature, self.dtype) for _ in range(2)
+            Consensus(self.consensus_norm, self.consensus_temperature, self.dtype, self.consensus_start)
+            for _ in range(2)
         )
         self.image_fusion, self.text_fusion = (
             Fusion(self.fusion, self.fixed_instance_weight, self.dtype, self.fusion_start) for _ in range(2)

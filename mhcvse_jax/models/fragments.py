@@ -41,6 +41,7 @@ class Fragments(nn.Module):
     vocabulary_size: int
     embedding_dim: int
     word_dim: int
+    region_mlp_dim: int
     dropout_rate: float
     gru: str
     similarity_scale: float  # InfoNCE's learned scales at the start; 0: the model has none
@@ -63,6 +64,9 @@ class Fragments(nn.Module):
             start = nn.initializers.constant(math.log(self.similarity_scale))
             self.log_scale = self.param("log_scale", start, (NUM_SCALES,))
         self.region_projection = nn.Dense(self.embedding_dim, dtype=self.dtype)
+        if self.region_mlp_dim:
+            self.region_mlp_hidden = nn.Dense(self.region_mlp_dim, dtype=self.dtype)
+            self.region_mlp_out = nn.Dense(self.embedding_dim, dtype=self.dtype)
         self.text_gru = TextGRU(
             self.vocabulary_size, self.word_dim, self.embedding_dim, self.dropout_rate, self.gru, self.dtype
         )
@@ -70,9 +74,13 @@ class Fragments(nn.Module):
     def unit_regions(self, regions: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Returns <float32>[batch, regions, D] unit vectors of region features [batch, regions, features].
 
-        Where `mask` is false they are zero.
+        Where `mask` is false they are zero. Eq. 1 is linear; the MLP beside it is VSE∞'s (CVPR 2021), without its batch
+        norms.
         """
-        vectors = l2_normalize(self.region_projection(regions))
+        vectors = self.region_projection(regions)
+        if self.region_mlp_dim:
+            vectors += self.region_mlp_out(nn.relu(self.region_mlp_hidden(regions)))
+        vectors = l2_normalize(vectors)
         return vectors if mask is None else jnp.where(mask[..., None], vectors, 0.0)
 
     def unit_words(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> jax.Array:

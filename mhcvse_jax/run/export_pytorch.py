@@ -20,6 +20,7 @@ from mhcvse_jax.weights import pytorch_layout
 from mhcvse_jax.weights.pytorch_options import ALPHA, KEYS_OF_OPTIONS
 
 ONLY = {
+    "model.region_mlp_dim": 0,
     "model.consensus_norm": "batch",
     "model.train_concept_vectors": False,
     "model.graph_slope": 0.2,

@@ -39,7 +39,12 @@ CHOSEN = {
         "graph_product": "dense",
         "train_concept_vectors": True,
     },
-    "layer_norms": {"fusion": "adap_sum", "attention_input": "layer_norm", "consensus_norm": "layer"},
+    "layer_norms": {
+        "fusion": "adap_sum",
+        "attention_input": "layer_norm",
+        "consensus_norm": "layer",
+        "region_mlp_dim": 13,
+    },
     "no_heads": {"fusion": "fixed_sum", "num_heads": 0, "pooling": "attention", "consensus_norm": "layer"},
 }
 SPREAD = 2.0  # of kernels, relative to what keeps variance: no branch idles in the linear part of its tanh
