@@ -88,12 +88,18 @@ KEYS = {
     "text.bytes_literal": Key(
         False, "captions as CVSE's program reads them: Python's b'...' with its marks", switch(), start=SAME
     ),
-    "text.word_vectors_path": Key("", "a GloVe or fastText text file; empty: random vectors", text()),
+    "text.word_vectors_path": Key(
+        "",
+        "a GloVe or fastText text file, or glove: GloVe 6B of width 50, by the extra [glove]; empty: random vectors",
+        text(),
+    ),
     "concepts.num": Key(300, "concepts", more_than(0), start=SAME),
     "concepts.shares": Key((7, 2, 1), "of objects, properties and motions", three_shares()),
     "concepts.words_path": Key("", "CVSE's category_concepts.json; empty: mined from the training captions", text()),
     "concepts.counts_path": Key("", "CVSE's pickle of counts that goes with it", text()),
-    "concepts.vectors_path": Key("", "GloVe text, .npy or CVSE's pickle; empty: seeded unit vectors", text()),
+    "concepts.vectors_path": Key(
+        "", "GloVe text, glove as above, .npy or CVSE's pickle; empty: seeded unit vectors", text()
+    ),
     "concepts.vector_dim": Key(300, "width of the concepts' vectors", more_than(0), start=SAME),
     "concepts.scale": Key(5.0, "s of f(P) = s^(P-u) - s^(-u)", more_than(1), start=SAME),
     "concepts.shift": Key(0.02, "u of f(P)", number(), start=SAME),
@@ -119,7 +125,9 @@ KEYS = {
         at_least(0),
         start=SAME,
     ),
-    "model.feature_dropout_rate": Key(0.0, "of region features, in embedding models", below_one()),
+    "model.feature_dropout_rate": Key(
+        0.0, "of features, the same for all regions of a picture, in embedding models", below_one()
+    ),
     "model.element_dropout_rate": Key(
         0.0, "of regions and words, which are left out of attention and pooling, in embedding models", below_one()
     ),
@@ -349,8 +357,9 @@ def mhcvse() -> Config:
 
     The attention and the fusion begin as if they were not there: at random they scatter what the layers before them
     have aligned. The concepts begin to count alike: with random scores a few of them stand for every picture, through
-    a softmax that passes hardly any gradient. In training a caption has the concepts of its own words, as it does at test time: with its picture's
-    the consensus is all but given away, and the fused embedding is worse than the instance embedding it is made from.
+    a softmax that passes hardly any gradient. In training a caption has the concepts of its own words, as it does at
+    test time: with its picture's the consensus is all but given away, and the fused embedding is worse than the
+    instance embedding it is made from.
     """
     config = base()
     config.concepts.training_label = "caption"

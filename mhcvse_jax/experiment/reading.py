@@ -111,7 +111,7 @@ def learn_language(
     vectors = word_vectors.unit_vectors(len(concepts.words), values.vector_dim, config.seed)
     num_found = None
     if values.vectors_path and has_concepts:
-        brought = word_vectors.read_concept_vectors(values.vectors_path, concepts.words, values.vector_dim)
+        brought = word_vectors.read_concept_vectors(values.vectors_path, concepts.words, values.vector_dim, config.seed)
         vectors = np.where(brought.found[:, None], brought.vectors, vectors)
         num_found = int(brought.found.sum())
     vocabulary = find_vocabulary(config.text, [*train_tokens, *dev_tokens])

@@ -50,10 +50,11 @@ def prepare(experiment: Experiment, train_split: Split, *, has_begun: bool) -> S
 
 
 def _initial_word_vectors(experiment: Experiment) -> WordVectors | None:
-    path, words = experiment.config.text.word_vectors_path, experiment.language.vocabulary.words
+    config, words = experiment.config, experiment.language.vocabulary.words
+    path = config.text.word_vectors_path
     if not path:
         return None
-    vectors = word_vectors.read_word_vectors(path, words, experiment.config.model.word_dim)
+    vectors = word_vectors.read_word_vectors(path, words, config.model.word_dim, config.seed)
     covered = f"{vectors.found.sum():,} of {len(words):,} tokens ({100 * vectors.found.mean():.1f}%)"
     lowered = f", {vectors.num_lowered:,} of them with capitals alone" if vectors.num_lowered else ""
     print(f"words     {path} has {covered}{lowered}")

@@ -144,3 +144,20 @@ def test_a_file_of_other_words_is_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(InputError, match=r"has none of the 3 words, dog, cat for example \(it begins with"):
             read_word_vectors(path, ["<pad>", "dog", "cat"], 2)
+
+
+def test_glove_of_the_package_has_places_of_its_own_to_learn_in():
+    words = ["<pad>", "dog", "puppy", "bicycle"]
+    vectors, found, _ = read_word_vectors("glove", words, 71, seed=5)
+    assert found.tolist() == [False, True, True, True]
+    known, drawn = vectors[1:, :50], vectors[1:, 50:]
+    for half in (known, drawn):
+        np.testing.assert_allclose(np.linalg.norm(half, axis=1), np.sqrt(0.5), rtol=1e-6)
+    # The first values of "dog" as Stanford published them.
+    np.testing.assert_allclose(known[0, :3] / known[0, 0], np.array([0.11008, -0.38781, -0.57615]) / 0.11008, rtol=1e-4)
+    assert known[0] @ known[1] > known[0] @ known[2] + 0.1
+    assert not np.array_equal(drawn, read_word_vectors("glove", words, 71, seed=6).vectors[1:, 50:])
+    alone = read_concept_vectors("glove", words[1:], 50).vectors
+    np.testing.assert_allclose(alone, known * np.sqrt(2), rtol=1e-6)
+    with pytest.raises(InputError, match="have 50 values, more than the 49"):
+        read_word_vectors("glove", words, 49)
