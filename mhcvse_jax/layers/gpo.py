@@ -22,7 +22,9 @@ class GeneralizedPooling(nn.Module):
     v_d = sum_k theta_k max_k(x_d), max_k the k-th largest value of feature d. The weights are a function of the number
     of elements alone, so they are computed once for each number, not for each picture or caption.
 
-    Deviation: VSE∞ drops elements at random in training; that is left out here.
+    Deviation: VSE∞ drops elements at random in training; that is `model.element_dropout_rate` here. The scores begin at
+    zero, so that it begins as the mean: at random, a low temperature lets a few places of the order, drawn by chance,
+    stand for all.
 
     Attributes:
       dim: of the encoding and of each direction of the GRU.
@@ -58,6 +60,7 @@ class GeneralizedPooling(nn.Module):
         places = jnp.broadcast_to(positional_encoding(num, self.dim), (len(counts), num, self.dim))
         directions = [nn.RNN(nn.GRUCell(self.dim, name=name)) for name in ("forward", "backward")]
         rnn = nn.Bidirectional(*directions, merge_fn=lambda *states: sum(states) / 2)
-        scores = nn.Dense(1, use_bias=False, name="score")(rnn(places, seq_lengths=counts))[..., 0]
+        score = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name="score")
+        scores = score(rnn(places, seq_lengths=counts))[..., 0]
         scores = jnp.where(jnp.arange(num) < counts[:, None], scores, -jnp.inf)
         return nn.softmax(scores / self.temperature)

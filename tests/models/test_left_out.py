@@ -8,6 +8,7 @@ import pytest
 from mhcvse_jax import config, models
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.gpo import GeneralizedPooling
+from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.models.vsepp import without_some
 
 BATCH, REGIONS, WORDS, FEATURES = 5, 7, 6, 11
@@ -54,11 +55,14 @@ def test_training_alone_leaves_out(name):
 
 
 def test_generalized_pooling_takes_any_elements():
-    """Those that are left out stand anywhere, not at the end alone."""
+    """It begins as the mean; those that are left out stand anywhere, not at the end alone."""
     layer = GeneralizedPooling(4, 0.1)
     elements = np.random.default_rng(0).normal(size=(1, 7, 3)).astype(np.float32)
     mask = np.array([[True, False, True, True, False, True, True]])
     variables = layer.init(jax.random.key(0), elements, jnp.asarray(mask), train=False)
+    at_first = layer.apply(variables, elements, np.ones((1, 7), bool), train=False)
+    np.testing.assert_allclose(at_first, l2_normalize(elements.mean(axis=1)), atol=1e-6)
+    variables["params"]["score"]["kernel"] += np.array([[0.3], [-0.5], [0.7], [0.2]], np.float32)
     found = layer.apply(variables, elements, mask, train=False)
     expected = layer.apply(variables, elements[:, mask[0]], np.ones((1, 5), bool), train=False)
     np.testing.assert_allclose(found, expected, atol=1e-6)
