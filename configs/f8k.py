@@ -15,6 +15,8 @@ def get_config():
     config.num_epochs = 8
     config.data.dir = "data/flickr8k"
     config.text.remove_stop_words = False
+    config.text.word_vectors_path = "glove"
+    config.model.word_dim = 600
     config.model.embedding_dim = 256
     config.model.feature_dropout_rate = 0.3
     config.model.element_dropout_rate = 0.2
