@@ -93,7 +93,7 @@ def read_index(importer: Importer, *, strict: bool) -> dict[str, Entry]:
     if len(damaged) > NAMED_AT_MOST:
         print(f"left out  {len(damaged) - NAMED_AT_MOST:,} more such")
     if twice:
-        print(f"left out  {len(twice):,} ids that were there before, such as {twice[0]}: the first is taken")
+        print(f"left out  {len(twice):,} more of an id that was there before, such as {twice[0]}: the first is taken")
     return entries
 
 

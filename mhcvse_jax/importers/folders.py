@@ -44,7 +44,7 @@ class _Folder(Importer):
                 read = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
                 shape, _, _ = read(file)
         except Exception as error:  # damage shows in almost any way
-            raise InputError(f"{path}: not {self.summary} ({error})") from error
+            raise InputError(f"{path}: not of {self.summary} ({error})") from error
         return shape[0] if len(shape) == 2 else 1
 
     def arrays(self, path: pathlib.Path, *more: str) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ class _Folder(Importer):
                 with np.load(path, allow_pickle=False) as archive:
                     found = {key: archive[key] for key in (self.key, *more)}
         except Exception as error:  # damage shows in almost any way
-            raise InputError(f"{path}: not {self.summary} ({error})") from error
+            raise InputError(f"{path}: not of {self.summary} ({error})") from error
         features = found[self.key]
         found[self.key] = features[None] if features.ndim == 1 else features
         if found[self.key].ndim != 2:
@@ -69,7 +69,10 @@ class _Folder(Importer):
 
 
 class Milvlg(_Folder):
-    """GitHub repository MILVLG/bottom-up-attention.pytorch. Its `info`, an object, is not read."""
+    """GitHub repository MILVLG/bottom-up-attention.pytorch. Its `info`, an object, is not read.
+
+    The same group's features for MCAN and OpenVQA have the same keys, and x as [F, n]: it is turned.
+    """
 
     name = "milvlg_npz"
     summary = "a folder of .npz, one a picture: x [n, F], bbox [n, 4], num_bbox, image_h, image_w"
@@ -79,9 +82,18 @@ class Milvlg(_Folder):
         path = self.folder / entry.place[0]
         found = self.arrays(path, "bbox", "num_bbox", "image_h", "image_w")
         num, height, width = (whole_number(f"{path}: {key}", found[key]) for key in ("num_bbox", "image_h", "image_w"))
-        if num != len(found["x"]):
-            raise InputError(f"{path}: num_bbox is {num}, and x has {len(found['x'])} rows; expected the same")
-        return checked(str(path), found["x"], found["bbox"], (width, height))
+        features = found["x"].T if num == found["x"].shape[1] != len(found["x"]) else found["x"]
+        if num != len(features):
+            raise InputError(f"{path}: num_bbox is {num}, and x is {found['x'].shape}; expected {num} rows")
+        return checked(str(path), features, found["bbox"], (width, height))
+
+    def _num_regions(self, path: pathlib.Path) -> int:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                num = archive["num_bbox"]
+        except Exception as error:  # damage shows in almost any way
+            raise InputError(f"{path}: not of {self.summary} ({error})") from error
+        return whole_number(f"{path}: num_bbox", num)
 
 
 class Sgae(_Folder):

@@ -79,7 +79,7 @@ def checked(
       InputError: a shape or a number is wrong.
     """
     if features.ndim != 2 or not features.size or features.dtype.kind != "f":
-        raise InputError(f"{where}: features {features.dtype} {features.shape}; expected numbers [regions, features]")
+        raise InputError(f"{where}: features {features.dtype} {features.shape}; expected float32 [regions, features]")
     features = features.astype(np.float32)
     if not np.isfinite(features).all():
         raise InputError(f"{where}: features that are not finite")
@@ -119,13 +119,14 @@ def files_in(paths: Sequence[pathlib.Path], suffix: str) -> list[pathlib.Path]:
 
 
 def whole_number(where: str, text: Any) -> int:
-    """Returns the whole number, 0 or more, that a text or an array of one holds.
+    """Returns the whole number, 0 or more, that a text, a number or an array of one holds.
 
     Raises:
       InputError: it is none.
     """
     try:
-        number = int(text)
+        value = float(text.item() if isinstance(text, np.ndarray) else text)
+        number = int(value) if value.is_integer() else -1
     except (TypeError, ValueError):
         number = -1
     if number < 0:

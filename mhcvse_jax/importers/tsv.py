@@ -29,7 +29,8 @@ class Lines(Importer):
     def __init__(self, paths: Sequence[pathlib.Path], **options: Any):
         for path in paths:
             if not path.is_file():
-                raise InputError(f"{path}: no such file; expected {self.summary}")
+                what = "a directory" if path.is_dir() else "no such file"
+                raise InputError(f"{path}: {what}; expected a file of {self.summary}")
         self._paths = paths
 
     def size(self) -> tuple[int, str]:
@@ -52,7 +53,7 @@ class Lines(Importer):
     def _entry(self, where: str, line: bytes, place: tuple[int, int]) -> tuple[str, Entry]:
         cells = _cells(line)
         if len(cells) != self.num_columns:
-            raise InputError(f"{where}: {len(cells)} columns; expected {self.num_columns}, as {self.name} has")
+            raise InputError(f"{where}: {len(cells)} columns; expected {self.num_columns}, as --format {self.name} has")
         try:
             return cells[0].decode("utf-8").strip(), Entry(place, self.num_regions(where, cells))
         except UnicodeDecodeError as error:

@@ -101,6 +101,16 @@ def milvlg_npz(folder):
     return [folder], (), ("boxes", "size")
 
 
+def mcan_npz(folder):
+    """As MILVLG's, x turned; numbers as arrays of one."""
+    for image_id in ORDER:
+        facts = facts_of(image_id)
+        sides = {"image_w": np.array([facts["size"][0]]), "image_h": np.float64(facts["size"][1])}
+        arrays = {"x": facts["features"].T, "bbox": facts["boxes"], "num_bbox": np.array([len(facts["boxes"])])}
+        np.savez(folder / f"{name_of(image_id)}.jpg.npz", **arrays, **sides)
+    return [folder], (), ("boxes", "size")
+
+
 def sgae(folder):
     for part in ("att", "box", "fc"):
         (folder / f"cocobu_{part}").mkdir()
@@ -159,6 +169,7 @@ WRITERS = {
     "butd_hdf5": (butd_hdf5, "npy"),
     "butd_hdf5 ": (adaptive_hdf5, "vlp_hdf5"),
     "milvlg_npz": (milvlg_npz, "sgae"),
+    "milvlg_npz ": (mcan_npz, "sgae"),
     "sgae": (sgae, "milvlg_npz"),
     "vlp_hdf5": (vlp_hdf5, "butd_hdf5"),
     "vinvl_tsv": (vinvl_tsv, "butd_tsv"),
@@ -299,8 +310,8 @@ def test_what_does_not_join_is_counted(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 pictures that captions name and are not there: val2014/COCO_val2014_000000000007.jpg" in said
     assert "1 picture without captions: 100" in said
-    assert "1 ids that were there before, such as 632" in said
-    assert "line 8: 3 columns; expected 6, as butd_tsv has" in said
+    assert "1 more of an id that was there before, such as 632" in said
+    assert "line 8: 3 columns; expected 6, as --format butd_tsv has" in said
 
 
 def test_names_of_classes_make_a_directory_readable(tmp_path, capsys):
@@ -328,7 +339,7 @@ def test_a_pickle_that_asks_for_code_is_not_run(tmp_path, capsys):
     assert "os.system" in capsys.readouterr().err
     assert not (tmp_path / "owned").exists()
     (tmp_path / "folder").mkdir()
-    np.savez(tmp_path / "folder" / "9.npz", x=np.array([{}], dtype=object), bbox=np.ones((1, 4)))
+    np.savez(tmp_path / "folder" / "9.npz", x=np.array([{}], dtype=object), bbox=np.ones((1, 4)), num_bbox=1)
     assert run(tmp_path, "milvlg_npz", [tmp_path / "folder"]) == 2
     assert "Object arrays cannot be loaded" in capsys.readouterr().err
 
