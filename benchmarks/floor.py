@@ -25,7 +25,7 @@ from mhcvse_jax.layers.consensus import Consensus
 from mhcvse_jax.layers.fusion import Fusion
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.self_attention import SelfAttention
-from mhcvse_jax.layers.text_gru import TextGRU, word_mask
+from mhcvse_jax.layers.text_gru import TextGRU
 from mhcvse_jax.models.embeddings import Embeddings
 
 
@@ -121,8 +121,8 @@ def part_programs(
     """Returns a function (value and all gradients) and its arguments for each measured part."""
     rng = np.random.default_rng(3)
     batch_size, dim = sizes.batch, sizes.embedding_dim
-    longest = batch.tokens.shape[1]
-    mask = word_mask(jnp.asarray(batch.lengths), longest)
+    longest = batch.captions.tokens.shape[1]
+    mask = jnp.asarray(batch.captions.mask)
 
     def unit(*shape: int) -> jax.Array:
         return l2_normalize(jnp.asarray(rng.standard_normal(shape, dtype=np.float32)))
@@ -188,7 +188,7 @@ def part_programs(
     gcn = ConceptGCN(dim, 0.2, "sparse", False)
     gru_layer = TextGRU(sizes.vocabulary, sizes.word_dim, dim, 0.4, gru, dtype)
     embed = nn.Embed(sizes.vocabulary, sizes.word_dim, dtype=dtype)
-    tokens, lengths = jnp.asarray(batch.tokens), jnp.asarray(batch.lengths)
+    tokens, lengths = jnp.asarray(batch.captions.tokens), jnp.asarray(batch.captions.lengths)
     return {
         "region projection": module(
             nn.Dense(dim, dtype=dtype), fixed=(jnp.asarray(batch.regions),), finish=l2_normalize
@@ -253,11 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = Rates(
         2 * options.width**3 / times["product"].seconds.min(), 8 * _copied(options.width) / times["copy"].seconds.min()
     )
-    cost = costs(sizes, batch.lengths, item_bytes=dtype.itemsize)
-    words, places = int(batch.lengths.sum()), batch.tokens.size
+    cost = costs(sizes, batch.captions.lengths, item_bytes=dtype.itemsize)
+    words, places = int(batch.captions.lengths.sum()), batch.captions.tokens.size
     print(f"device    {timing.device_name()}, {options.precision}; GRU {options.gru}")
     print(f"rates     {best.flops / 1e12:.3f} TFLOP/s (product of {options.width}), {best.bytes / 1e9:.1f} GB/s (copy)")
-    print(f"batch     {words} words in {places} places, {batch.tokens.shape[1]} a caption")
+    print(f"batch     {words} words in {places} places, {batch.captions.tokens.shape[1]} a caption")
     print(f"\n{'part':<26}{'GFLOP':>8}{'MB':>8}{'floor ms':>10}{'ours ms':>10}{'ratio':>7}  fastest to slowest")
     rows, missing = [], {}
     for name in [*parts, "whole step"]:

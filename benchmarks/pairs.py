@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import timing
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.cross_attention import pair_operations
 from mhcvse_jax.training.step import init_variables
@@ -44,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rng = np.random.default_rng(0)
     regions = rng.standard_normal((options.images, REGIONS, FEATURES), np.float32)
     tokens = rng.integers(4, 100, (options.captions, options.words))
-    texts = tokens, np.full(options.captions, options.words), np.zeros((options.captions, 1), bool)
+    texts = Captions(tokens, np.full(options.captions, options.words), np.zeros((options.captions, 1), bool))
     sides = (
-        jax.jit(lambda *x: model.apply(variables, *x, graph, method="encode_images"))(regions),
-        jax.jit(lambda *x: model.apply(variables, *x, graph, method="encode_texts"))(*texts),
+        jax.jit(lambda x: model.apply(variables, x, graph, method="encode_images"))(regions),
+        jax.jit(lambda x: model.apply(variables, x, graph, method="encode_texts"))(texts),
     )
     score, at_once = (
         jax.jit(lambda image, text, method=method: model.apply(variables, image, text, method=method))

@@ -172,10 +172,10 @@ class Both:
 
 def to_torch(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[int], torch.Tensor]:
     """Returns a batch as PyTorch's side reads it: the longest caption first, cut to it."""
-    order = np.argsort(-batch.lengths, kind="stable")
-    lengths = batch.lengths[order].tolist()
-    tokens = torch.from_numpy(batch.tokens[order, : lengths[0]]).long()
-    labels = batch.labels[order].astype(np.float32)
+    order = np.argsort(-batch.captions.lengths, kind="stable")
+    lengths = batch.captions.lengths[order].tolist()
+    tokens = torch.from_numpy(batch.captions.tokens[order, : lengths[0]]).long()
+    labels = batch.captions.labels[order].astype(np.float32)
     return torch.from_numpy(batch.regions[order]), tokens, lengths, torch.from_numpy(labels)
 
 
@@ -320,7 +320,7 @@ def encode_torch(model: torch_cvse.TorchCVSE, split: dataset.Split, config: conf
     for start in range(0, split.num_captions, config.eval.batch_size):
         captions = np.arange(start, min(start + config.eval.batch_size, split.num_captions))
         batch = batches.read_batch(split, captions, config.data.caption_lengths, training_label="caption")
-        back = np.argsort(np.argsort(-batch.lengths, kind="stable"))
+        back = np.argsort(np.argsort(-batch.captions.lengths, kind="stable"))
         with torch.no_grad():
             found = model.embed(*to_torch(batch))
         for side, (instance, consensus, fused, concepts) in zip(sides, found, strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 
 from mhcvse_jax.data.batches import Batch, padded_length
 from mhcvse_jax.data.text import SPECIAL_TOKENS
+from mhcvse_jax.layers.captions import Captions
 
 NUM_IMAGES = {"train": 29_000, "dev": 1_014, "test": 1_000}
 CAPTIONS_PER_IMAGE = 5
@@ -53,9 +54,7 @@ def make_batch(
     tokens[np.arange(longest) >= lengths[:, None]] = 0
     return Batch(
         regions=rng.standard_normal((size, *regions_shape), dtype=np.float32),
-        tokens=tokens,
-        lengths=lengths,
-        labels=rng.random((size, num_concepts)) < 6 / num_concepts,
+        captions=Captions(tokens, lengths, labels=rng.random((size, num_concepts)) < 6 / num_concepts),
         image_index=rng.choice(max(NUM_IMAGES["train"], size), size, replace=False).astype(np.int32),
     )
 

@@ -243,12 +243,19 @@ class TwinTrainer:
         self.features = torch.cat([batch[0] for batch in self.batches]).to(device) if on_device else None
 
     def _prepare(self, batch: Batch, on_device: bool) -> tuple[torch.Tensor, ...]:
-        longest = int(batch.lengths.max())
+        captions = batch.captions
+        longest = int(captions.lengths.max())
         # A published collate sorts the batch, for the packed GRU; the fast way leaves that to PyTorch.
-        order = np.arange(len(batch.lengths)) if self.twin.fast else np.argsort(-batch.lengths, kind="stable")
+        order = np.arange(len(captions.lengths)) if self.twin.fast else np.argsort(-captions.lengths, kind="stable")
         tensors = [
             torch.from_numpy(np.ascontiguousarray(part[order]))
-            for part in (batch.regions, batch.tokens[:, :longest], batch.lengths, batch.labels, batch.image_index)
+            for part in (
+                batch.regions,
+                captions.tokens[:, :longest],
+                captions.lengths,
+                captions.labels,
+                batch.image_index,
+            )
         ]
         regions, tokens, lengths, labels, image_index = tensors
         tokens, lengths = tokens.long(), lengths.long()

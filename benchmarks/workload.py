@@ -124,7 +124,7 @@ class ResidentTrainer(Trainer):
     def __init__(self, sizes: Sizes, config: config_lib.Config, batches: Sequence[Batch]):
         super().__init__(sizes, config)
         split = as_split(batches)
-        lengths = sorted({batch.tokens.shape[1] for batch in batches})
+        lengths = sorted({batch.captions.tokens.shape[1] for batch in batches})
         self._steps = make_resident_steps(self.parts, placement="replicated", caption_lengths=lengths)
         self._data = resident.place(
             split,
@@ -136,7 +136,7 @@ class ResidentTrainer(Trainer):
             prefetch=config.data.prefetch_batches,
         )
         captions = np.arange(split.num_captions, dtype=np.int32).reshape(len(batches), sizes.batch)
-        index = np.array([lengths.index(batch.tokens.shape[1]) for batch in batches], np.int32)
+        index = np.array([lengths.index(batch.captions.tokens.shape[1]) for batch in batches], np.int32)
         self._sent = jax.device_put((captions, index, np.int32(len(batches))), replicated(self.mesh))
 
     def run(self) -> jax.Array:
@@ -147,7 +147,7 @@ class ResidentTrainer(Trainer):
 
 def as_split(batches: Sequence[Batch]) -> Split:
     """Returns a split whose captions are those of the batches, in their order, each with a picture of its own."""
-    labels = np.concatenate([batch.labels for batch in batches])
+    labels = np.concatenate([batch.captions.labels for batch in batches])
     features = np.concatenate([batch.regions for batch in batches])
     everything = np.arange(len(labels))
     return Split(
@@ -156,9 +156,13 @@ def as_split(batches: Sequence[Batch]) -> Split:
         captions=[""] * len(labels),
         tokens=EncodedCaptions.of_lengths(
             np.concatenate(
-                [row[:length] for batch in batches for row, length in zip(batch.tokens, batch.lengths, strict=True)]
+                [
+                    row[:length]
+                    for batch in batches
+                    for row, length in zip(batch.captions.tokens, batch.captions.lengths, strict=True)
+                ]
             ),
-            np.concatenate([batch.lengths for batch in batches]),
+            np.concatenate([batch.captions.lengths for batch in batches]),
         ),
         image_of_caption=everything.astype(np.int32),
         image_labels=labels,

@@ -9,6 +9,7 @@ from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.data.regions import count_regions
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.captions import Captions
 
 RARE_LENGTH = 0.01  # of the batches of an epoch
 
@@ -17,9 +18,7 @@ class Batch(NamedTuple):
     """Pairs of a picture and one of its captions."""
 
     regions: np.ndarray  # <float32>[batch, regions, features]
-    tokens: np.ndarray  # <int32>[batch, words], 0 at padding
-    lengths: np.ndarray  # <int32>[batch]
-    labels: np.ndarray  # <bool>[batch, concepts], of the captions
+    captions: Captions
     image_index: np.ndarray  # <int32>[batch] the picture of each pair within its split
     num_regions: np.ndarray | None = None  # <int32>[batch], the first of `regions`, which alone count; None: all
 
@@ -95,14 +94,15 @@ def read_batch(
     """
     longest = split.lengths[captions].max()
     captions = captions[rows]
-    lengths = split.lengths[captions]
     image_index = split.image_of_caption[captions]
     regions, num_regions = read_regions(split, image_index)
     return Batch(
         regions=regions,
-        tokens=split.tokens.padded(captions, padded_length(longest, caption_lengths)),
-        lengths=lengths,
-        labels=split.image_labels[image_index] if training_label == "image" else split.caption_labels[captions],
+        captions=Captions(
+            tokens=split.tokens.padded(captions, padded_length(longest, caption_lengths)),
+            lengths=split.lengths[captions],
+            labels=split.image_labels[image_index] if training_label == "image" else split.caption_labels[captions],
+        ),
         image_index=image_index,
         num_regions=num_regions,
     )

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.cross_attention import Projected, Projections, attend
 from mhcvse_jax.layers.normalize import l2_normalize
@@ -105,10 +106,8 @@ class CrossAttention(PairModel):
         mask = jnp.ones(regions.shape[:2], bool) if mask is None else mask
         return self._side(fragments, mask, self.image_layers, self.image_share)
 
-    def encode_texts(
-        self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, graph: ConceptGraph, *, train: bool = False
-    ) -> Side:
-        fragments, mask = self.unit_words(tokens, lengths, train=train), word_mask(lengths, tokens.shape[1])
+    def encode_texts(self, captions: Captions, graph: ConceptGraph, *, train: bool = False) -> Side:
+        fragments, mask = self.unit_words(captions.tokens, captions.lengths, train=train), captions.mask
         return self._side(fragments, mask, self.text_layers, self.text_share)
 
     def _side(self, fragments: jax.Array, mask: jax.Array, layers: list[Projections], share: nn.Dense) -> Side:

@@ -2,6 +2,7 @@
 
 import jax
 
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGCN, ConceptGraph
 from mhcvse_jax.layers.consensus import Consensus, label_distribution
 from mhcvse_jax.layers.fusion import Fusion
@@ -45,9 +46,7 @@ class CVSE(VSEPP):
     def __call__(
         self,
         regions: jax.Array,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        labels: jax.Array,
+        captions: Captions,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
         mining_temperature: jax.Array | float = 0.0,
@@ -58,7 +57,7 @@ class CVSE(VSEPP):
         """Returns the embeddings of pictures and of captions; the concepts are propagated once for both."""
         concepts = self.concept_gcn(graph)
         image = self._encode_images(regions, num_regions, concepts, train)
-        text = self._encode_texts(tokens, lengths, labels, concepts, train)
+        text = self._encode_texts(captions, concepts, train)
         return image, text
 
     def encode_images(
@@ -71,16 +70,8 @@ class CVSE(VSEPP):
     ) -> Embeddings:
         return self._encode_images(regions, num_regions, self.concept_gcn(graph), train)
 
-    def encode_texts(
-        self,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        labels: jax.Array,
-        graph: ConceptGraph,
-        *,
-        train: bool = False,
-    ) -> Embeddings:
-        return self._encode_texts(tokens, lengths, labels, self.concept_gcn(graph), train)
+    def encode_texts(self, captions: Captions, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
+        return self._encode_texts(captions, self.concept_gcn(graph), train)
 
     def _encode_images(
         self, regions: jax.Array, num_regions: jax.Array | None, concepts: jax.Array, train: bool
@@ -90,11 +81,9 @@ class CVSE(VSEPP):
         consensus, distribution = self.image_consensus(instance, concepts, None, 0.0, train=train)
         return Embeddings(instance, consensus, self.image_fusion(instance, consensus), distribution)
 
-    def _encode_texts(
-        self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, concepts: jax.Array, train: bool
-    ) -> Embeddings:
-        vectors, mask = self.words_to_pool(tokens, lengths, train=train)
+    def _encode_texts(self, captions: Captions, concepts: jax.Array, train: bool) -> Embeddings:
+        vectors, mask = self.words_to_pool(captions.tokens, captions.lengths, train=train)
         instance = self.pool_words(vectors, mask, train=train)
-        label = label_distribution(labels, self.label_temperature)
+        label = label_distribution(captions.labels, self.label_temperature)
         consensus, distribution = self.text_consensus(instance, concepts, label, self.label_share, train=train)
         return Embeddings(instance, consensus, self.text_fusion(instance, consensus), distribution)

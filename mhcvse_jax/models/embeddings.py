@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.fragments import Fragments
 
@@ -47,21 +48,11 @@ class EmbeddingModel(Fragments):
         """
         raise NotImplementedError
 
-    def encode_texts(
-        self,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        labels: jax.Array,
-        graph: ConceptGraph,
-        *,
-        train: bool = False,
-    ) -> Embeddings:
+    def encode_texts(self, captions: Captions, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
         """Returns the embeddings of captions.
 
         Args:
-          tokens: <int32>[batch, words]; what stands at padding does not matter.
-          lengths: <int32>[batch] tokens of each caption.
-          labels: <bool>[batch, concepts], the concepts of each caption (in training: of its picture).
+          captions: with the concepts of each.
           graph: the concept graph.
           train: as in `encode_images`.
         """
@@ -70,9 +61,7 @@ class EmbeddingModel(Fragments):
     def __call__(
         self,
         regions: jax.Array,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        labels: jax.Array,
+        captions: Captions,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
         mining_temperature: jax.Array | float = 0.0,
@@ -82,4 +71,4 @@ class EmbeddingModel(Fragments):
     ) -> tuple[Embeddings, Embeddings]:
         """Returns the embeddings of both; `is_negative` and `mining_temperature` are for models that choose pairs."""
         image = self.encode_images(regions, graph, num_regions=num_regions, train=train)
-        return image, self.encode_texts(tokens, lengths, labels, graph, train=train)
+        return image, self.encode_texts(captions, graph, train=train)

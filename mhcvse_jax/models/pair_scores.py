@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.fragments import Fragments
 
@@ -51,13 +52,8 @@ class PairModel(Fragments):
         """
         raise NotImplementedError
 
-    def encode_texts(
-        self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, graph: ConceptGraph, *, train: bool = False
-    ) -> Any:
-        """Returns a tree of arrays [batch, ...] for captions: tokens <int32>[batch, words] with their lengths.
-
-        `labels` <bool>[batch, concepts] are their concepts; `graph` and `train` as in `encode_images`.
-        """
+    def encode_texts(self, captions: Captions, graph: ConceptGraph, *, train: bool = False) -> Any:
+        """Returns a tree of arrays [batch, ...] for captions; `graph` and `train` as in `encode_images`."""
         raise NotImplementedError
 
     def score_pair(self, image: Any, text: Any) -> jax.Array:
@@ -80,9 +76,7 @@ class PairModel(Fragments):
     def __call__(
         self,
         regions: jax.Array,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        labels: jax.Array,
+        captions: Captions,
         graph: ConceptGraph,
         is_negative: jax.Array | None = None,
         mining_temperature: jax.Array | float = 0.0,
@@ -94,9 +88,7 @@ class PairModel(Fragments):
 
         Args:
           regions: see `encode_images`.
-          tokens: see `encode_texts`.
-          lengths: see `encode_texts`.
-          labels: see `encode_texts`.
+          captions: see `encode_texts`.
           graph: the concept graph.
           is_negative: <bool>[images, texts], the pairs that are no match; None for all but the diagonal.
           mining_temperature: for a model that scores a few negatives of each pair: 0 takes those most alike; above 0
@@ -105,7 +97,7 @@ class PairModel(Fragments):
           train: whether dropout is on.
         """
         images = self.encode_images(regions, graph, num_regions=num_regions, train=train)
-        texts = self.encode_texts(tokens, lengths, labels, graph, train=train)
+        texts = self.encode_texts(captions, graph, train=train)
         if is_negative is None:
             is_negative = ~jnp.eye(len(regions), dtype=bool)
         return self.score_batch(images, texts, is_negative, mining_temperature)

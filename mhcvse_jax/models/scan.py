@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.text_gru import word_mask
@@ -46,10 +47,8 @@ class SCAN(PairModel):
         vectors = self.unit_regions(regions, mask)
         return self._side(vectors, jnp.ones(regions.shape[:2], bool) if mask is None else mask)
 
-    def encode_texts(
-        self, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, graph: ConceptGraph, *, train: bool = False
-    ) -> Side:
-        return self._side(self.unit_words(tokens, lengths, train=train), word_mask(lengths, tokens.shape[1]))
+    def encode_texts(self, captions: Captions, graph: ConceptGraph, *, train: bool = False) -> Side:
+        return self._side(self.unit_words(captions.tokens, captions.lengths, train=train), captions.mask)
 
     def score_pair(self, image: Side, text: Side) -> jax.Array:
         query, context = (text, image) if self.scan_direction == "t2i" else (image, text)

@@ -9,6 +9,7 @@ an MLP to its projection of the regions and pools elements as they are, where he
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.pooling import AttentionPooling, make_pooling, mean_pool
@@ -54,16 +55,8 @@ class VSEPP(EmbeddingModel):
         vectors, mask = self.regions_to_pool(regions, num_regions, train=train)
         return Embeddings.single(self.pool_regions(vectors, mask, train=train))
 
-    def encode_texts(
-        self,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        labels: jax.Array,
-        graph: ConceptGraph,
-        *,
-        train: bool = False,
-    ) -> Embeddings:
-        vectors, mask = self.words_to_pool(tokens, lengths, train=train)
+    def encode_texts(self, captions: Captions, graph: ConceptGraph, *, train: bool = False) -> Embeddings:
+        vectors, mask = self.words_to_pool(captions.tokens, captions.lengths, train=train)
         return Embeddings.single(self.pool_words(vectors, mask, train=train))
 
     def regions_to_pool(

@@ -14,6 +14,7 @@ from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, own_rows, put_batch, replicated
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
 
@@ -58,11 +59,11 @@ class Encoder:
             return model.apply(variables, regions, graph, num_regions=num_regions, method="encode_images")
 
         @jax.default_matmul_precision(precision)
-        def texts(variables, tokens, lengths, labels):
-            return model.apply(variables, tokens, lengths, labels, graph, method="encode_texts")
+        def texts(variables, captions):
+            return model.apply(variables, captions, graph, method="encode_texts")
 
         self._images = jax.jit(images, in_shardings=(everywhere, split, split), out_shardings=everywhere)
-        self._texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
+        self._texts = jax.jit(texts, in_shardings=(everywhere, split), out_shardings=everywhere)
 
     def __call__(self, variables: Any, split: Split) -> EncodedSplit:
         """Returns the embeddings of a split; a caption's label comes from its own words alone.
@@ -92,10 +93,10 @@ class Encoder:
         Captions are encoded in the order of their lengths, so that short ones are not padded like long ones.
         """
 
-        def read(chosen: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
+        def read(chosen: np.ndarray, rows: slice) -> tuple[Captions]:
             length = batches.padded_length(tokens.lengths[chosen].max(), self._caption_lengths)
             own = chosen[rows]
-            return tokens.padded(own, length), tokens.lengths[own], labels[own]
+            return (Captions(tokens.padded(own, length), tokens.lengths[own], labels[own]),)
 
         return self._encode(self._texts, variables, read, np.argsort(tokens.lengths, kind="stable"))
 

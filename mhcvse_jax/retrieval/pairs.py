@@ -19,6 +19,7 @@ from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.devices.mesh import by_batch, replicated
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.pair_scores import PairModel
 from mhcvse_jax.retrieval.similarity import Similarity
@@ -80,8 +81,8 @@ class PairScorer:
             return model.apply(variables, regions, graph, num_regions=num_regions, method="encode_images")
 
         @jax.default_matmul_precision(precision)
-        def texts(variables, tokens, lengths, labels):
-            return model.apply(variables, tokens, lengths, labels, graph, method="encode_texts")
+        def texts(variables, captions):
+            return model.apply(variables, captions, graph, method="encode_texts")
 
         @jax.default_matmul_precision(precision)
         def matrix(variables, image, text):
@@ -95,7 +96,7 @@ class PairScorer:
 
         self._encode_images = jax.jit(images, in_shardings=(everywhere, split, split), out_shardings=split)
         # Whole on every device, so that each process can keep them.
-        self._encode_texts = jax.jit(texts, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
+        self._encode_texts = jax.jit(texts, in_shardings=(everywhere, split), out_shardings=everywhere)
         self._matrix = jax.jit(matrix, in_shardings=(everywhere, split, everywhere), out_shardings=everywhere)
         shardings = (everywhere, everywhere, everywhere, split, split)
         self._pairs = jax.jit(pairs, in_shardings=shardings, out_shardings=everywhere)
@@ -200,10 +201,10 @@ class PairScorer:
     def _texts(self, variables: Any, split: Split, captions: np.ndarray) -> list[Sides]:
         """Returns the sides of captions by rising length, in host memory, in blocks."""
 
-        def read(chosen: np.ndarray) -> tuple[np.ndarray, ...]:
+        def read(chosen: np.ndarray) -> tuple[Captions]:
             lengths = split.lengths[chosen]
             length = batches.padded_length(lengths.max(), self._caption_lengths)
-            return split.tokens.padded(chosen, length), lengths, split.caption_labels[chosen]
+            return (Captions(split.tokens.padded(chosen, length), lengths, split.caption_labels[chosen]),)
 
         order = captions[np.argsort(split.lengths[captions], kind="stable")]
         blocks = self._sides(self._encode_texts, variables, read, order, self._blocks.captions)
@@ -214,7 +215,7 @@ class PairScorer:
     ) -> Iterator[Sides]:
         blocks = [items[start : start + size] for start in range(0, len(items), size)]
 
-        def read_block(number: int) -> tuple[np.ndarray, ...]:
+        def read_block(number: int) -> tuple:
             block = blocks[number]
             return read(np.concatenate([block, np.repeat(block[-1:], size - len(block))]))
 

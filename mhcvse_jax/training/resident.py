@@ -15,6 +15,7 @@ from mhcvse_jax.data.regions import count_regions
 from mhcvse_jax.data.text import PAD, EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.layers.captions import Captions
 
 Placement: TypeAlias = Literal["host", "replicated", "sharded"]
 """Where features are: with the host, whole on every device, or split over the devices by picture."""
@@ -151,9 +152,7 @@ def gather_captions(data: ResidentSplit, captions: jax.Array, regions: jax.Array
     tokens = jnp.where(is_token, ids[jnp.where(is_token, starts[:, None] + places, 0)], PAD)
     return Batch(
         regions=regions,  # pyright: ignore[reportArgumentType]: an array of the device
-        tokens=tokens,  # pyright: ignore[reportArgumentType]
-        lengths=lengths,  # pyright: ignore[reportArgumentType]
-        labels=data.labels[captions],  # pyright: ignore[reportArgumentType]
+        captions=Captions(tokens, lengths, labels=data.labels[captions]),
         image_index=image_index,  # pyright: ignore[reportArgumentType]
         num_regions=None if data.num_regions is None else data.num_regions[image_index],  # pyright: ignore[reportArgumentType]
     )

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices.mesh import by_batch, replicated
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
 from mhcvse_jax.losses import Contrast, LossTerms, loss_terms, negatives
@@ -68,9 +69,7 @@ def init_variables(model: Model, graph: ConceptGraph, regions_shape: tuple[int, 
     variables = model.init(
         key,
         jnp.zeros((1, *regions_shape)),
-        jnp.zeros((1, 2), jnp.int32),
-        jnp.full((1,), 2, jnp.int32),
-        jnp.zeros((1, graph.nodes.shape[0]), bool),
+        Captions(jnp.zeros((1, 2), jnp.int32), jnp.full((1,), 2, jnp.int32), jnp.zeros((1, len(graph.nodes)), bool)),
         graph,
         train=False,
     )
@@ -192,9 +191,7 @@ def _gradient(parts: StepParts) -> Callable[[TrainState, Batch], _Gradient]:
             outputs, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch.regions,
-                batch.tokens,
-                batch.lengths,
-                batch.labels,
+                batch.captions,
                 graph,
                 negatives(batch.image_index, mask_same_image=settings.mask_same_image),
                 _mining_temperature(compared),

@@ -31,6 +31,7 @@ from mhcvse_jax.detection.faster_rcnn import Architecture, FasterRCNN
 from mhcvse_jax.detection.selection import FIXED_36
 from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
+from mhcvse_jax.layers.captions import Captions
 
 SIDES = ("ours", "torch")
 
@@ -71,9 +72,10 @@ def test_costs_are_what_xla_counts():
     config = make_config(sizes, gru="plain")
     trainer = floor.Trainer(sizes, config)
     (batch,) = floor.make_batches(sizes, config, 1)
-    batch = batch._replace(lengths=np.full(sizes.batch, batch.tokens.shape[1], np.int32))
+    full = batch.captions._replace(lengths=np.full(sizes.batch, batch.captions.tokens.shape[1], np.int32))
+    batch = batch._replace(captions=full)
     parts = floor.part_programs(sizes, trainer, batch, "plain", jnp.dtype("float32"))
-    costs = floor.costs(sizes, batch.lengths)
+    costs = floor.costs(sizes, batch.captions.lengths)
     for name in ("region projection", "attention, regions", "attention, words", "consensus", "concept GCN", "fusion"):
         function, arguments = parts[name]
         assert xla_flops(function, *arguments) == pytest.approx(costs[name].flops, rel=0.1), name
@@ -224,8 +226,9 @@ def test_batches_have_real_lengths():
     assert (lengths.min(), lengths.max(), np.median(lengths)) == (3, 54, 10)
     sizes = SIZES["full"]
     (batch,) = floor.make_batches(Sizes(batch=sizes.batch, regions=2, features=3), make_config(sizes), 1)
-    assert batch.tokens.shape[1] in config_lib.base().data.caption_lengths
-    assert not np.any(batch.tokens[np.arange(batch.tokens.shape[1]) >= batch.lengths[:, None]])
+    captions = batch.captions
+    assert captions.tokens.shape[1] in config_lib.base().data.caption_lengths
+    assert not np.any(captions.tokens[~captions.mask])
 
 
 def test_table(tmp_path):
@@ -296,7 +299,8 @@ def test_levels_of_a_cross_attention(tmp_path, capfd):
     variables, _ = experiment.restore_best(split.regions.shape[1:])
     apply = functools.partial(experiment.model.apply, variables, graph=experiment.graph)
     images: Any = apply(split.regions.read(np.arange(5)), method="encode_images")
-    texts: Any = apply(split.tokens.padded(slice(None), 32), split.lengths, split.caption_labels, method="encode_texts")
+    captions = Captions(split.tokens.padded(slice(None), 32), split.lengths, split.caption_labels)
+    texts: Any = apply(captions, method="encode_texts")
     similarity = np.asarray(images.whole @ texts.whole.T)
     own = similarity[split.image_of_caption, np.arange(25)]
     ranks = 1 + np.sum((similarity >= own) & (np.arange(5)[:, None] != split.image_of_caption), axis=0)

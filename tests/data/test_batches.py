@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,43 +56,42 @@ def epoch(split, *, first_step=0, seed=0, number=0, training_label="image"):
 @pytest.mark.parametrize("training_label", ["image", "caption"])
 def test_a_batch_pairs_each_caption_with_its_picture(split, training_label):
     for batch in epoch(split, training_label=training_label):
-        captions = batch.tokens[:, 0] - 1
+        captions = batch.captions.tokens[:, 0] - 1
         np.testing.assert_array_equal(batch.image_index, captions // PER_IMAGE)
         np.testing.assert_array_equal(batch.regions[:, 1, 2], batch.image_index * PER_IMAGE)
-        np.testing.assert_array_equal(batch.lengths, (batch.tokens > 0).sum(axis=1))
+        np.testing.assert_array_equal(batch.captions.lengths, (batch.captions.tokens > 0).sum(axis=1))
         labels = split.image_labels[batch.image_index] if training_label == "image" else split.caption_labels[captions]
-        np.testing.assert_array_equal(batch.labels, labels)
+        np.testing.assert_array_equal(batch.captions.labels, labels)
         assert batch.regions.dtype == np.float32
-        assert batch.tokens.dtype == np.int32
+        assert batch.captions.tokens.dtype == np.int32
 
 
 def test_an_epoch_shows_a_caption_once_and_leaves_less_than_a_batch(split):
-    seen = np.concatenate([batch.tokens[:, 0] for batch in epoch(split)])
+    seen = np.concatenate([batch.captions.tokens[:, 0] for batch in epoch(split)])
     assert len(seen) == len(set(seen.tolist())) == 48
     assert len(epoch(split)) == batches.steps_per_epoch(split, 8) == 6
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(split):
     orders = {
-        key: tuple(np.concatenate([b.tokens[:, 0] for b in epoch(split, seed=key[0], number=key[1])]).tolist())
+        key: tuple(np.concatenate([b.captions.tokens[:, 0] for b in epoch(split, seed=key[0], number=key[1])]).tolist())
         for key in [(0, 0), (0, 1), (1, 0)]
     }
     assert len(set(orders.values())) == 3
-    assert orders[0, 1] == tuple(np.concatenate([b.tokens[:, 0] for b in epoch(split, number=1)]).tolist())
+    assert orders[0, 1] == tuple(np.concatenate([b.captions.tokens[:, 0] for b in epoch(split, number=1)]).tolist())
 
 
 def test_an_epoch_goes_on_from_any_step(split):
     whole, rest = epoch(split), epoch(split, first_step=4)
     assert len(rest) == 2
     for expected, found in zip(whole[4:], rest, strict=True):
-        for a, b in zip(expected, found, strict=True):
-            np.testing.assert_array_equal(a, b)
+        jax.tree.map(np.testing.assert_array_equal, expected, found)
 
 
 def test_a_batch_has_the_first_length_that_fits_and_none_is_cut(split):
     for batch in epoch(split):
-        longest = batch.lengths.max()
-        assert batch.tokens.shape[1] == (16 if longest <= 16 else 24 if longest <= 24 else 48)
+        longest = batch.captions.lengths.max()
+        assert batch.captions.tokens.shape[1] == (16 if longest <= 16 else 24 if longest <= 24 else 48)
 
 
 @pytest.mark.parametrize(("longest", "length"), [(2, 16), (16, 16), (17, 24), (24, 24), (25, 48), (49, 72)])
@@ -130,11 +130,11 @@ def test_batches_of_any_size_are_whole_and_each_caption_stands_once(split, size,
         batches.training_batches(split, batch_size=size, caption_lengths=lengths, first_step=first_step, **options)
     )
     assert len(found) == steps - first_step
-    seen = [int(token) - 1 for batch in found for token in batch.tokens[:, 0]]
+    seen = [int(token) - 1 for batch in found for token in batch.captions.tokens[:, 0]]
     assert seen == batches.epoch_order(55, seed=3, epoch=number)[first_step * size : steps * size].tolist()
     for batch in found:
-        assert {len(part) for part in batch if part is not None} == {size}
-        assert batch.tokens.shape[1] == batches.padded_length(batch.lengths.max(), lengths)
+        assert {len(part) for part in jax.tree.leaves(batch)} == {size}
+        assert batch.captions.tokens.shape[1] == batches.padded_length(batch.captions.lengths.max(), lengths)
 
 
 def with_features(split, array):

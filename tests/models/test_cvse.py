@@ -10,6 +10,7 @@ from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.experiment.parts import schedule_and_optimizer
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.training.optimizer import step_schedule
 from mhcvse_jax.training.step import init_variables
@@ -84,9 +85,7 @@ def test_it_is_mhcvse_without_heads():
     graph = concept_graph(rng.normal(size=(7, 3)).astype("f4"), np.arange(7), np.arange(7)[::-1], np.ones(7, "f4"))
     inputs = (
         rng.normal(size=(5, 3, 11)).astype("f4"),
-        rng.integers(0, 19, (5, 13)),
-        np.array([13, 1, 7, 2, 5]),
-        rng.random((5, 7)) < 0.3,
+        Captions(rng.integers(0, 19, (5, 13)), np.array([13, 1, 7, 2, 5]), rng.random((5, 7)) < 0.3),
     )
     found = []
     for name in ("cvse", "mhcvse"):

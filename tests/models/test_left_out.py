@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mhcvse_jax import config, models
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.gpo import GeneralizedPooling
 from mhcvse_jax.layers.normalize import l2_normalize
@@ -33,9 +34,11 @@ def test_training_alone_leaves_out(name):
     rng = np.random.default_rng(0)
     inputs = (
         rng.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
-        rng.integers(0, 19, (BATCH, WORDS)).astype(np.int32),
-        rng.integers(2, WORDS + 1, BATCH).astype(np.int32),
-        rng.random((BATCH, 3)) < 0.5,
+        Captions(
+            rng.integers(0, 19, (BATCH, WORDS)).astype(np.int32),
+            rng.integers(2, WORDS + 1, BATCH).astype(np.int32),
+            rng.random((BATCH, 3)) < 0.5,
+        ),
     )
     plain = models.build(values, vocabulary_size=19, dtype="float32")
     variables = plain.init(jax.random.key(0), *inputs, GRAPH, train=False)

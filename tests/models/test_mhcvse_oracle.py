@@ -12,6 +12,7 @@ import oracle
 import pytest
 
 from mhcvse_jax import config, models
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph, propagate_dense, propagate_sparse
 from mhcvse_jax.layers.pooling import mean_pool
 from mhcvse_jax.layers.self_attention import SelfAttention, attention_entropy
@@ -54,9 +55,7 @@ BASE_WEIGHTS = LossTerms(fusion=3.0, instance=5.0, consensus=1.0, kl=2.0)
 
 class Inputs(NamedTuple):
     regions: np.ndarray
-    tokens: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
+    captions: Captions
 
 
 class Computed(NamedTuple):
@@ -74,11 +73,13 @@ class Computed(NamedTuple):
 RNG = np.random.default_rng(7)
 INPUTS = Inputs(
     regions=RNG.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
-    tokens=np.where(np.arange(WORDS) < LENGTHS[:, None], RNG.integers(4, VOCABULARY, (BATCH, WORDS)), 0).astype("i4"),
-    lengths=LENGTHS,
-    labels=RNG.random((BATCH, CONCEPTS)) < 0.2,
+    captions=Captions(
+        np.where(np.arange(WORDS) < LENGTHS[:, None], RNG.integers(4, VOCABULARY, (BATCH, WORDS)), 0).astype("i4"),
+        LENGTHS,
+        labels=RNG.random((BATCH, CONCEPTS)) < 0.2,
+    ),
 )
-INPUTS.labels[1] = False  # a caption without a concept
+INPUTS.captions.labels[1] = False  # a caption without a concept
 IMAGE_INDEX = np.array([4, 9, 4, 0, 2])  # pairs 0 and 2 are of one picture
 VECTORS = RNG.normal(size=(CONCEPTS, CONCEPT_WIDTH)).astype(np.float32)
 MATRIX = np.where(RNG.random((CONCEPTS, CONCEPTS)) < 0.3, RNG.random((CONCEPTS, CONCEPTS)), 0) + np.eye(CONCEPTS)
@@ -152,7 +153,7 @@ def float64(tree):
 def by_oracle(model, variables, train):
     named = SimpleNamespace(**{name: getattr(model, name) for name in model.__dataclass_fields__})
     matrix = MATRIX.astype(np.float32).astype(np.float64)
-    return oracle.mhcvse(named, variables, *float64(INPUTS[:1]), *INPUTS[1:], float64(VECTORS), matrix, train)
+    return oracle.mhcvse(named, variables, float64(INPUTS.regions), *INPUTS.captions, float64(VECTORS), matrix, train)
 
 
 def assert_close(found, expected, **tolerance):
@@ -201,7 +202,7 @@ def test_every_parameter_has_a_gradient(computed):
         else:
             assert size > 1e-4, path
     in_batch = [np.any(computed.gradients["text_gru"]["embed"]["embedding"][i] != 0) for i in range(VOCABULARY)]
-    used = {token for tokens, length in zip(INPUTS.tokens, LENGTHS, strict=True) for token in tokens[:length]}
+    used = {token for tokens, length in zip(INPUTS.captions.tokens, LENGTHS, strict=True) for token in tokens[:length]}
     assert set(np.flatnonzero(in_batch)) == used
 
 
@@ -225,10 +226,12 @@ def test_gradient_equals_finite_differences_of_the_loops(computed):
 
 
 def test_what_stands_at_padding_does_not_matter(computed):
-    garbage = np.random.default_rng(1).integers(0, VOCABULARY, INPUTS.tokens.shape).astype(np.int32)
-    tokens = np.where(np.arange(WORDS) < LENGTHS[:, None], INPUTS.tokens, garbage)
-    assert (tokens != INPUTS.tokens).sum() > 20
-    evaluated, total, (trained, _, _), gradients = computed.again(INPUTS._replace(tokens=tokens))
+    garbage = np.random.default_rng(1).integers(0, VOCABULARY, INPUTS.captions.tokens.shape).astype(np.int32)
+    tokens = np.where(np.arange(WORDS) < LENGTHS[:, None], INPUTS.captions.tokens, garbage)
+    assert (tokens != INPUTS.captions.tokens).sum() > 20
+    evaluated, total, (trained, _, _), gradients = computed.again(
+        INPUTS._replace(captions=INPUTS.captions._replace(tokens=tokens))
+    )
     before = computed.evaluated, computed.trained, computed.total, computed.gradients
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
@@ -238,9 +241,9 @@ def test_what_stands_at_padding_does_not_matter(computed):
 
 
 def test_more_padding_does_not_matter(computed):
-    tokens = np.pad(INPUTS.tokens, ((0, 0), (0, 8)), constant_values=22)
+    tokens = np.pad(INPUTS.captions.tokens, ((0, 0), (0, 8)), constant_values=22)
     encode = jax.jit(functools.partial(computed.model.apply, method="encode_texts"))
-    text = encode(computed.variables, tokens, LENGTHS, INPUTS.labels, the_graph())
+    text = encode(computed.variables, INPUTS.captions._replace(tokens=tokens), the_graph())
     assert_close(text, computed.evaluated[1], rtol=0, atol=1e-6)
 
 
@@ -288,7 +291,8 @@ def test_number_of_parameters_of_the_paper():
     path = pathlib.Path(__file__).parents[2] / "configs" / "f30k_paper.py"
     model = models.build(config.read(str(path)).model, vocabulary_size=8000, dtype="float32")
     graph = concept_graph(np.zeros((300, 300), "f4"), np.zeros(1, "i4"), np.zeros(1, "i4"), np.zeros(1, "f4"))
-    inputs = Inputs(np.zeros((1, 36, 2048), "f4"), np.ones((1, 16), "i4"), np.ones(1, "i4"), np.zeros((1, 300), bool))
+    captions = Captions(np.ones((1, 16), "i4"), np.ones(1, "i4"), np.zeros((1, 300), bool))
+    inputs = Inputs(np.zeros((1, 36, 2048), "f4"), captions)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, graph, train=False))
     found = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["params"].items()}
     dim = 1024

@@ -12,6 +12,7 @@ import pytest
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.cross_attention import Projections, attend
 from mhcvse_jax.layers.gpo import positional_encoding
@@ -39,9 +40,11 @@ CHOSEN = {
 RNG = np.random.default_rng(7)
 INPUTS = (
     RNG.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
-    np.where(np.arange(WORDS) < LENGTHS[:, None], RNG.integers(4, VOCABULARY, (BATCH, WORDS)), 0).astype(np.int32),
-    LENGTHS,
-    RNG.random((BATCH, 3)) < 0.5,
+    Captions(
+        np.where(np.arange(WORDS) < LENGTHS[:, None], RNG.integers(4, VOCABULARY, (BATCH, WORDS)), 0).astype(np.int32),
+        LENGTHS,
+        RNG.random((BATCH, 3)) < 0.5,
+    ),
 )
 GRAPH = concept_graph(np.ones((3, 2), np.float32), np.arange(3), np.arange(3), np.ones(3, np.float32))
 IMAGE_INDEX = np.array([4, 9, 4, 0, 2])  # pairs 0 and 2 are of one picture
@@ -73,9 +76,9 @@ def compiled(function):
 def similarity(model, variables, inputs=INPUTS):
     """Returns [images, texts] as retrieval finds them: each side encoded, then compared."""
 
-    def compare(variables, regions, *texts):
+    def compare(variables, regions, captions):
         images = model.apply(variables, regions, GRAPH, method="encode_images")
-        texts = model.apply(variables, *texts, GRAPH, method="encode_texts")
+        texts = model.apply(variables, captions, GRAPH, method="encode_texts")
         if isinstance(model, models.PairModel):
             return model.apply(variables, images, texts, method="score_matrix")
         return images.fused @ texts.fused.T
@@ -94,7 +97,7 @@ def expected_similarity(model, variables):
     params = jax.tree.map(np.float64, variables["params"])
     projected = oracle.dense(params["region_projection"], INPUTS[0])
     pictures = [np.array([oracle.l2norm(region) for region in picture]) for picture in projected]
-    words = oracle.text_gru(params["text_gru"], INPUTS[1], LENGTHS)
+    words = oracle.text_gru(params["text_gru"], INPUTS[1].tokens, LENGTHS)
     captions = [caption[:length] for caption, length in zip(words, LENGTHS, strict=True)]
 
     def score(picture, caption):
@@ -121,8 +124,8 @@ def test_scores_equal_the_loops_whatever_the_padding(name):
     np.testing.assert_allclose(found, expected_similarity(model, variables), atol=2e-6)
     assert np.std(found) > 0.01
     garbage = np.random.default_rng(1).integers(0, VOCABULARY, (BATCH, WORDS + 6)).astype(np.int32)
-    garbage[:, :WORDS] = np.where(np.arange(WORDS) < LENGTHS[:, None], INPUTS[1], garbage[:, :WORDS])
-    padded = (INPUTS[0], garbage, *INPUTS[2:])
+    garbage[:, :WORDS] = np.where(np.arange(WORDS) < LENGTHS[:, None], INPUTS[1].tokens, garbage[:, :WORDS])
+    padded = (INPUTS[0], INPUTS[1]._replace(tokens=garbage))
     np.testing.assert_allclose(similarity(model, variables, padded), found, atol=2e-6)
 
 
@@ -333,7 +336,7 @@ def test_a_few_captions_at_a_time_equal_all_at_once():
 
     def matrix(variables, *inputs):
         images = model.apply(variables, inputs[0], GRAPH, method="encode_images")
-        texts = model.apply(variables, *inputs[1:], GRAPH, method="encode_texts")
+        texts = model.apply(variables, inputs[1], GRAPH, method="encode_texts")
         return model.apply(variables, images, texts, method=models.PairModel.score_matrix)
 
     np.testing.assert_allclose(similarity(model, variables), compiled(matrix)(variables, *INPUTS), atol=1e-6)
@@ -349,7 +352,7 @@ def test_a_pair_needs_no_product_with_a_square_matrix(name):
         images, texts = jax.eval_shape(
             lambda: (
                 model.apply(variables, INPUTS[0], GRAPH, method="encode_images"),
-                model.apply(variables, *INPUTS[1:], GRAPH, method="encode_texts"),
+                model.apply(variables, INPUTS[1], GRAPH, method="encode_texts"),
             )
         )
         score = jax.jit(lambda *sides: model.apply(variables, *sides, method="score_matrix"))

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from mhcvse_jax import config, models
 from mhcvse_jax.data.regions import count_regions
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.pooling import SlotNorm
 from mhcvse_jax.losses import Contrast, loss_terms
@@ -31,7 +32,9 @@ RNG = np.random.default_rng(0)
 FEATURES_OF_REGIONS = RNG.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32)
 IS_REGION = np.arange(REGIONS) < NUMBERS[:, None]
 LENGTHS = RNG.integers(2, WORDS + 1, BATCH).astype(np.int32)
-TEXTS = (RNG.integers(0, VOCABULARY, (BATCH, WORDS)).astype(np.int32), LENGTHS, RNG.random((BATCH, CONCEPTS)) < 0.5)
+TEXTS = Captions(
+    RNG.integers(0, VOCABULARY, (BATCH, WORDS)).astype(np.int32), LENGTHS, RNG.random((BATCH, CONCEPTS)) < 0.5
+)
 EDGES = np.arange(CONCEPTS)
 GRAPH = concept_graph(RNG.normal(size=(CONCEPTS, 2)).astype(np.float32), EDGES, EDGES, np.ones(CONCEPTS, np.float32))
 
@@ -59,7 +62,7 @@ def encode(model, variables, regions, numbers):
 def test_a_padded_picture_is_encoded_as_without_its_padding(system):
     model, variables = system
     scores = isinstance(model, models.PairModel)
-    texts = model.apply(variables, *TEXTS, GRAPH, method="encode_texts")
+    texts = model.apply(variables, TEXTS, GRAPH, method="encode_texts")
 
     @jax.jit
     def found(variables, regions, numbers):
@@ -88,7 +91,7 @@ def test_padding_changes_neither_losses_nor_gradients_nor_statistics(system):
         def total(params):
             outputs, updated = model.apply(
                 variables | {"params": params},
-                *(regions, *TEXTS, GRAPH),
+                *(regions, TEXTS, GRAPH),
                 num_regions=NUMBERS,
                 train=True,
                 mutable=["batch_stats"],

@@ -13,6 +13,7 @@ from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols, twins
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
 from mhcvse_jax.training.step import init_variables
@@ -74,8 +75,8 @@ def test_a_split_is_encoded_as_its_items_are_one_by_one(system, split, encoded):
     for i in (0, 23, len(split.captions) - 1):
         own = slice(i, i + 1)
         tokens = split.tokens.padded(own, split.lengths[i])
-        arrays = (tokens, split.lengths[own], split.caption_labels[own])
-        text = model.apply(variables, *arrays, graph, method="encode_texts")
+        captions = Captions(tokens, split.lengths[own], split.caption_labels[own])
+        text = model.apply(variables, captions, graph, method="encode_texts")
         for expected, found in zip(text, encoded[1].text, strict=True):
             np.testing.assert_allclose(found[i], expected[0], atol=2e-6)
 

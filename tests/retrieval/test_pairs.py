@@ -13,6 +13,7 @@ from mhcvse_jax.data.regions import MappedRegions
 from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.evaluation import protocols, rerank
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.retrieval.pairs import PairBlocks, PairScorer, ScoredSplit
 from mhcvse_jax.retrieval.similarity import Similarity
@@ -69,8 +70,8 @@ def one_by_one(system, split):
     @jax.jit
     def score(regions, tokens, lengths):
         image = model.apply(variables, regions[None], graph, method="encode_images")
-        labels = np.zeros((1, CONCEPTS), bool)
-        text = model.apply(variables, tokens[None], lengths[None], labels, graph, method="encode_texts")
+        caption = Captions(tokens[None], lengths[None], np.zeros((1, CONCEPTS), bool))
+        text = model.apply(variables, caption, graph, method="encode_texts")
         return model.apply(variables, *jax.tree.map(lambda x: x[0], (image, text)), method="score_pair")
 
     regions = split.regions.read(np.arange(IMAGES))

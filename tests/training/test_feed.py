@@ -68,9 +68,7 @@ class Stub(nn.Module):
     def __call__(
         self,
         regions,
-        tokens,
-        lengths,
-        labels,
+        captions,
         graph,
         is_negative=None,
         mining_temperature=0.0,
@@ -80,9 +78,9 @@ class Stub(nn.Module):
     ):
         if num_regions is not None:
             regions = jnp.where(jnp.arange(REGIONS)[:, None] < num_regions[:, None, None], regions, 1.0)
-        words = nn.Dropout(0.3, deterministic=not train)(nn.Embed(10, 6)(tokens))
-        words = jnp.where(jnp.arange(tokens.shape[1])[:, None] < lengths[:, None, None], words, 0).sum(axis=1)
-        x, y = l2_normalize(nn.Dense(6)(regions.mean(axis=1))), l2_normalize(words + nn.Dense(6)(labels))
+        words = nn.Dropout(0.3, deterministic=not train)(nn.Embed(10, 6)(captions.tokens))
+        words = jnp.where(captions.mask[..., None], words, 0).sum(axis=1)
+        x, y = l2_normalize(nn.Dense(6)(regions.mean(axis=1))), l2_normalize(words + nn.Dense(6)(captions.labels))
         return Embeddings(x, x, x, nn.softmax(x)), Embeddings(y, y, y, nn.softmax(y))
 
 

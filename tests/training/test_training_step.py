@@ -15,6 +15,7 @@ from mhcvse_jax import config, models
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.losses import Contrast, LossTerms, loss_terms
@@ -42,9 +43,11 @@ def random_batch(seed, words=6):
     lengths = rng.integers(1, words + 1, BATCH).astype(np.int32)
     return Batch(
         regions=rng.normal(size=(BATCH, REGIONS, FEATURES)).astype(np.float32),
-        tokens=rng.integers(0, VOCABULARY, (BATCH, words)).astype(np.int32),
-        lengths=lengths,
-        labels=rng.random((BATCH, CONCEPTS)) < 0.3,
+        captions=Captions(
+            tokens=rng.integers(0, VOCABULARY, (BATCH, words)).astype(np.int32),
+            lengths=lengths,
+            labels=rng.random((BATCH, CONCEPTS)) < 0.3,
+        ),
         image_index=rng.integers(0, 13, BATCH).astype(np.int32),
     )
 
@@ -189,9 +192,7 @@ class Stub(nn.Module):
     def __call__(
         self,
         regions,
-        tokens,
-        lengths,
-        labels,
+        captions,
         graph,
         is_negative=None,
         mining_temperature=0.0,
@@ -204,7 +205,7 @@ class Stub(nn.Module):
             return Embeddings(x, x, x, nn.softmax(x))
 
         direction = self.param("direction", nn.initializers.ones, (FEATURES,))
-        return embed(regions[:, 0]), embed(regions[:, 1] + tokens.mean(axis=1, keepdims=True) * direction)
+        return embed(regions[:, 0]), embed(regions[:, 1] + captions.tokens.mean(axis=1, keepdims=True) * direction)
 
 
 def test_the_state_is_donated_and_a_length_compiles_once(one):

@@ -24,6 +24,7 @@ from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.files import torch_file
 from mhcvse_jax.files.torch_file import OpenDict, read_torch_file, write_torch_file
+from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.losses import Contrast, LossTerms, loss_terms
 from mhcvse_jax.losses.weighting import loss_weights
 from mhcvse_jax.weights import pytorch_layout
@@ -95,7 +96,7 @@ def assert_same_losses_and_gradients(experiment, split, expected):
     variables, _ = experiment.restore_best()
     images = split.image_of_caption[order]
     tokens = split.tokens.padded(order, split.lengths.max())
-    inputs = split.regions.read(images), tokens, split.lengths[order], split.caption_labels[order]
+    inputs = split.regions.read(images), Captions(tokens, split.lengths[order], split.caption_labels[order])
     weights = LossTerms(*(experiment.config.loss[f"{name}_weight"] for name in LossTerms._fields))
 
     def objective(params):
