@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mhcvse_jax.retrieval import ties
 from mhcvse_jax.retrieval.folds import fold_parts
 from mhcvse_jax.retrieval.recall import Ranks
 from mhcvse_jax.retrieval.similarity import Similarity, ranks_of
@@ -74,6 +75,5 @@ def _best(similarity: np.ndarray, k: int) -> np.ndarray:
 
 def _ranks(scores: np.ndarray, is_own: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Returns <int32>[queries]: among the candidates where one is right, else the rank that it had."""
-    best = np.max(scores, axis=1, where=is_own, initial=-np.inf, keepdims=True)
-    among = 1 + np.sum(~is_own & (scores >= best), axis=1)
-    return np.where(is_own.any(axis=1), among, before).astype(np.int32)
+    among = ties.best_ranks(scores, is_own, ~is_own)
+    return np.where(among > 0, among, before).astype(np.int32)

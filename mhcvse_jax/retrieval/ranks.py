@@ -1,9 +1,6 @@
 """The rank of the right answer for each query, in blocks on the device.
 
-similarity[i, j] is picture i, caption j; higher is better. A rank is counted, not sorted: 1 plus the wrong
-candidates that are at least as similar as the right one, so ties count against the model.
-
-Deviation: CVSE sorts, so that a tie goes to whichever comes first; a model whose embeddings are all one scores 100.
+similarity[i, j] is picture i, caption j; higher is better. `ties` says how a rank is counted.
 """
 
 import functools
@@ -16,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import RunFailedError
+from mhcvse_jax.retrieval import ties
 from mhcvse_jax.retrieval.recall import Ranks
 
 BLOCK = 1024  # queries whose similarities with all candidates are held at once
@@ -89,9 +87,7 @@ def _image_ranks(
 ) -> jax.Array:
     similarity = jnp.matmul(_share(images, chosen, mesh), texts.T, precision=jax.lax.Precision.HIGHEST)
     own = image_ids[:, None] == owner[None, :]
-    best = jnp.max(jnp.where(own, similarity, -jnp.inf), axis=1, keepdims=True)
-    ranks = 1 + jnp.sum(~own & (similarity >= best), axis=1)
-    return _gather(jnp.where(own.any(axis=1), ranks, 0), mesh)
+    return _gather(ties.best_ranks(similarity, own, ~own), mesh)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -101,4 +97,4 @@ def _text_ranks(
     similarity = jnp.matmul(_share(texts, chosen, mesh), images.T, precision=jax.lax.Precision.HIGHEST)
     right = jnp.take_along_axis(similarity, owner[:, None], axis=1)
     others = owner[:, None] != image_ids[None, :]
-    return _gather(1 + jnp.sum(others & (similarity >= right), axis=1), mesh)
+    return _gather(1 + ties.num_ahead(right, similarity, others), mesh)

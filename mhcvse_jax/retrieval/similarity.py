@@ -12,6 +12,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.files.whole import whole_file
+from mhcvse_jax.retrieval import ties
 from mhcvse_jax.retrieval.folds import fold_size
 from mhcvse_jax.retrieval.recall import Ranks
 
@@ -123,7 +124,7 @@ def save(path: pathlib.Path, similarity: Similarity) -> None:
 
 
 def ranks_of(similarity: Similarity, image_of_caption: np.ndarray, folds: int = 1) -> Ranks:
-    """Returns the ranks of both directions, ties against the model, in the order of the matrix.
+    """Returns the ranks of both directions, in the order of the matrix; `ties` says how they are counted.
 
     Args:
       similarity: read twice.
@@ -143,14 +144,13 @@ def ranks_of(similarity: Similarity, image_of_caption: np.ndarray, folds: int = 
             raise RunFailedError(f"a similarity of the pictures {start} to {start + len(block) - 1} is not finite")
         images = np.arange(start, start + len(block))
         own = images[:, None] == image_of_caption
-        best = np.max(block, axis=1, where=own, initial=-np.inf, keepdims=True)
         wrong = ~own & ((images // size)[:, None] == fold_of_caption)
-        i2t[images] = np.where(own.any(axis=1), 1 + np.sum(wrong & (block >= best), axis=1), 0)
+        i2t[images] = ties.best_ranks(block, own, wrong)
         row, caption = np.nonzero(own)
         right[caption] = block[row, caption]
     t2i = np.ones(similarity.num_captions, np.int32)
     for start, block in similarity.blocks():
         images = np.arange(start, start + len(block))
         wrong = (images[:, None] != image_of_caption) & ((images // size)[:, None] == fold_of_caption)
-        t2i += np.sum(wrong & (block >= right), axis=0, dtype=np.int32)
+        t2i += ties.num_ahead(right, block, wrong, axis=0).astype(np.int32)
     return Ranks(i2t, t2i)
