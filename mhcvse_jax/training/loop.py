@@ -14,7 +14,7 @@ from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.devices.interrupt import InterruptRequest
 from mhcvse_jax.errors import Interrupted
 from mhcvse_jax.evaluation import protocols, result_rows
-from mhcvse_jax.terminal.progress import ProgressBar
+from mhcvse_jax.terminal.progress import ProgressBar, say
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
 from mhcvse_jax.training.feed import Feed
 from mhcvse_jax.training.metrics_log import MetricsLog
@@ -62,7 +62,9 @@ def train(
     """
     steps = settings.steps_per_epoch
     first_step = int(state.step)
-    bar = ProgressBar(settings.num_epochs * steps, first_step, is_first=distributed.is_first())
+    bar = ProgressBar(
+        settings.num_epochs * steps, "step", done=first_step, compiles=True, is_shown=distributed.is_first()
+    )
     values = StepValues(
         log,
         bar,
@@ -110,16 +112,16 @@ def train(
                         if save_now:
                             save()
                 values.flush(epoch_name)
-                rsum = validate(state, encode, dev_split, settings.consensus_weight, epoch_name, step, bar, log)
+                rsum = validate(state, encode, dev_split, settings.consensus_weight, epoch_name, step, log)
                 if not progress.record(rsum, step):
-                    bar.say(
+                    say(
                         f"dev rsum {rsum:.1f}; best {progress.best_rsum:.1f}, "
                         f"{progress.epochs_without_better} of {settings.patience_epochs} epochs without a better one"
                     )
                 save(rsum)
                 compiled = compilations.describe_new()
                 if compiled:
-                    bar.say(compiled)
+                    say(compiled)
                 if any(agreement.now(interrupt.requested)):
                     checkpoints.wait()
                     raise Interrupted
@@ -142,7 +144,6 @@ def validate(
     consensus_weight: float,
     epoch_name: str,
     step: int,
-    bar: ProgressBar,
     log: MetricsLog,
 ) -> float:
     """Returns the fused rsum on the dev split; prints the table and logs the recalls of all embeddings."""
@@ -156,7 +157,7 @@ def validate(
         num_images=split.num_images,
         num_captions=split.num_captions,
     )
-    bar.say(f"\nepoch {epoch_name}, step {step}\n{result_rows.table(rows)}")
+    say(f"\nepoch {epoch_name}, step {step}\n{result_rows.table(rows)}")
     for row in rows:
         flat = {f"{way}_{name}": value for way in ("i2t", "t2i") for name, value in row[way].items()}
         log.write(step, flat | {"rsum": row["rsum"]}, kind=f"{split.name}_{row['embedding']}")
@@ -219,10 +220,12 @@ class StepValues:
             skipped = self._nonfinite_watch.update(step, values, self._progress.skipped_steps)
             if skipped:
                 self._progress.skipped_steps += 1
-                self._bar.say(f"warning: {skipped}")
+                say(f"warning: {skipped}")
                 continue
             warning = self._collapse_watch.update(step, values)
             if warning:
-                self._bar.say(f"warning: step {step}: {warning}")
+                say(f"warning: step {step}: {warning}")
         self._log.flush()
-        self._bar.update(steps[-1], epoch_name, values)
+        terms = [key.removeprefix("loss_") for key in values if key.startswith("loss_")]
+        losses = "  ".join(f"{name} {values[f'loss_{name}']:.3g} x{values[f'weight_{name}']:.3g}" for name in terms)
+        self._bar.update(steps[-1], f"epoch {epoch_name}", losses)
