@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         num_captions=split.num_captions,
     )
     print(f"{split.num_images:,} pictures, {split.num_captions:,} captions")
-    print(result_rows.table(rows))
+    result_rows.show(rows)
 
 
 def recall(experiment: Experiment, variables: dict, split: dataset.Split) -> Retrieval:

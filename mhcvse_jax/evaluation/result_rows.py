@@ -3,6 +3,7 @@
 from typing import Any
 
 from mhcvse_jax.retrieval.recall import Retrieval
+from mhcvse_jax.terminal.progress import say
 
 EMBEDDINGS = ("fused", "instance", "consensus")
 """What can be ranked by. A model may have the first alone, as one that scores pairs has."""
@@ -54,6 +55,11 @@ def table(rows: list[dict[str, Any]]) -> str:
             line += f"{way['r1']:6.1f}{way['r5']:7.1f}{way['r10']:7.1f}{way['medr']:6.0f}{way['meanr']:6.1f}|"
         lines.append(line + f"{row['rsum']:7.1f}{row['mean_recall']:7.1f}")
     return "\n".join(lines)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Prints the rows as a table."""
+    say(table(rows))
 
 
 def _row_name(row: dict[str, Any]) -> str:

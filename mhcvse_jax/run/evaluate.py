@@ -60,7 +60,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     tested = experiment.test(encoded, split, folds)
     transductive = " (transductive)" if result_rows.is_transductive(tested.protocol) else ""
     print(f"{tested.protocol} protocol{transductive}, {split.num_images:,} pictures, {split.num_captions:,} captions")
-    print(result_rows.table(tested.rows()))
+    result_rows.show(tested.rows())
     pairs = twins.read(directory, split)
     more = {}
     if pairs is not None:

@@ -110,6 +110,6 @@ class Reranking:
             for row in evaluation.rows()
             if row["embedding"] == "fused"
         ]
-        print(result_rows.table(rows), flush=True)
+        result_rows.show(rows)
         measured = {way: {"results": each.rows(), "seconds": round(taken, 1)} for way, (each, taken) in ways.items()}
         return reranked, {"workdir": str(self.second.workdir), "top_k": self.top_k, **measured}

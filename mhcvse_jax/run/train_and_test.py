@@ -40,7 +40,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             distributed.from_first(lock.acquire)
         train_and_test(config, workdir, lock)
     finished = results.load_results(results_path(workdir))
-    print(result_rows.table(finished["results"]))
+    result_rows.show(finished["results"])
     if "twins" in finished:
         print(twins.describe(finished["twins"]))
     print(f"results in {results_path(workdir)}")

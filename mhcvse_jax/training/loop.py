@@ -157,7 +157,8 @@ def validate(
         num_images=split.num_images,
         num_captions=split.num_captions,
     )
-    say(f"\nepoch {epoch_name}, step {step}\n{result_rows.table(rows)}")
+    say(f"\nepoch {epoch_name}, step {step}")
+    result_rows.show(rows)
     for row in rows:
         flat = {f"{way}_{name}": value for way in ("i2t", "t2i") for name, value in row[way].items()}
         log.write(step, flat | {"rsum": row["rsum"]}, kind=f"{split.name}_{row['embedding']}")
