@@ -18,8 +18,7 @@ from mhcvse_jax.experiment import parts, reading
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
 from mhcvse_jax.models import Model
 from mhcvse_jax.models.pair_scores import PairModel
-from mhcvse_jax.retrieval import label_completion
-from mhcvse_jax.retrieval.encode import EncodedSplit, Encoder
+from mhcvse_jax.retrieval.encode import Encoder
 from mhcvse_jax.retrieval.folds import fold_parts
 from mhcvse_jax.retrieval.pairs import PairBlocks, PairScorer
 from mhcvse_jax.training.checkpoint import Progress, SavedCheckpoints
@@ -115,13 +114,10 @@ class Experiment:
           variables: {params, batch_stats}.
           split: what is encoded.
         """
-        encoded, values = self.encoder(variables, split), self.config.eval
-        if values.protocol == "standard" or not isinstance(self.encoder, Encoder):
-            return encoded
-        assert isinstance(encoded, EncodedSplit)
-        neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=values.label_neighbours)
-        labels = label_completion.completed_labels(split.caption_labels, neighbours)
-        return encoded._replace(text=self.encoder.texts(variables, split.tokens, labels))
+        values = self.config.eval
+        if values.protocol == "standard":
+            return self.encoder(variables, split)
+        return self.encoder.with_completed_labels(variables, split, rule=values.label_neighbours)
 
     def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.

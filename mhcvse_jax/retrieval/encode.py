@@ -17,6 +17,7 @@ from mhcvse_jax.devices.mesh import by_batch, own_rows, put_batch, replicated
 from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
+from mhcvse_jax.retrieval import label_completion
 
 ReadRegions = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 """Takes pictures <int>[batch]; returns <float32>[batch, regions, features], and how many each has, None for all."""
@@ -76,6 +77,13 @@ class Encoder:
             image=self.images(variables, functools.partial(batches.read_regions, split), split.num_images),
             text=self.texts(variables, split.tokens, split.caption_labels),
         )
+
+    def with_completed_labels(self, variables: Any, split: Split, *, rule: str) -> EncodedSplit:
+        """Returns the embeddings of a split whose captions are encoded again, with labels completed by `rule`."""
+        encoded = self(variables, split)
+        neighbours = label_completion.neighbours(encoded.image.fused, encoded.text.fused, rule=rule)
+        labels = label_completion.completed_labels(split.caption_labels, neighbours)
+        return encoded._replace(text=self.texts(variables, split.tokens, labels))
 
     def images(self, variables: Any, read: ReadRegions, num_images: int) -> Embeddings:
         """Returns the embeddings of pictures, each [num_images, ...].

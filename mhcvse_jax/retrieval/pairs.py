@@ -139,6 +139,10 @@ class PairScorer:
                 score(panel)  # in a function, so that one panel is freed before the next is encoded
         return ScoredSplit(scores)
 
+    def with_completed_labels(self, variables: Any, split: Split, *, rule: str) -> ScoredSplit:
+        """Returns what a call does: these models have no labels to complete."""
+        return self(variables, split)
+
     def score_pairs(self, variables: Any, split: Split, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
         """Returns <float32>[pairs], the scores of chosen pairs.
 
