@@ -12,6 +12,7 @@ import pytest
 from front_door import run, run_by_itself, tiny, train_lines
 from PIL import Image
 
+from mhcvse_jax.data import region_shape
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.experiment.assemble import Experiment
 
@@ -26,6 +27,7 @@ def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
         *("config.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json"),
         *("vocabulary.json", "concepts.npz", "concept_vectors.npy", "matches.png", "scenes", "ranks.npz"),
     }
+    assert region_shape.read(workdir) == np.load(workdir / "scenes" / "train_ims.npy", mmap_mode="r").shape[1:]
     with Image.open(workdir / "matches.png") as image:
         assert image.size[0] > 600
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import dataset
+from mhcvse_jax.data import dataset, region_shape
 from mhcvse_jax.data.dataset import Language, Split
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.evaluation.evaluation import Evaluation
@@ -133,7 +133,8 @@ class Experiment:
         checkpoints = SavedCheckpoints(self.workdir / "checkpoints")
         best = checkpoints.step_to_test()
         if regions_shape is None:
-            regions_shape = parts.trained_regions(checkpoints.model_shapes(best))
+            stated = region_shape.read(self.workdir)
+            regions_shape = stated or parts.trained_regions(checkpoints.model_shapes(best))
         like = parts.model_shapes(self.model, self.graph, regions_shape)
         progress = checkpoints.restore_progress(best)
         if progress.best_step != best:  # the best checkpoint is missing or damaged

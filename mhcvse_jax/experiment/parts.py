@@ -58,7 +58,10 @@ def model_shapes(model: Model, graph: ConceptGraph, regions_shape: tuple[int, ..
 
 
 def trained_regions(shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns (regions, features) of a checkpoint; 1 region where no parameter depends on their number."""
+    """Returns (regions, features) of a run that does not state them, by its parameters.
+
+    1 region where no parameter depends on their number.
+    """
     num_regions = shapes.get("params/image_pooling/element_norm/scale", (1,))[0]
     return num_regions, shapes["params/region_projection/kernel"][0]
 

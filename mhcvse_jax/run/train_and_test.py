@@ -10,8 +10,8 @@ import numpy as np
 from mhcvse_jax import __version__
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import feature_source
-from mhcvse_jax.data.dataset import Language, Split
+from mhcvse_jax.data import feature_source, region_shape
+from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.drawing import matches
@@ -76,7 +76,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
         )
     begin = prepare(experiment, data.train, has_begun=has_begun)
     distributed.check_same("data", data_digest(data))
-    distributed.from_first(lambda: prepare_workdir(config, data.language, directory, workdir, lock))
+    distributed.from_first(lambda: prepare_workdir(config, data, directory, workdir, lock))
     describe_data(config, data, test_split, feature_source.read(directory))
     progress = train(experiment, data.train, data.dev, begin)
     stopped_early = progress.epochs_done < config.num_epochs
@@ -107,12 +107,13 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
 
 
 def prepare_workdir(
-    config: Config, language: Language, directory: pathlib.Path, workdir: pathlib.Path, lock: WorkdirLock
+    config: Config, data: TrainingData, directory: pathlib.Path, workdir: pathlib.Path, lock: WorkdirLock
 ) -> None:
     """Makes the workdir, and keeps in it what the run is made from."""
     lock.acquire()
-    keep_language(config, language, workdir)
+    keep_language(config, data.language, workdir)
     feature_source.keep(directory, workdir)
+    region_shape.save(workdir, data.train.regions.shape[1:])
     config_lib.save(config, workdir / "config.json")
     for ranks in workdir.glob("ranks*.npz"):  # may be outdated once training continues
         ranks.unlink()
