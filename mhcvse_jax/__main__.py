@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mhcvse_jax import __version__
+from mhcvse_jax.terminal import completion
 
 
 class Command(NamedTuple):
@@ -54,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mhcvse_jax {__version__}")
     parser.add_argument("name", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
     words = list(sys.argv[1:] if argv is None else argv)
+    if completion.is_asked():
+        words = completion.words()[1:]
+        if not words or words[0] not in COMMANDS:
+            completion.answer(parser)
+        completion.of_subcommand()
     name = parser.parse_args(words[:1]).name  # the rest is the command's own
     chosen = COMMANDS[name]
     return importlib.import_module(chosen.module).main([*chosen.arguments, *words[1:]], prog=f"mhcvse {name}")

@@ -24,6 +24,7 @@ from mhcvse_jax.data import feature_source, scan_layout, tfds
 from mhcvse_jax.data.scan_layout import ScanSplit
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 from mhcvse_jax.terminal.progress import counted
 
 _KNOWN_ORDER = ("train", "dev", "test", "testall")
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.bu
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="captions of a picture (default 5)"
     )
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: build(**vars(arguments)))
 

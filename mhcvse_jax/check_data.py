@@ -36,6 +36,7 @@ from mhcvse_jax.data import feature_source, lines, region_names, scan_layout, te
 from mhcvse_jax.data.check_features import LISTED_AT_MOST, Findings, FoundSplit, read_features, same_features, some
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 SPLITS = ("train", "dev", "test", "testall")
 COMMON = 5  # classes and attributes of regions that are told
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ch
         "--captions_per_image", type=int, default=5, metavar="N", help="config.data.num_captions_per_image (default 5)"
     )
     parser.add_argument("--quick", action="store_true", help="do not read all features")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: check(arguments.directory, arguments.captions_per_image, quick=arguments.quick))
 

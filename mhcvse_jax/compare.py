@@ -26,6 +26,7 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation.result_rows import EMBEDDINGS
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.compare") -> int:
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
     add("--output", type=path, metavar="FILE", help="write the table there (.txt, .md, .csv or .html)")
     add("--draws", type=command_line.positive, default=10_000, metavar="N", help="of the bootstrap (default 10,000)")
     add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: compare(arguments))
 

@@ -19,6 +19,7 @@ import numpy as np
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     from mhcvse_jax.indexing.trained import TrainedModel
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.en
     add("--data", type=path, metavar="DIR", help="region features and captions (default: those of the run)")
     add("--split", metavar="NAME", help="of the data: train, dev, test, ... (default: the one that the run tests)")
     add("--texts", type=path, metavar="FILE", help="texts, one a line, in place of pictures and their captions")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: encode(arguments))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.evaluate") -> int:
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         "--rerank_top_k", type=command_line.positive, metavar="K", help="candidates of a query (default 20)"
     )
     parser.add_argument("--rerank_only", action="store_true", help="do not score all pairs beside it, which takes long")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     from mhcvse_jax.run.evaluate import evaluate  # here, so that --help need not wait for JAX
 

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.export_pytorch") -> int:
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
         metavar="DIR",
         help="write vocab.json, category_concepts.json and concept_vectors.npy there, which the checkpoint goes with",
     )
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     from mhcvse_jax.run.export_pytorch import export  # here, so that --help need not wait for JAX
 

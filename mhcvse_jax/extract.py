@@ -29,6 +29,7 @@ from mhcvse_jax.precompute.directory import Made, Maker, Target
 from mhcvse_jax.precompute.pictures import find_pictures, num_pixels, read_picture
 from mhcvse_jax.precompute.plan import Picture
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 BATCH = 8  # pictures that are decoded while as many are encoded
 BATCH_PIXELS = 32_000_000  # at most in a batch of more than one picture
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
     parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="of the encoder (default: its package's)")
     parser.add_argument("--images", type=pathlib.Path, required=True, metavar="DIR", help="pictures; subfolders too")
     options.add(parser)
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     encoder_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
     return command_line.run(lambda: extract(arguments, encoder_options))

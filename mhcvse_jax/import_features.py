@@ -25,6 +25,7 @@ from mhcvse_jax.precompute import directory, options
 from mhcvse_jax.precompute.directory import Made, Maker, Target
 from mhcvse_jax.precompute.plan import Picture, Plan
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 from mhcvse_jax.terminal.progress import counted
 
 NAMED_AT_MOST = 10  # lines about what cannot be indexed
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
         "--features", type=pathlib.Path, nargs="+", required=True, metavar="PATH", help="file, files or folder"
     )
     options.add(parser)
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     own_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
     return command_line.run(lambda: import_features(arguments, own_options))

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Sequence
 
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 from mhcvse_jax.weights.pytorch_options import ALPHA
 
 
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
         help="that it was trained with, which the checkpoint does not say (default 0): `compare` gathers checkpoints "
         "that differ in it alone",
     )
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     from mhcvse_jax.run.import_pytorch import import_checkpoint  # here, so that --help need not wait for JAX
 

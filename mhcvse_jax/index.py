@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
 from mhcvse_jax.run.workdir import WorkdirLock
+from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     from mhcvse_jax.indexing.store import Header
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
     )
     add("--faiss_index", metavar="FACTORY", help="in faiss's words: HNSW32 (the default), or IVF1024,PQ64 for example")
     add("--faiss_search", metavar="PARAMETERS", help="of its search: efSearch=128 (HNSW's default), nprobe=32, ...")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: index(arguments))
 

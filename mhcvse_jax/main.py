@@ -11,10 +11,12 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import listing
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.main") -> int:
@@ -25,7 +27,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file")
+    config: Any = parser.add_argument(
+        "--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file"
+    )
     parser.add_argument(
         "--workdir",
         metavar="DIR",
@@ -39,6 +43,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
     parser.add_argument(
         "--dry_run", action="store_true", help="print command, processes, devices and the batch of each; do nothing"
     )
+    if completion.is_asked():
+        config.completer = lambda **_: config_lib.named()
+        for key, one in config_lib.KEYS.items():
+            parser.add_argument(f"--config.{key}", choices=one.allowed.choices or None, help=one.meaning)
+    completion.answer(parser)
     arguments, overrides = parser.parse_known_args(argv)
     workdir = arguments.workdir or pathlib.Path("runs") / config_lib.name_of(arguments.config)
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     from mhcvse_jax.indexing.index import Hit, Index
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add("--rerank_top_k", type=command_line.positive, metavar="N", help="answers that it scores (default 100)")
     add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
     add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of --image, where no package brings them")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: search(arguments))
 

@@ -27,6 +27,7 @@ from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
 from mhcvse_jax.run.resume import check_workdir
 from mhcvse_jax.run.workdir import is_finished
+from mhcvse_jax.terminal import completion
 
 POLL_SECONDS = 0.2
 
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sw
     parser.add_argument("--jobs", type=command_line.positive, default=1, metavar="N", help="runs at a time (default 1)")
     parser.add_argument("--baseline", metavar="NAME", help="the row that others are compared with (default: the first)")
     parser.add_argument("--table_only", action="store_true", help="train nothing, tabulate what is finished")
+    completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: sweep(arguments))
 

@@ -1,6 +1,8 @@
 """The `mhcvse` command: what it lists, and that each name starts what it says."""
 
 import importlib
+import inspect
+import os
 import pathlib
 import subprocess
 import sys
@@ -65,6 +67,32 @@ def test_arguments_and_exit_codes_are_the_commands_own(capsys):
     assert "config.batch_sise does not exist; the nearest key is config.batch_size" in capsys.readouterr().err
     assert main(["demo", "--config.model.num_heads=3", "--dry_run"]) == 2
     assert "model.num_heads is 3, which does not divide model.embedding_dim 128" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("mhcvse imp", ["import-features", "import-pytorch"]),
+        ("mhcvse evaluate --sp", ["--split"]),
+        ("mhcvse evaluate --protocol ", ["label_completion", "standard"]),
+        ("mhcvse train --config f30k_s", ["f30k_small"]),
+        ("mhcvse train --config f30k --config.model.fus", ["--config.model.fusion", "--config.model.fusion_start"]),
+        ("mhcvse demo --config.model.fusion adap", ["adap_sum"]),
+    ],
+)
+def test_a_shell_is_told_what_may_come_next(line, expected, tmp_path):
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    subprocess.run([sys.executable, "-m", "mhcvse_jax"], cwd=ROOT, env=os.environ | asked, check=False)
+    assert sorted(answer.read_text().split()) == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_tells_the_shell_and_does_nothing_else(name):
+    """A command that does not answer would be carried out."""
+    source = inspect.getsource(importlib.import_module(COMMANDS[name].module).main)
+    assert source.index("completion.answer(parser)") < source.index(" parser.parse_")
 
 
 def test_a_configuration_is_a_name_or_a_file():
