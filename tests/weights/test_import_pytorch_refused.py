@@ -7,24 +7,13 @@ import pickle
 import tarfile
 import zipfile
 
-import cvse_data
 import numpy as np
 import pytest
 from cvse_data import GOLDEN, run
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import import_pytorch
-from mhcvse_jax.files.torch_file import OpenDict, read_torch_file, write_torch_file
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return cvse_data.write(tmp_path_factory.mktemp("data"), **cvse_data.IMAGES)
-
-
-@pytest.fixture(scope="module")
-def golden_states():
-    return read_torch_file(GOLDEN / "cvse.pth.tar")
+from mhcvse_jax.files.torch_file import OpenDict, write_torch_file
 
 
 def assert_refused(capsys, data, tmp_path, checkpoint, message, *more):
