@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import pathlib
 import textwrap
 import warnings
@@ -27,6 +28,8 @@ FONTS = (
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc"),
 )
 """Looked for where the machine keeps its fonts, beside Pillow's own, which has Latin letters alone."""
+PACKAGED = "cvttf_NotoSansCJK_Regular"
+"""Of the extra `fonts`: Noto Sans CJK, which has Latin, Greek, Cyrillic, Chinese, Japanese and Korean letters."""
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Face: TypeAlias = Callable[[int], Font]
 """A font by its size."""
@@ -62,7 +65,10 @@ def draw(
     shown = [split.captions[i] for i in {*captions.tolist(), *top_captions.flatten().tolist()}]
     face, lacking = find_face(set("".join([*shown, *names])))
     if lacking:
-        print(f"matches   no font here has {lacking[:40]}: boxes stand for them; the Noto fonts have most letters")
+        print(
+            f"matches   no font here has {lacking[:40]}: boxes stand for them; pip install 'mhcvse_jax[fonts]' brings "
+            "one that has most letters"
+        )
     tiles = {i: _tile(image_dir / names[i], face) for i in {*images.tolist(), *top_images.flatten().tolist()}}
     rows = [
         _caption_row(face, split.captions[caption], [(tiles[i], i == own) for i in top.tolist()])
@@ -120,11 +126,18 @@ def _tile(path: pathlib.Path, face: Face) -> Image.Image:
 def find_face(letters: Iterable[str]) -> tuple[Face, str]:
     """Returns the font of the machine, or Pillow's own, that lacks the fewest of these letters; and which it lacks."""
     found: list[tuple[Face, str]] = [(ImageFont.load_default, _lacking(ImageFont.load_default(SAMPLE), letters))]
-    for name in FONTS:
+    for name in (*FONTS, *_packaged()):
         with contextlib.suppress(OSError):
             font = ImageFont.truetype(name, SAMPLE)
             found.append((functools.partial(ImageFont.truetype, name), _lacking(font, letters)))
     return min(found, key=lambda one: len(one[1]))
+
+
+def _packaged() -> list[str]:
+    """Returns the font that the extra brings, where it is installed."""
+    package = importlib.util.find_spec(PACKAGED)
+    places = package.submodule_search_locations if package else None
+    return [str(path) for place in places or () for path in pathlib.Path(place).glob("*.otf")]
 
 
 def _lacking(font: Font, letters: Iterable[str]) -> str:

@@ -144,4 +144,6 @@ def test_letters_are_drawn_in_a_font_that_has_them(monkeypatch):
     assert "\U0010fffe" in lacking  # which no font has
     assert face(11).getmask("d").getbbox()
     monkeypatch.setattr(matches, "FONTS", ("no such font.ttf",))
+    assert matches.find_face("dog\u4e2d\u0416\u03b4")[1] == ""  # by the extra `fonts`
+    monkeypatch.setattr(matches, "PACKAGED", "no_such_package")
     assert matches.find_face("dog\u4e2d") == (ImageFont.load_default, "\u4e2d")
