@@ -14,7 +14,7 @@ class RunFailedError(RuntimeError):
 
 
 class PeerLostError(RunFailedError):
-    """Another process of the run has ended, so this one cannot go on. Exit code 75: the same command goes on."""
+    """Another process of the run has ended, so this one cannot continue. Exit code 75: the same command resumes."""
 
 
 class Interrupted(Exception):  # noqa: N818 (a request, not an error)

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sw
 
 
 def sweep(arguments: argparse.Namespace) -> None:
-    """Trains what is not finished and prints the table."""
+    """Trains the unfinished runs and prints the table."""
     points = grid_points(arguments.grid)
     runs = [
         Run(name, seed, arguments.out, arguments.config, [*arguments.set, *overrides])

@@ -1,4 +1,4 @@
-"""Paired bootstrap intervals of the difference between two systems on the same queries.
+"""Paired bootstrap intervals for the difference between two systems on the same queries.
 
 What is drawn again is the picture, with all its captions: the five captions of a picture are not independent queries,
 and so one draw serves both directions and their sum. Both systems are judged on the same draws. The interval is the
@@ -19,7 +19,7 @@ _AT_ONCE = 500  # draws whose counts are held at once
 
 
 class Interval(NamedTuple):
-    """Bounds, in percent points."""
+    """Bounds, in percentage points."""
 
     low: float
     high: float

@@ -78,7 +78,7 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
 def _of_workdir(
     path: pathlib.Path, name: str, wanted: Wanted, data_dir: pathlib.Path | None
 ) -> tuple[Entry, Similarity, np.ndarray]:
-    """Returns what it is of, the similarity by the best checkpoint, and the picture of each caption."""
+    """Returns the facts, the similarity by the best checkpoint, and the picture of each caption."""
     experiment = Experiment.of_workdir(path, protocol=wanted.protocol)
     values = experiment.config.eval
     folds = wanted.folds or 1

@@ -1,4 +1,4 @@
-"""A row of the comparison: recalls, what they are of, and the hits of each query where they are known."""
+"""A row of the comparison: recalls, what they measure, and each query's hits if known."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ FIGURES = (*RECALLS, "rsum", "mean_recall")
 
 
 class Facts(NamedTuple):
-    """What recalls are of: rows that differ in one of these do not compare. None where a source does not say."""
+    """What the recalls measure: rows that differ in any of these cannot be compared. None: the source does not say."""
 
     protocol: str | None = None
     label_neighbours: str | None = None  # the rule of label completion, "" under another protocol
@@ -42,7 +42,7 @@ class Facts(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """Whether each query's match is among the first 1, 5 and 10; the share of seeds, where there are several."""
+    """Whether each query's match is among the first 1, 5 and 10; with several seeds, the share of seeds."""
 
     i2t: np.ndarray  # <float64>[images, 3]
     t2i: np.ndarray  # <float64>[captions, 3]
@@ -66,7 +66,7 @@ class Entry:
 
 
 class Run(NamedTuple):
-    """One source as it was read, before runs that differ in their seed alone become one row."""
+    """One source as read, before runs that differ only in their seed become one row."""
 
     entry: Entry
     key: str | None = None  # equal for runs of one configuration; None for what is not gathered
@@ -98,7 +98,7 @@ def hits_of(ranks: Ranks, image_of_caption: np.ndarray) -> Hits:
 
 
 def gather(runs: Sequence[Run]) -> list[Entry]:
-    """Returns the rows: runs of one configuration become one, with mean and standard deviation over their seeds.
+    """Returns the rows; runs of one configuration become one row, with mean and standard deviation over their seeds.
 
     Raises:
       InputError: two runs of one configuration have the same seed, or two rows the same name.
@@ -160,7 +160,7 @@ def _mean_hits(hits: Sequence[Hits | None]) -> Hits | None:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """Returns what the names begin with, `small` of small_0 and small_1; all of them where that is nothing."""
+    """Returns the common start of the names, `small` for small_0 and small_1; all names if they share none."""
     first, last = min(names), max(names)
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     common = first[:length]

@@ -1,4 +1,4 @@
-"""The comparison as text: for a terminal, Markdown, CSV, a page of HTML. Nothing is cut off in any."""
+"""The comparison as text: for a terminal, Markdown, CSV or HTML. No format cuts anything off."""
 
 import csv
 import html
@@ -19,7 +19,7 @@ def render(comparison: Comparison, form: str) -> str:
 
 
 def terminal(comparison: Comparison) -> str:
-    """Returns columns side by side, numbers to the right, the notes below."""
+    """Returns aligned columns, numbers to the right, with the notes below."""
     table = build(comparison)
     cells = [[column.title for column in table.columns], *table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
@@ -42,7 +42,7 @@ def terminal(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Returns a table as GitHub reads it, aligned as plain text too."""
+    """Returns a GitHub table, aligned as plain text too."""
     table = build(comparison)
     titles = [_short(column.group) + column.title for column in table.columns]
     cells = [[_escaped(cell) for cell in row] for row in [titles, *table.rows]]
@@ -61,12 +61,12 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Returns text that Markdown shows as it stands."""
+    """Returns text escaped so that Markdown shows it unchanged."""
     return re.sub(r"([\\|`*_<])", r"\\\1", text)
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Returns every figure at full precision, a row a system; empty where there is none."""
+    """Returns every figure at full precision, one row per system; a missing figure is empty."""
     rows = records(comparison)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
@@ -118,7 +118,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 def page(comparison: Comparison) -> str:
-    """Returns a page of HTML that needs nothing else."""
+    """Returns a self-contained HTML page."""
     table = build(comparison)
     groups = "".join(
         f'<th class="group" colspan="{last - first + 1}">{html.escape(group)}</th>'
@@ -169,7 +169,7 @@ def _groups(table: Table) -> list[tuple[str, int, int]]:
 
 
 def _short(group: str) -> str:
-    """Returns what stands before a title where headings have one line."""
+    """Returns what comes before a title when headings have one line."""
     if group.startswith("difference"):
         return f"{group.removesuffix(' [95% interval]')}, "
     return {"image to text": "i2t ", "text to image": "t2i "}.get(group, "")

@@ -1,4 +1,4 @@
-"""Whether rows may stand in one table: the same protocol, split, folds and pictures."""
+"""Whether rows can share a table: same protocol, split, folds and pictures."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -18,7 +18,7 @@ from mhcvse_jax.retrieval import similarity
 
 
 class Wanted(NamedTuple):
-    """Which of a source's evaluations is meant; None: the one that the source is about."""
+    """Which of a source's evaluations is wanted; None: the source's own."""
 
     protocol: str = "standard"
     split: str | None = None
@@ -122,7 +122,7 @@ def read_matrix(path: pathlib.Path, name: str, wanted: Wanted) -> Entry:
 
 
 class SavedSimilarity(NamedTuple):
-    """A similarity matrix with what it is of."""
+    """A similarity matrix and what it measures."""
 
     matrix: similarity.Similarity
     image_of_caption: np.ndarray  # <int>[captions]

@@ -20,7 +20,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Cells of text, all of a row's present, and the notes under them."""
+    """Cells of text, with none missing in a row, and the notes under them."""
 
     columns: list[Column]
     rows: list[list[str]]
@@ -105,7 +105,7 @@ class _Notes:
         self._texts: list[str] = []
 
     def marks(self, texts: Sequence[str]) -> str:
-        """Returns what stands behind a name: ` [1,3]`."""
+        """Returns what follows a name: ` [1,3]`."""
         self._texts += [text for text in dict.fromkeys(texts) if text not in self._texts]
         numbers = sorted(self._texts.index(text) + 1 for text in dict.fromkeys(texts))
         return f" [{','.join(map(str, numbers))}]" if numbers else ""

@@ -1,4 +1,4 @@
-"""What is said of a configuration key where it is defined: its default, meaning and range, and who may change it."""
+"""How a configuration key is declared: its default, meaning and range, and who may change it."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""All keys as a list: for the terminal, and as the page of the documentation that running this module prints."""
+"""The list of all keys: for the terminal, and as the documentation page that this module prints."""
 
 import textwrap
 from typing import Any
@@ -20,7 +20,7 @@ This page is made from mhcvse_jax/config/defaults.py: `python -m mhcvse_jax.conf
 
 
 def for_terminal() -> str:
-    """Returns a paragraph a key: its name with the default, its meaning, what it may be."""
+    """Returns a paragraph per key: its name and default, its meaning, its allowed values."""
     paragraphs = []
     for name, key in KEYS.items():
         says = f"{key.meaning} ({key.allowed.expected})"

@@ -1,4 +1,4 @@
-"""Which values a run can use: each key by its own range, and the rules over several keys."""
+"""Which values a run can use: each key's own range, and rules that span several keys."""
 
 from collections.abc import Callable
 

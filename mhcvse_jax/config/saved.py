@@ -1,4 +1,4 @@
-"""The resolved configuration as JSON, kept beside what was made with it."""
+"""The resolved configuration as JSON, kept beside the results."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ def save(config: Config, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Config:
-    """Returns the configuration that `save` wrote; a key that an earlier version did not have says what was done then.
+    """Returns the configuration that `save` wrote; a key of a later version gets what the earlier one did.
 
     That is its default, or what `EARLIER` has.
 

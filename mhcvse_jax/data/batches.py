@@ -47,7 +47,7 @@ def captions_of_step(num_captions: int, step: int, *, batch_size: int, seed: int
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Returns the full batches of an epoch; the captions left over, less than a batch, are not shown in it."""
+    """Returns the number of full batches in an epoch; an incomplete last batch is dropped."""
     return len(split.lengths) // batch_size
 
 
@@ -83,7 +83,7 @@ def read_batch(
     training_label: str,
     rows: slice = slice(None),
 ) -> Batch:
-    """Returns the pairs of the captions with these indices; reads their pictures' features from the file.
+    """Returns the pairs for these caption indices; reads their pictures' features from the file.
 
     Args:
       split: where from.

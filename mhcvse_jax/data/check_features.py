@@ -1,4 +1,4 @@
-"""Reads every feature of a data directory: mean and range, and what is not finite, all zero or there twice."""
+"""Reads every feature of a data directory: mean and range, and features that are not finite, all zero or duplicated."""
 
 import collections
 import dataclasses
@@ -16,14 +16,14 @@ LISTED_AT_MOST = 10  # of the lines or pictures that have the same problem
 
 
 class Findings:
-    """What was found wrong, in the order in which it was found."""
+    """The problems, in the order found."""
 
     def __init__(self):
         self.problems: list[str] = []  # a run refuses these
         self.warnings: list[str] = []
 
     def attempt(self, function: Callable, *arguments: Any) -> Any:
-        """Returns what the function does; None where it raises InputError, which becomes a problem."""
+        """Returns the function's result; None if it raises InputError, which becomes a problem."""
         try:
             return function(*arguments)
         except InputError as error:
@@ -31,14 +31,14 @@ class Findings:
             return None
 
     def describe(self) -> str:
-        """Returns all of it, a line each."""
+        """Returns all of it, one per line."""
         lines = [f"problem   {problem}" for problem in self.problems]
         return "\n".join(lines + [f"warning   {warning}" for warning in self.warnings])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoundSplit:
-    """What could be read of a split; None what could not."""
+    """What could be read of a split; None for what could not."""
 
     name: str
     path: pathlib.Path  # of the features
@@ -52,7 +52,7 @@ class FoundSplit:
         return 1 if self.regions is None or self.rows is None else len(self.regions) // len(self.rows)
 
     def picture(self, image: int) -> str:
-        """Returns what to call a picture: its id, or its row where its id or its rows are not known."""
+        """Returns a name for a picture: its id, or its row if the id is unknown."""
         if self.image_ids is None or self.rows is None:
             return f"row {image * self.repeats}"
         return self.image_ids[image]
@@ -65,7 +65,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def same_features(one: FoundSplit, image: int, other: FoundSplit, other_image: int) -> bool:
-    """Whether two pictures have the very same features; False where these cannot be read."""
+    """Whether two pictures have identical features; False if these cannot be read."""
     if one.regions is None or other.regions is None:
         return False
     return np.array_equal(one.regions[image * one.repeats], other.regions[other_image * other.repeats])

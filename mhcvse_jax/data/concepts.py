@@ -1,4 +1,4 @@
-"""Concepts: the words that the consensus of MH-CVSE speaks in, how often they occur, who holds which.
+"""Concepts: the words of MH-CVSE's consensus, how often they occur, and which captions name them.
 
 CVSE (ECCV 2020) takes the most frequent words of the captions, objects, properties and motions as 7 : 2 : 1,
 and MH-CVSE (arXiv:2412.19184) keeps them.
@@ -34,7 +34,7 @@ COMMON_SHARE = 0.2  # of the captions that a concept of no known kind may be in
 
 @dataclass(frozen=True, eq=False)
 class Concepts:
-    """Words with their kinds and counts; one place in every array is one concept.
+    """Words with their kinds and counts; every array has one entry per concept.
 
     Raises:
       InputError: lengths differ, a word stands twice, a kind is unknown, a count is negative, a concept
@@ -100,7 +100,7 @@ def given_concepts(words: Sequence[str], adjacency: np.ndarray) -> Concepts:
 
 
 def no_concepts() -> Concepts:
-    """What a model reads that has no use for concepts."""
+    """The empty concepts of a model that uses none."""
     return Concepts((), (), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
 
 

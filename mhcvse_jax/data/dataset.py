@@ -61,7 +61,7 @@ class CaptionsRead(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """What was learned from the training captions before any training: all that encoding a caption needs."""
+    """What was learned from the training captions before training: everything needed to encode a caption."""
 
     vocabulary: Vocabulary
     concepts: Concepts

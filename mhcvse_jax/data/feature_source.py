@@ -13,7 +13,7 @@ FILE_BESIDE_TFDS = "feature_source.json"
 
 
 class FeatureSource(NamedTuple):
-    """What makes features those that they are: features of another source mean nothing to a trained model."""
+    """Where features come from: a trained model cannot use features from another source."""
 
     encoder: str
     weights_sha256: str | None  # None where they are not known
@@ -27,7 +27,7 @@ class FeatureSource(NamedTuple):
 
 
 def read(directory: pathlib.Path) -> FeatureSource | None:
-    """Returns what made the features of a data directory or workdir; None where it does not say.
+    """Returns what made the features of a data directory or workdir; None if it does not say.
 
     Raises:
       InputError: its features.json is damaged.
@@ -43,7 +43,7 @@ def read(directory: pathlib.Path) -> FeatureSource | None:
 
 
 def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Checks that a model was trained with features of the same source; where one of both does not say, all is well.
+    """Checks that a model was trained on features from the same source; passes if either side does not say.
 
     Raises:
       InputError: they are of another.
@@ -54,7 +54,7 @@ def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
 
 
 def keep(directory: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Makes the workdir say what the data directory says."""
+    """Copies what the data directory says to the workdir."""
     said, kept = path_in(directory), path_in(workdir)
     if said.exists():
         shutil.copyfile(said, kept)

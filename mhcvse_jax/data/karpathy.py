@@ -64,7 +64,7 @@ def image_names(
 
 @functools.lru_cache(3)  # each split asks
 def _read(path: pathlib.Path, *_version: int) -> dict[str, _Image]:
-    """Returns the pictures by their ids; `_version` tells a file that was changed from the one that was read."""
+    """Returns the pictures by id; `_version` changes when the file does."""
     images = {}
 
     def keep(node: dict) -> dict | int:

@@ -1,4 +1,4 @@
-"""Text files with one caption, id or name a line, as any editor on any system writes them."""
+"""Text files with one caption, id or name per line, however the editor ended its lines."""
 
 import codecs
 import pathlib
@@ -22,7 +22,7 @@ def read_captions(path: pathlib.Path) -> list[str]:
 
 
 def decode_captions(path: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Returns the captions of a file, one a line, and what is wrong with any of them.
+    """Returns the captions of a file, one per line, and what is wrong with any of them.
 
     Raises:
       InputError: the file is missing.

@@ -1,4 +1,4 @@
-"""Parts of speech of a corpus' words, from a lexicon and the company that the words keep; no download.
+"""Parts of speech of a corpus' words, from a lexicon and the words around them; no download.
 
 The concepts of CVSE (ECCV 2020) and MH-CVSE (arXiv:2412.19184) are nouns, adjectives and verbs. A lexicon
 says what a word *may* be ("orange": noun or adjective, "park": noun or verb). Which of these it mostly is
@@ -107,7 +107,7 @@ def _possible_parts(word: str) -> tuple[str, ...]:
 
 
 def _first_class(word: str, possible: tuple[str, ...], participle: bool) -> int:
-    """Index into `_NEIGHBOURS` of what a word is taken for before the first vote."""
+    """Index into `_NEIGHBOURS` of a word's class before the first vote."""
     if word in _CLASS_OF:
         return _INDEX[_CLASS_OF[word]]
     if not possible:

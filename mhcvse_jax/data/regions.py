@@ -8,7 +8,7 @@ from mhcvse_jax.errors import InputError
 
 
 class RegionFeatures(Protocol):
-    """The features of a split's pictures on disk; no split is ever held whole."""
+    """The features of a split's pictures on disk; no split is ever loaded whole."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""A directory in SCAN's layout, memory-mapped: what every user of this field has on disk.
+"""A directory in SCAN's layout, memory-mapped: the layout in which this field shares its data.
 
     {split}_ims.npy   float32 [rows, regions, features], one row a picture or each picture five times over; features
                       of whole pictures, [rows, features], are one region each
@@ -39,7 +39,7 @@ from mhcvse_jax.files.downloads import check_no_web_page, check_unpacked
 
 
 class ScanSplit(NamedTuple):
-    """One split of a directory; nothing of the features is read before it is asked for."""
+    """One split of a directory; features are read only when asked for."""
 
     regions: RegionFeatures
     captions: list[str]  # [captions]
@@ -55,7 +55,7 @@ class ScanSplit(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """What is known of a split's pictures beside their features; the fields are those of `ScanSplit`."""
+    """What is known about a split's pictures apart from their features; the fields are those of `ScanSplit`."""
 
     captions: list[str]
     image_of_caption: np.ndarray
@@ -122,7 +122,7 @@ def find_splits(directory: pathlib.Path) -> list[str]:
 
 
 def owners_path(directory: pathlib.Path, split: str) -> pathlib.Path:
-    """Returns the file that says whose each caption of a split is, where there is one."""
+    """Returns the file that names the picture of each caption, if there is one."""
     return directory / f"{split}_caption_images.txt"
 
 
@@ -265,7 +265,7 @@ def count_images(num_captions: int, path: pathlib.Path, captions_per_image: int)
 
 
 def suggestion(captions_path: pathlib.Path, num_captions: int, captions_per_image: int) -> str:
-    """Returns what to do about a number of captions that does not fit, as far as rows and ids beside it tell."""
+    """Returns advice on a number of captions that does not fit, from the numbers of rows and ids."""
     split = captions_path.name.removesuffix("_caps.txt")
     counts: dict[str, int] = {}
     with contextlib.suppress(InputError):

@@ -85,7 +85,7 @@ def bytes_literal(caption: str) -> str:
 
 @functools.cache
 def stop_words() -> frozenset[str]:
-    """Returns the function words of `stop_words.txt`: none that tells one picture from another."""
+    """Returns the function words of `stop_words.txt`: words that tell no picture from another."""
     text = importlib.resources.files("mhcvse_jax.data").joinpath("stop_words.txt").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     return frozenset(line for line in lines if line and not line.startswith("#"))

@@ -129,7 +129,7 @@ class ScanRegions(tfds.core.ShardBasedBuilder):
 
 
 class _PlainWriter(tfds.core.ExampleWriter):
-    """Writes records as they are: compressing features saves 7% and makes them slower to read by more than half."""
+    """Writes records uncompressed: compression saves 7% and makes reading more than 50% slower."""
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")

@@ -13,7 +13,7 @@ FOUND = "/jax/compilation_cache/cache_hits"
 
 
 def keep_compiled() -> None:
-    """Lets JAX keep compiled programs in the user's cache directory, so that a second start compiles next to nothing.
+    """Lets JAX keep compiled programs in the user's cache directory, so that a second start compiles almost nothing.
 
     JAX_COMPILATION_CACHE_DIR overrides this; set it empty to disable caching. If the cache directory cannot be
     written, nothing is kept.
@@ -40,7 +40,7 @@ def _processor() -> str:
 
 
 class Compilations:
-    """Counts the programs that were compiled, and those that were found in the cache instead, while it is open."""
+    """While open, counts the programs that were compiled and those found in the cache."""
 
     def __init__(self):
         """Begins to count."""

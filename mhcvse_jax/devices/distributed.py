@@ -1,4 +1,4 @@
-"""Several processes as one run: how they find each other, what they agree on, which of them speaks.
+"""Several processes as one run: how they find each other, what they agree on, which of them prints.
 
 A process is started once a GPU, or once a node, by a file of `launch/`. SLURM and Open MPI are found by JAX; anywhere
 else these variables say it, and with none of them there is one process:
@@ -55,7 +55,7 @@ _numbers = itertools.count()
 
 
 def initialize() -> None:
-    """Joins the processes of the run; does nothing where there is but one. To be called before JAX is used.
+    """Joins the processes of the run; does nothing if there is only one. Call it before JAX is used.
 
     Processes but the first print nothing from then on.
 
@@ -94,7 +94,7 @@ def _say_waiting(where: str, seconds: int) -> None:
 
 
 def _cluster() -> dict[str, Any] | None:
-    """Returns what `jax.distributed.initialize` is to be told; None for a single process."""
+    """Returns the arguments of `jax.distributed.initialize`; None for a single process."""
     given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if given:
         missing = [name for name in VARIABLES if name not in given]
@@ -143,7 +143,7 @@ def is_first() -> bool:
 
 
 def from_first(function: Callable[[], T]) -> T:
-    """Returns what a function returns on process 0, which alone calls it, on all processes. All have to ask.
+    """Returns on all processes what a function returns on process 0, its only caller. All processes must call this.
 
     Args:
       function: what it returns is written as JSON and read again where there are several processes.
@@ -171,7 +171,7 @@ def from_first(function: Callable[[], T]) -> T:
 
 
 def check_same(what: str, value: str) -> None:
-    """Raises InputError where a process has another value than process 0. All have to ask."""
+    """Raises InputError if a process has another value than process 0. All processes must call this."""
     if from_first(lambda: value) != value:
         raise InputError(f"process {runtime.global_state.process_id} has another {what} than process 0")
 
@@ -196,13 +196,13 @@ def local(tree: Any) -> Any:
 
 
 def raise_peer_lost(error: Exception) -> None:
-    """Raises PeerLostError where an error tells that another process is gone; else does nothing."""
+    """Raises PeerLostError if an error means that another process is gone; else does nothing."""
     if is_several() and PEER_LOST.search(str(error)):
         raise PeerLostError("another process of the run has ended") from error
 
 
 def leave(code: int, *, together: bool) -> int:
-    """Returns the exit code; with several processes it ends this one with it.
+    """Returns the exit code; with several processes, exits this one with it.
 
     Args:
       code: of this process.
@@ -242,7 +242,7 @@ class Agreement:
         self._times = itertools.count()
 
     def at(self, *wishes: bool) -> tuple[bool, ...]:
-        """Returns which wishes are granted; a wish is to be brought until it is granted."""
+        """Returns which requests are granted; repeat a request until it is."""
         if not is_several():
             return wishes
         if next(self._times) % AGREE_EVERY:
@@ -254,7 +254,7 @@ class Agreement:
         return granted
 
     def now(self, *wishes: bool) -> tuple[bool, ...]:
-        """Returns which wishes any process has; waits for all of them."""
+        """Returns which requests any process has; waits for all processes."""
         self._asked = None
         return _flags(self._ask(wishes)) if is_several() else wishes
 

@@ -45,7 +45,7 @@ class InterruptRequest:
 
 
 def leave_terminal() -> None:
-    """Lets what is printed to a terminal vanish: it has closed, and to write there fails."""
+    """Discards what is printed to a terminal that has closed, where writing would fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):
         if stat.S_ISCHR(os.fstat(output).st_mode):

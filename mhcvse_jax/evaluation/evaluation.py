@@ -1,4 +1,4 @@
-"""The rank of every query of a split, kept in a file: what recalls, intervals and comparisons are made from."""
+"""The rank of every query of a split, kept in a file: the source of recalls, intervals and comparisons."""
 
 import dataclasses
 import pathlib
@@ -55,7 +55,7 @@ class Evaluation:
         return rows
 
     def file_name(self) -> str:
-        """Returns a name that tells evaluations of one run apart: by split, protocol, its rule, and folds."""
+        """Returns a name unique among a run's evaluations: from split, protocol, rule and folds."""
         rule = f"_{self.label_neighbours}" if self.label_neighbours else ""
         folds = "" if list(self.ranks) == [1] else "_folds" + "_".join(map(str, self.ranks))
         return f"ranks_{self.split}_{self.protocol}{rule}{folds}.npz"

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in files: `results.json`, recalls and what they were computed with, and its companions."""
+"""The files of an evaluation: `results.json`, recalls and what computed them, and the files beside it."""
 
 import json
 import pathlib
@@ -24,17 +24,17 @@ def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, s
 
 
 def ranks_path(path: pathlib.Path) -> pathlib.Path:
-    """Returns where the ranks lie that belong to a file of results."""
+    """Returns the path of the ranks that belong to a results file."""
     return path.with_name("ranks.npz" if path.name == "results.json" else f"{path.stem}_ranks.npz")
 
 
 def similarity_facts_path(path: pathlib.Path) -> pathlib.Path:
-    """Returns where it is written what a saved similarity matrix is of."""
+    """Returns the path of the file that describes a saved similarity matrix."""
     return path.with_name(path.name + ".json")
 
 
 def save_similarity_facts(path: pathlib.Path, tested: Evaluation) -> None:
-    """Writes what the similarity matrix in `path` is of: split, protocol, folds, pictures."""
+    """Writes what the similarity matrix in `path` measures: split, protocol, folds, pictures."""
     content = {
         "split": tested.split,
         "protocol": tested.protocol,

@@ -32,7 +32,7 @@ def read(directory: pathlib.Path, split: Split) -> Twins | None:
 
 
 def measure(encoded: protocols.Found, split: Split, pairs: Twins, *, consensus_weight: float) -> dict[str, Any]:
-    """Returns how well the fused embedding, or the score of pairs, does on twins.
+    """Returns how well the fused embedding, or a pair score, does on twins.
 
     Args:
       encoded: the split.

@@ -1,1 +1,1 @@
-"""A configuration made into parts that work together; with the commands, all that sees it."""
+"""The parts that a configuration describes; only this room and the commands see the configuration."""

@@ -1,4 +1,4 @@
-"""A configuration made into parts that work together, and what a test does with them."""
+"""The parts that a configuration describes, assembled, and how they are tested."""
 
 import dataclasses
 import pathlib
@@ -72,7 +72,7 @@ class Experiment:
     def of_workdir(
         cls, workdir: pathlib.Path, *, protocol: str | None = None, data_format: str | None = None
     ) -> "Experiment":
-        """Returns the parts that a run's workdir describes; what is given stands for its configuration's.
+        """Returns the parts that a workdir describes; arguments override its configuration.
 
         Raises:
           InputError: a file of the workdir is missing or damaged.

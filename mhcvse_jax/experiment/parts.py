@@ -1,4 +1,4 @@
-"""A configuration made into the values that the parts of a run take."""
+"""Turns a configuration into the values that the parts of a run take."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +42,7 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None, *, keys:
 
 
 def encoded_at_once(config: Config) -> tuple[str, ...]:
-    """Returns the keys of what a test has on the devices at once."""
+    """Returns the keys that size what a test holds on the devices at once."""
     scores_pairs = issubclass(models.MODELS[config.model.name], PairModel)
     return ("eval.pair_images", "eval.pair_captions") if scores_pairs else ("eval.batch_size",)
 
@@ -97,7 +97,7 @@ def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.
 
 
 def choices(config: Config) -> str:
-    """Returns what was chosen for those keys that the model has."""
+    """Returns the choices that the model has, in words."""
     has = models.keys(config.model.name)
     chosen = [f"{config.model[key]} {key}" for key in ("fusion", "pooling") if key in has]
     chosen += [config.model[key] for key in ("scan_direction", "scan_pooling") if key in has]
@@ -122,7 +122,7 @@ def loss_settings(config: Config, steps_per_epoch: int) -> LossSettings:
 
 
 def all_negatives_steps(config: Config, steps_per_epoch: int) -> int:
-    """Returns how many steps come before the hardest negatives alone count; never more than the whole run."""
+    """Returns the number of steps in which all negatives count; at most the whole run."""
     return round(min(config.loss.all_negatives_epochs, config.num_epochs) * steps_per_epoch)
 
 

@@ -1,4 +1,4 @@
-"""What a configuration reads: its data set, and the vocabulary and concepts that it learns or is given."""
+"""Reads what a configuration names: the data set, and the vocabulary and concepts, learned or given."""
 
 import pathlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from mhcvse_jax.terminal.progress import counted
 
 
 def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the directory of the data; the built-in data set is made there unless it is there."""
+    """Returns the data directory; the built-in data set is drawn if it is missing."""
     if config.data.format == "scenes":
         directory = pathlib.Path(config.data.dir or workdir / "scenes")
         if not directory.exists():
@@ -80,7 +80,7 @@ def load_training(config: Config, directory: pathlib.Path, language: Language | 
 
 
 def load_split(directory: pathlib.Path, name: str, language: Language, values: Config) -> Split:
-    """Returns a split encoded with a language that exists; `values` is `config.data`."""
+    """Returns a split encoded with a given language; `values` is `config.data`."""
     scan = _read_split(values, directory, name)
     tokenized = [text.tokenize(caption) for caption in scan.captions]
     padding = values.zero_regions_are_padding

@@ -1,4 +1,4 @@
-"""An experiment trained: from what it starts from to its best checkpoint."""
+"""Trains an experiment, from its start to its best checkpoint."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ from mhcvse_jax.training.watches import CollapseWatch, NonFiniteWatch, collapse_
 
 
 class Start(NamedTuple):
-    """What a training begins with, where it is not random."""
+    """What a training starts from, if not from random values."""
 
     word_vectors: WordVectors | None = None  # a row a word of the vocabulary
     variables: Any = None  # {params, batch_stats}, which the first step takes over

@@ -1,4 +1,4 @@
-"""Files that are not what their name says, as a download that failed leaves them."""
+"""Files that are not what their name says, such as failed downloads."""
 
 import tarfile
 from pathlib import Path

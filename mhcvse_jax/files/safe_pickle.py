@@ -1,4 +1,4 @@
-"""Arrays from pickles of unknown origin, without running what is in them.
+"""Arrays from pickles of unknown origin, without running code from them.
 
 An allow list of NumPy's own functions is not enough: a pickle may set the flags of an object dtype so that
 its bytes are taken for pointers. Here the names that NumPy writes lead to small stand-ins, which build

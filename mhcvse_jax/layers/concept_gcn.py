@@ -1,4 +1,4 @@
-"""Concept vectors that know of their neighbours: a graph convolution over the concept graph."""
+"""Concept vectors mixed with those of their neighbours: a graph convolution over the concept graph."""
 
 from typing import Any, TypeAlias
 

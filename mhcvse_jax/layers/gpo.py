@@ -1,4 +1,4 @@
-"""Generalised pooling: a learned weight for each place in the order of sizes (VSE∞, CVPR 2021, section 3.2)."""
+"""Generalised pooling: a learned weight for each rank of the sorted values (VSE∞, CVPR 2021, section 3.2)."""
 
 import flax.linen as nn
 import jax

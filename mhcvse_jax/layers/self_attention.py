@@ -13,7 +13,7 @@ ENTROPY_SAMPLE = 16  # the first pairs of a batch, from which the entropy is rea
 
 
 class SelfAttention(nn.Module):
-    """Elements that have looked at each other: softmax(Q K^T / sqrt(d_k)) V over several heads.
+    """Multi-head self-attention: softmax(Q K^T / sqrt(d_k)) V over several heads.
 
     Elements come as unit vectors. At D = 1024 a unit vector's features have a size of 1/32 and the first
     attention logits one of 0.001: every head attends uniformly and hardly learns. So the input may be scaled.

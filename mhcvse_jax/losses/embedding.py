@@ -20,7 +20,7 @@ class LossTerms(NamedTuple):
     matching: jax.Array | None = None  # of pair scores
 
     def present(self) -> dict[str, jax.Array]:
-        """Returns the terms that there are, by name."""
+        """Returns the terms that are present, by name."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
@@ -29,7 +29,7 @@ CONTRASTIVE = ("fusion", "instance", "consensus")
 
 
 def soft_weights(similarity: jax.Array, is_negative: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """Returns how much each negative of a query counts, <float32>[queries, candidates], summing to 1 for a query.
+    """Returns the weight of each negative, <float32>[queries, candidates]; a query's weights sum to 1.
 
     The softmax over a query's negatives of similarity / temperature; no gradient passes through it. Negatives whose
     similarities differ by far less than the temperature count alike, those that stand out count almost alone.
@@ -219,7 +219,7 @@ def loss_terms(
 
 
 def collapse_value(batch_size: int, margin: float, reduction: str, *, num_negatives: int) -> float:
-    """Returns what the hinge is when all scores are one: each negative violates the margin in full.
+    """Returns the hinge loss when all scores are equal: each negative violates the full margin.
 
     `num_negatives` are those that are summed for a query: 1 with the hardest alone, or with soft ones.
     """
@@ -227,5 +227,5 @@ def collapse_value(batch_size: int, margin: float, reduction: str, *, num_negati
 
 
 def infonce_collapse_value(batch_size: int, reduction: str, *, num_negatives: int) -> float:
-    """Returns what InfoNCE is when all scores are one: each of a query's candidates is as likely."""
+    """Returns the InfoNCE loss when all scores are equal: all of a query's candidates are equally likely."""
     return 2 * math.log(1 + num_negatives) * (batch_size if reduction == "sum" else 1)

@@ -7,7 +7,7 @@ from mhcvse_jax.losses.embedding import LossTerms
 
 
 def loss_weights(losses: LossTerms, base_weights: LossTerms, weighting: str) -> LossTerms:
-    """Returns lambda_i for each term that there is; no gradient passes through it.
+    """Returns lambda_i for each term that is present; no gradient passes through it.
 
       eq15     w_i / (1 + exp(-L_i)), as printed: from w_i / 2 at no loss to w_i at a high one
       inverse  w_i / (1 + exp(L_i)), as the sentence under Eq. 15 has it: a high loss lowers its weight

@@ -1,6 +1,6 @@
 """The systems, one file each, and how a configuration names them.
 
-A model is a Flax module whose attributes are those keys of `config.model` that it has a use for, and says by its base
+A model is a Flax module whose attributes are the keys of `config.model` that it uses, and says by its base
 class what it is: an `EmbeddingModel` makes vectors of each side, a `PairModel` a score of the two together; their
 files say which methods that takes. Training, losses and retrieval follow from it. Another system is a file here and a
 line in `MODELS`.
@@ -41,10 +41,10 @@ def build(model_config: Any, *, vocabulary_size: int, dtype: str, similarity_sca
 
 
 def has_concepts(name: str) -> bool:
-    """Returns whether the model of this name has a use for concepts."""
+    """Returns whether the model of this name uses concepts."""
     return "consensus_temperature" in keys(name)
 
 
 def keys(name: str) -> frozenset[str]:
-    """Returns the keys of `config.model` that the model of this name has a use for."""
+    """Returns the keys of `config.model` that the model of this name uses."""
     return frozenset(field.name for field in dataclasses.fields(MODELS[name])) - {"name", "parent"}

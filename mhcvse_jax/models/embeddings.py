@@ -10,7 +10,7 @@ from mhcvse_jax.models.fragments import Fragments
 
 
 class Embeddings(NamedTuple):
-    """What a model says of a batch of pictures or captions; None where it has no such embedding.
+    """A model's embeddings of a batch of pictures or captions; None for those it does not have.
 
     What is there decides which losses are computed, and which recalls reported.
     """
@@ -22,7 +22,7 @@ class Embeddings(NamedTuple):
 
     @classmethod
     def single(cls, vectors: jax.Array) -> "Embeddings":
-        """Returns those of a model that has one embedding, from unit vectors <float32>[batch, D]."""
+        """Returns the embeddings of a model that has only one, from unit vectors <float32>[batch, D]."""
         return cls(instance=None, consensus=None, fused=vectors, concepts=None)
 
 

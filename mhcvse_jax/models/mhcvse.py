@@ -9,7 +9,7 @@ from mhcvse_jax.models.fragments import AttentionMaps, own_map
 
 
 class MHCVSE(CVSE):
-    """CVSE whose regions and words look at each other before they are pooled: a self-attention a modality.
+    """CVSE with one self-attention per modality, over regions and over words, before they are pooled.
 
     `config.base()` documents each attribute under the same name.
     """

@@ -12,7 +12,7 @@ from mhcvse_jax.models.fragments import Fragments
 
 
 class Candidates(NamedTuple):
-    """Values of each pair of a batch and of what it is to be told from."""
+    """Values of each pair of a batch and of its negatives."""
 
     positive: jax.Array  # <float32>[batch] of picture i with its caption i
     texts: jax.Array  # <float32>[batch, texts] of picture i with other captions
@@ -20,7 +20,7 @@ class Candidates(NamedTuple):
 
 
 class PairScores(NamedTuple):
-    """What a model says of the pairs of a batch; None where it has no such value."""
+    """A model's scores of the pairs of a batch; None for those it does not have."""
 
     scores: Candidates
     is_text: jax.Array  # <bool>[batch, texts] which of the other captions are negatives

@@ -1,4 +1,4 @@
-"""Writes a data directory picture by picture: it can be stopped, goes on, and several processes may share it.
+"""Writes a data directory picture by picture; it can be stopped and resumed, and several processes can share the work.
 
 Until all pictures are done, everything lies in OUT/.unfinished: the features of each split at their final size, and
 for each part of some pictures a file with all else, whose presence says that the part is done. A process takes a part

@@ -1,1 +1,1 @@
-"""Retrieval: encoding a split, ranks, recall, and the protocols that say what is compared with what."""
+"""Retrieval: encoding a split, ranks and recall."""

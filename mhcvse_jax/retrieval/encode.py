@@ -31,7 +31,7 @@ class EncodedSplit(NamedTuple):
 
 
 class Encoder:
-    """Encodes splits with one model; holds the compiled functions, one a shape."""
+    """Encodes splits with one model; holds the compiled functions, one per shape."""
 
     def __init__(
         self,

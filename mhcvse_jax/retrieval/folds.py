@@ -1,4 +1,4 @@
-"""A split in folds: consecutive parts of as many pictures each, with the captions of these."""
+"""A split in folds: consecutive parts of equally many pictures, with their captions."""
 
 from collections.abc import Iterator
 

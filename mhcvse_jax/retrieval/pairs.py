@@ -1,4 +1,4 @@
-"""The scores of pairs by a model that needs both sides: of all pictures and captions, or of chosen pairs.
+"""Pair scores of a model that needs both sides: for all pictures and captions, or for chosen pairs.
 
 What depends on one side is computed once a picture or caption and kept: of captions in host memory, of so many
 pictures at a time on the device. Pairs are scored in blocks whose size, with that number, bounds the device's memory;
@@ -42,7 +42,7 @@ class ScoredSplit(NamedTuple):
     scores: np.ndarray  # <float32>[images, captions], higher is better
 
     def similarity(self) -> Similarity:
-        """Returns the scores as what is ranked."""
+        """Returns the scores as a similarity to be ranked."""
         return Similarity(len(self.scores), self.scores.shape[1], lambda start, stop: self.scores[start:stop])
 
 
@@ -54,7 +54,7 @@ class Sides(NamedTuple):
 
 
 class PairScorer:
-    """Scores the pairs of splits with one model; holds the compiled functions, one a shape."""
+    """Scores the pairs of splits with one model; holds the compiled functions, one per shape."""
 
     def __init__(
         self,

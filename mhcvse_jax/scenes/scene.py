@@ -31,7 +31,7 @@ _SPLIT_OF_BUCKET = ("train", "train", "dev", "test")
 
 
 class Look(NamedTuple):
-    """How an object looks, wherever it is: words from SIZES, PATTERNS, COLOURS and SHAPES."""
+    """An object's looks, apart from its place: words from SIZES, PATTERNS, COLOURS and SHAPES."""
 
     size: str
     pattern: str
@@ -75,7 +75,7 @@ class Pair(NamedTuple):
 
 
 def places(thing: Thing, loosely: bool = False) -> set[str]:
-    """The places where a thing clearly is; `loosely`, all where one might say that it is.
+    """The places where a thing clearly is; with `loosely`, all where one might say it is.
 
     They are "left", "right", "top", "bottom", "middle" and the corners, such as "top left".
     """
@@ -90,7 +90,7 @@ def places(thing: Thing, loosely: bool = False) -> set[str]:
 
 
 def relations(scene: Scene, loosely: bool = False) -> set[Relation]:
-    """The relations that clearly hold; `loosely`, all that one might say to hold.
+    """The relations that clearly hold; with `loosely`, all that one might say hold.
 
     Their names: "left of" and "above"; "inside" (of a ring); "covers" (a part of it, from the front);
     "touches" and "next to" (both ways, one or the other). Each stands for its converse, too.

@@ -1,1 +1,1 @@
-"""What a user sees of long work."""
+"""Progress and shell completion."""

@@ -26,7 +26,7 @@ NEWEST_FILE = "newest.json"
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop knows beside the state of the model."""
+    """The loop's own state, beside the model's."""
 
     best_rsum: float = -1.0
     best_step: int = -1
@@ -68,19 +68,19 @@ class SavedCheckpoints:
             raise InputError(f"{directory}: no sound checkpoint is left; expected one at least")
 
     def steps(self) -> list[int]:
-        """Returns all steps there are, sound or not, the earliest first."""
+        """Returns all steps, sound or not, the earliest first."""
         if not self._directory.is_dir():
             return []
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit() and path.is_dir())
 
     def newest_step(self) -> int | None:
-        """Returns the newest sound step; None where nothing was saved. All processes have to ask."""
+        """Returns the newest sound step; None if nothing was saved. All processes must call this."""
         return distributed.from_first(
             lambda: max((step for step in self.steps() if step not in self.damaged), default=None)
         )
 
     def step_to_test(self) -> int:
-        """Returns the best step; the newest sound one where the best is damaged or gone, which stderr says.
+        """Returns the best step; if that is damaged or missing, warns on stderr and returns the newest sound one.
 
         Raises:
           InputError: no epoch has been validated.
@@ -235,7 +235,7 @@ class Checkpoints(SavedCheckpoints):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and lets go of the directory."""
+        """Waits, then releases the directory."""
         self.wait()
         self._manager.close()
 
@@ -248,7 +248,7 @@ class Checkpoints(SavedCheckpoints):
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """Context in which whatever orbax raises, of many kinds, becomes one error."""
+        """Context that turns orbax's many kinds of errors into one."""
         try:
             yield
         except Exception as error:
@@ -258,7 +258,7 @@ class Checkpoints(SavedCheckpoints):
 
 
 def _set_aside(step: pathlib.Path) -> None:
-    """Moves a damaged step where it is in nobody's way, and can still be looked at."""
+    """Moves a damaged step out of the way, where it can still be inspected."""
     aside = step.parent.parent / "damaged_checkpoints"
     aside.mkdir(exist_ok=True)
     number = len(list(aside.glob(f"{step.name}.*")))

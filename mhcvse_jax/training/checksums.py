@@ -1,4 +1,4 @@
-"""One checksum a file of a directory, so that damage is found before anything is read from it."""
+"""A checksum per file of a directory, so that damage is found before anything is read."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ def write(directory: pathlib.Path) -> None:
 
 
 def damage(directory: pathlib.Path) -> str | None:
-    """Returns what first is wrong with a directory that `write` has seen whole; None where it is sound.
+    """Returns the first damage in a directory since `write`; None if it is sound.
 
     Costs a read of every file.
     """

@@ -34,7 +34,7 @@ class FeedSettings(NamedTuple):
 
 
 class Feed(Protocol):
-    """Takes the steps of an epoch. The batch of a step is a function of seed, epoch and step, whatever the feed."""
+    """Takes the steps of an epoch. A step's batch depends on seed, epoch and step alone, whatever the feed."""
 
     def epoch(
         self, state: TrainState, epoch: int, first_step: int

@@ -133,7 +133,7 @@ def train(
 
 
 def is_over(settings: LoopSettings, progress: Progress) -> bool:
-    """Returns whether all epochs are done, or enough of them without a better one."""
+    """Returns whether all epochs are done, or too many passed without a better one."""
     return progress.epochs_done >= settings.num_epochs or progress.epochs_without_better >= settings.patience_epochs
 
 
@@ -166,7 +166,7 @@ def validate(
 
 
 class StepValues:
-    """Fetches the metrics of many steps from the device at once, and writes each step's."""
+    """Fetches the metrics of many steps from the device at once, and logs each step."""
 
     def __init__(
         self,
@@ -187,11 +187,11 @@ class StepValues:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Begins to measure the rate; what happened before, a validation say, does not count."""
+        """Starts measuring the rate; earlier work, such as a validation, does not count."""
         self._since = time.monotonic()
 
     def add(self, last_step: int, num_steps: int, metrics: Metrics, epoch_name: str) -> None:
-        """Takes the metrics of steps that are under way; waits for all before them but the last few."""
+        """Takes the metrics of dispatched steps; waits for all but the last few."""
         self._waiting.append((range(last_step - num_steps + 1, last_step + 1), metrics))
         self._num_waiting += num_steps
         in_flight = IN_FLIGHT if num_steps == 1 else 1  # several at once keep it busy by themselves
@@ -201,7 +201,7 @@ class StepValues:
             self.flush(epoch_name)
 
     def flush(self, epoch_name: str) -> None:
-        """Fetches and writes all that waits."""
+        """Fetches and logs everything waiting."""
         if not self._waiting:
             return
         steps = [step for steps, _ in self._waiting for step in steps]

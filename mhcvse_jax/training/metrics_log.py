@@ -14,7 +14,7 @@ class MetricsLog:
     """`metrics.jsonl`, one line a step or a validation, and TensorBoard events beside it."""
 
     def __init__(self, workdir: pathlib.Path, *, resume_step: int):
-        """Opens both for appending; what they hold of later steps than `resume_step` is dropped."""
+        """Opens both for appending; drops what they hold of steps after `resume_step`."""
         path = workdir / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -54,7 +54,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Context in which an error of the disk says where it is."""
+        """Context that names the file in a disk error."""
         try:
             yield
         except OSError as error:
@@ -63,7 +63,7 @@ class MetricsLog:
 
 
 class NoLog(MetricsLog):
-    """Writes nothing: of several processes one writes for all."""
+    """Writes nothing: with several processes, one writes for all."""
 
     def __init__(self):
         pass
@@ -79,7 +79,7 @@ class NoLog(MetricsLog):
 
 
 def _step(line: str) -> float:
-    """Returns the step of a line; a line cut off by a crash counts as later than any."""
+    """Returns the step of a line; a line cut off by a crash counts as later than any step."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""A training split in the memory of the devices: a batch is gathered there by index, and nothing is copied per step."""
+"""A training split in device memory: batches are gathered there by index, and nothing is copied per step."""
 
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -27,7 +27,7 @@ CHUNK_BYTES = 64 * 2**20
 
 
 class ResidentSplit(NamedTuple):
-    """What batches are gathered from. N pictures (sharded: up to the next multiple of the devices), T captions."""
+    """A split to gather batches from. N pictures (sharded: padded to a multiple of the devices), T captions."""
 
     regions: jax.Array  # <dtype>[N, regions, features]
     num_regions: jax.Array | None  # <int32>[N] how many of these each picture has; None: all

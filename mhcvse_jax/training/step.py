@@ -30,7 +30,7 @@ LARGEST_LOG_SCALE = math.log(100.0)
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a step changes. Everything that decides the next step is in here or in the batch."""
+    """Everything that a step changes. The next step depends on this and the batch alone."""
 
     step: jax.Array  # <int32>, steps done
     params: Any
@@ -40,7 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class LossSettings(NamedTuple):
-    """`config.loss` by name, with the epochs of all negatives in steps."""
+    """The values of `config.loss`, with `all_negatives_epochs` in steps."""
 
     margin: float
     reduction: str

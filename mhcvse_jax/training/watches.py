@@ -1,4 +1,4 @@
-"""What is looked for in the values of each step: numbers that are not finite, a loss that has collapsed."""
+"""Watches over each step's values: for numbers that are not finite, and for a collapsed loss."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from mhcvse_jax.training.step import LossSettings
 
 
 class NonFiniteWatch:
-    """What is done about a step with a loss or gradient that is not a finite number.
+    """Stops or skips at a loss or gradient that is not finite.
 
     Such a step leaves the parameters as they were, and so do all later ones until this check runs.
     """
@@ -42,7 +42,7 @@ class NonFiniteWatch:
 
 
 class CollapseWatch:
-    """Notices a contrastive loss that stays where it is when all embeddings are one."""
+    """Reports a contrastive loss stuck at the value of collapsed embeddings."""
 
     TOLERANCE = 0.01  # relative
 
@@ -70,7 +70,7 @@ class CollapseWatch:
 
 
 def collapse_values(settings: LossSettings, batch_size: int, mined_negatives: int) -> Callable[[str, int], float]:
-    """Returns the function of term and step that says what the loss is when all embeddings are one.
+    """Returns a function of term and step: the loss when all embeddings are equal.
 
     Args:
       settings: of the loss.

@@ -1,1 +1,1 @@
-"""Other programs' weights, read and written."""
+"""Reads and writes other programs' weights."""

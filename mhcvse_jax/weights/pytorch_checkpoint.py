@@ -1,4 +1,4 @@
-"""A checkpoint of CVSE's PyTorch program as it was read: its state dicts, and the sizes that these tell."""
+"""A checkpoint of CVSE's PyTorch program as read: its state dicts and the sizes they imply."""
 
 import pathlib
 import re
@@ -90,7 +90,7 @@ def _without_prefix(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.n
 
 
 class Sizes(NamedTuple):
-    """What the shapes of the tensors tell of the model."""
+    """The model's sizes, from the shapes of its tensors."""
 
     feature_dim: int
     num_regions: int | None  # None where any number will do

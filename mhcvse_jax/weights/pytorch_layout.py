@@ -1,4 +1,4 @@
-"""Where each tensor of a PyTorch CVSE stands among our parameters: import and export read the same table.
+"""Which of our parameters each tensor of a PyTorch CVSE is: import and export read the same table.
 
 Its checkpoint holds a list of state dicts, one a module:
 
@@ -185,7 +185,7 @@ def _attention_from_torch(state: Mapping[str, np.ndarray], owner: str, like: Arr
 
 
 def unused(states: StateDicts) -> StateDicts:
-    """Returns what the original's modules hold beside the tensors that are used: copies, and what nothing reads.
+    """Returns the tensors of the original's modules that are not used: copies, and tensors that nothing reads.
 
     The values are what an export writes: zeros where nothing depends on them (the bias of the consensus scores falls
     out of their softmax), neutral batch norms, identities for the two graphs that it reads and does not use.
@@ -221,7 +221,7 @@ def unused(states: StateDicts) -> StateDicts:
 
 
 def copied(module: int, name: str) -> str | None:
-    """Returns the name of the tensor that a tensor of a module is once more; None where it is no copy."""
+    """Returns the name of the tensor that a module's tensor copies; None if it is no copy."""
     owner, _, kind = name.partition(".")
     if owner in _COPIES and IMAGE_POOLING <= module <= TEXT_CONSENSUS:
         return f"{_COPIES[owner]}.{kind}"

@@ -1,4 +1,4 @@
-"""What the options of CVSE's program say, and our keys for them."""
+"""The options of CVSE's program, and our keys for them."""
 
 ALPHA = {"f30k": 0.85, "coco": 0.9}
 """The instance embedding's share of the fixed sum at evaluation; not in the checkpoint, it follows from the data."""
