@@ -1,8 +1,8 @@
 """What each part that MH-CVSE's paper claims is worth: a model with it left out or changed, against the whole one.
 
-    python -m benchmarks.ablation --data data/f30k_small --out runs/ablation --seeds 0 1 2
+    python -m benchmarks.ablation --data data/flickr8k --out runs/ablation --seeds 0 1 2
 
-Trains every variant below with every seed by `configs/f30k_small.py`, and ends in the table of
+Trains every variant below with every seed by `configs/f8k.py`, unless told otherwise, and ends in the table of
 `mhcvse_jax.compare`: mean and standard deviation over seeds, and the difference to the whole model with its paired
 bootstrap interval. A run that is finished is not done again, one that was stopped goes on; so the command may be
 stopped and started at will, and the table holds what there is.
@@ -19,6 +19,12 @@ from mhcvse_jax.run import command_line
 VARIANTS = {
     "whole": {},
     "no_attention": {"model.num_heads": 0},
+    "no_consensus": {
+        "loss.consensus_weight": 0.0,
+        "loss.kl_weight": 0.0,
+        "model.fusion": "fixed_sum",
+        "model.fixed_instance_weight": 1.0,
+    },
     "one_head": {"model.num_heads": 1},
     "concat": {"model.fusion": "concat"},
     "adap_sum": {"model.fusion": "adap_sum"},
@@ -41,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = pathlib.Path
     parser.add_argument("--data", required=True, type=path, metavar="DIR", help="a directory in SCAN's layout")
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="a workdir a run is made in it")
-    parser.add_argument("--config", default="configs/f30k_small.py", metavar="FILE", help="(default %(default)s)")
+    parser.add_argument("--config", default="configs/f8k.py", metavar="FILE", help="(default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default all)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
