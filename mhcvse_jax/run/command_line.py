@@ -68,6 +68,7 @@ def run(command: Callable[[], None]) -> int:
 
 def run_together(command: Callable[[], None]) -> int:
     """Runs a command that several processes may carry out as one; returns its exit code, as `run` does."""
+    _prepare_jax()
     from mhcvse_jax.devices import distributed
 
     together = False  # true if all processes exit for the same reason

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
+from front_door import ROOT
 
 from mhcvse_jax.devices import interrupt, mesh
 from mhcvse_jax.devices.interrupt import InterruptRequest
@@ -59,6 +62,21 @@ def test_commands_compute_in_float32_whatever_the_environment(monkeypatch):
         assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"  # else XLA says that compiling is slow
     finally:
         jax.config.update("jax_enable_x64", False)
+
+
+SAY_LEVEL = """
+import os
+from mhcvse_jax.run import command_line
+command_line.run_together(lambda: print(os.environ["TF_CPP_MIN_LOG_LEVEL"]))
+"""
+
+
+def test_the_compilers_alarms_are_hidden_before_jax_decides_how_much_it_says():
+    """JAX does when it is imported, where nothing else has."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    run = [sys.executable, "-c", SAY_LEVEL]
+    done = subprocess.run(run, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"
 
 
 def test_a_terminal_that_closes_asks_to_save_and_leave(monkeypatch):
