@@ -27,4 +27,5 @@ def get_config():
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_epochs = 0.5
     config.log.matches = 3
+    config.log.report = True
     return config

@@ -36,6 +36,7 @@ COMMANDS = {
     "search": Command("mhcvse_jax.search", "find pictures that a text describes, or that are like a picture"),
     "encode": Command("mhcvse_jax.encode", "write the vectors of pictures and texts for other tools"),
     "compare": Command("mhcvse_jax.compare", "put the recalls of runs and publications into one table"),
+    "report": Command("mhcvse_jax.report", "write a page about a run: recalls, curves, matches, attention, concepts"),
     "sweep": Command("mhcvse_jax.sweep", "train a grid of settings and seeds, and compare them"),
     "import-pytorch": Command("mhcvse_jax.import_pytorch", "turn a checkpoint of PyTorch's CVSE into a workdir"),
     "export-pytorch": Command("mhcvse_jax.export_pytorch", "write a workdir's model as a checkpoint of PyTorch's CVSE"),

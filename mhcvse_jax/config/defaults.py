@@ -332,7 +332,12 @@ KEYS = {
         resume=FREE,
         row=FREE,
     ),
-    "log.image_dir": Key("", "pictures by their file names, for the matches", text(), resume=FREE, row=FREE),
+    "log.report": Key(
+        False, "whether the run ends by writing `report.html`, as `mhcvse report` does", switch(), resume=FREE, row=FREE
+    ),
+    "log.image_dir": Key(
+        "", "pictures by their file names, for the matches and the report", text(), resume=FREE, row=FREE
+    ),
 }
 """By dotted name, in the order in which they are listed."""
 

@@ -170,6 +170,11 @@ def first_captions(split: Split, number: int, key: str = "eval.max_captions") ->
     if not num_images or not captions_up_to[num_images - 1]:
         needed = captions_up_to[captions_up_to > 0][0]
         raise InputError(f"config.{key} is {number}; expected 0 or at least the {needed} of a picture")
+    return first_images(split, num_images)
+
+
+def first_images(split: Split, num_images: int) -> Split:
+    """Returns a split limited to its first pictures with their captions."""
     captions = np.flatnonzero(split.image_of_caption < num_images)
     return dataclasses.replace(
         split,

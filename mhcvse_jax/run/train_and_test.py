@@ -5,6 +5,7 @@ import pathlib
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from mhcvse_jax import __version__
@@ -24,7 +25,7 @@ from mhcvse_jax.experiment.reading import TrainingData
 from mhcvse_jax.experiment.train import prepare, train
 from mhcvse_jax.run.describe import describe_data
 from mhcvse_jax.run.resume import check_start, check_workdir, keep_language
-from mhcvse_jax.run.workdir import WorkdirLock, is_begun, is_finished, results_path
+from mhcvse_jax.run.workdir import REPORT, WorkdirLock, is_begun, is_finished, results_path
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -39,11 +40,15 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         if distributed.from_first(workdir.exists):
             distributed.from_first(lock.acquire)
         train_and_test(config, workdir, lock)
+        if config.log.report:
+            distributed.from_first(lambda: write_report(config, workdir))
     finished = results.load_results(results_path(workdir))
     result_rows.show(finished["results"])
     if "twins" in finished:
         print(twins.describe(finished["twins"]))
     print(f"results in {results_path(workdir)}")
+    if (workdir / REPORT).exists():
+        print(f"open {workdir / REPORT}")
 
 
 def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> None:
@@ -148,3 +153,16 @@ def draw_matches(
         print(f"matches   {path}")
     except InputError as error:
         print(f"matches   not drawn: {error}")
+
+
+def write_report(config: Config, workdir: pathlib.Path) -> None:
+    """Writes the report of a run that has ended, or says why it cannot."""
+    if jax.process_count() > 1:  # it restores the model on the devices of one process
+        print(f"report    not written by several processes; mhcvse report {workdir} writes it")
+        return
+    from mhcvse_jax.run import report  # here, as what it draws with takes seconds to import
+
+    try:
+        report.write_for(workdir, pathlib.Path(config.log.image_dir) if config.log.image_dir else None)
+    except InputError as error:
+        print(f"report    not written: {error}")

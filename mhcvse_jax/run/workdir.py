@@ -10,6 +10,9 @@ from typing import IO
 
 from mhcvse_jax.errors import InputError
 
+REPORT = "report.html"
+"""The page about a run, where it was asked for."""
+
 
 class WorkdirLock:
     """The right to write a workdir; the operating system takes it back when the process ends, however it ends."""

@@ -1,0 +1,58 @@
+"""Writes one HTML file about a run, which opens from disk and needs no other.
+
+mhcvse report runs/f30k
+mhcvse report runs/f30k --compare runs/vsepp runs/no_attention=runs/f30k_0_heads --output three.html
+
+It shows what was run, recalls with their intervals, the curves of the training, matches both ways, where the model
+looks in some pairs, the pictures that are found where they do not belong, and the concepts. What a run lacks is left
+out, and the page says why. A run that has not ended is tried on the dev split.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.report") -> int:
+    """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    path = pathlib.Path
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a workdir, or NAME=DIR to name it")
+    add("--compare", nargs="+", default=[], metavar="RUN", help="runs to put beside it in the same page")
+    add("--output", type=path, metavar="FILE.html", help="the page (default: report.html in RUN)")
+    add(
+        "--split", help="dev, test, ... to match (default: the one that the run was tested on; dev if it has not ended)"
+    )
+    add("--data_dir", type=path, metavar="DIR", help="the data, if they are not where the run had them")
+    add("--image_dir", type=path, metavar="DIR", help="the pictures by their file names (default: images/ in the data)")
+    add(
+        "--pictures",
+        type=command_line.positive,
+        metavar="N",
+        help="match only the first N pictures of the split (default: all; 200 for a model that scores pairs)",
+    )
+    add("--queries", type=command_line.positive, default=3, metavar="N", help="shown of each kind (default 3)")
+    add("--seed", type=command_line.not_negative, default=0, help="of the queries drawn at random (default 0)")
+    completion.answer(parser)
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
+        from mhcvse_jax.run.report import report  # here, so that --help need not wait for JAX
+
+        report(arguments)
+
+    return command_line.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
