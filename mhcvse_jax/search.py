@@ -86,10 +86,12 @@ def search(arguments: argparse.Namespace) -> None:
     show = _show_json if arguments.json else _show
     num_answered = 0
     for start in range(0, len(queries), AT_ONCE):
-        for query, vector in _encode(index, queries[start : start + AT_ONCE], alone=len(queries) == 1):
-            hits = [] if vector is None else _answer(arguments, index, reranker, query, vector)
-            show(query, hits, index.model.unknown_words(query.text or ""))
-            num_answered += vector is not None
+        for query, encoded in _encode(index, queries[start : start + AT_ONCE], alone=len(queries) == 1):
+            if isinstance(encoded, InputError):
+                show(query, [], f"{query.place}{encoded}", index)
+            else:
+                show(query, _answer(arguments, index, reranker, query, encoded), None, index)
+                num_answered += 1
     if not num_answered:
         raise InputError(f"none of the {len(queries):,} queries can be used; expected one at least")
 
@@ -134,29 +136,31 @@ def _open(arguments: argparse.Namespace) -> "tuple[Index, Reranker | None]":
     return index, Reranker(arguments.rerank, index.header.source)
 
 
-def _encode(index: "Index", queries: Sequence[Query], *, alone: bool) -> Iterator[tuple[Query, np.ndarray | None]]:
-    """Yields each query with its vector <float32>[D]; None where it cannot be used, which stderr says.
+def _encode(
+    index: "Index", queries: Sequence[Query], *, alone: bool
+) -> Iterator[tuple[Query, np.ndarray | InputError]]:
+    """Yields each query with its vector <float32>[D], or with why it cannot be used.
 
     Raises:
       InputError: the only query cannot be used.
     """
     model = index.model
-    vectors: dict[int, np.ndarray] = {}
+    encoded: dict[int, np.ndarray | InputError] = {}
     texts: dict[int, str] = {}
-    for number, (text, image, place) in enumerate(queries):
+    for number, (text, image, _) in enumerate(queries):
         try:
             if text is None:
-                (vectors[number],) = model.encode_images([str(image)])
+                (encoded[number],) = model.encode_images([str(image)])
             else:
                 model.check_query(text)
                 texts[number] = text
         except InputError as error:
             if alone:
                 raise
-            _note(f"skipped: {place}{error}")
-    vectors |= zip(texts, model.encode_texts([*texts.values()]), strict=True)
+            encoded[number] = error
+    encoded |= zip(texts, model.encode_texts([*texts.values()]), strict=True)
     for number, query in enumerate(queries):
-        yield query, vectors.get(number)
+        yield query, encoded[number]
 
 
 def _answer(
@@ -177,10 +181,12 @@ def _answer(
     return hits[:k]
 
 
-def _show_json(query: Query, hits: "Sequence[Hit]", unknown: Sequence[str]) -> None:
+def _show_json(query: Query, hits: "Sequence[Hit]", error: str | None, index: "Index") -> None:
     content: dict[str, Any] = {"query": query.text if query.image is None else str(query.image)}
     if query.text is not None:
-        content["unknown_words"] = [*unknown]
+        content["unknown_words"] = index.model.unknown_words(query.text)
+    if error:
+        content["error"] = error
     content["hits"] = [
         {
             "score": round(hit.score, 6),
@@ -193,17 +199,20 @@ def _show_json(query: Query, hits: "Sequence[Hit]", unknown: Sequence[str]) -> N
     print(json.dumps(content, ensure_ascii=False), flush=True)
 
 
-def _show(query: Query, hits: "Sequence[Hit]", unknown: Sequence[str]) -> None:
+def _show(query: Query, hits: "Sequence[Hit]", error: str | None, index: "Index") -> None:
+    if error:
+        print(f"skipped   {error}\n", flush=True)
+        return
     print(query.text if query.image is None else query.image)
+    unknown = index.model.unknown_words(query.text or "")
     if unknown:
-        print(f"  not in the vocabulary: {', '.join(unknown)}")
+        print(f"      not in the vocabulary: {', '.join(unknown)}")
     width = shutil.get_terminal_size((120, 24)).columns
     for rank, hit in enumerate(hits, start=1):
-        name = _name(hit)
+        line = f"{rank:>4}  {hit.score:6.3f}  {_name(hit)}"
         captions = hit.picture.captions if hit.caption is None else [hit.caption]
-        line = f"{rank:>4}  {hit.score:6.3f}  {name}"
         if captions:
-            line += "  " + textwrap.shorten(captions[0], max(width - len(line) - 2, 30), placeholder="...")
+            line += "  " + textwrap.shorten(captions[0], max(width - len(line) - 2, 60), placeholder="...")
         print(line)
     print(flush=True)
 

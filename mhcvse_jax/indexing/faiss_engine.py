@@ -1,7 +1,9 @@
 """Approximate search by faiss (Douze et al., arXiv:2401.08281), for more vectors than are compared one by one."""
 
+import importlib
 import importlib.util
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -81,4 +83,5 @@ def _set(faiss: Any, index: Any, search: str) -> None:
 def _faiss() -> Any:
     if importlib.util.find_spec("faiss") is None:
         raise InputError("--engine faiss: faiss is not installed; expected pip install 'mhcvse_jax[faiss]'")
-    return importlib.import_module("faiss")
+    with warnings.catch_warnings(action="ignore"):  # of SWIG, about itself
+        return importlib.import_module("faiss")

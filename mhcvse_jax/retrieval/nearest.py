@@ -1,7 +1,8 @@
 """The nearest of many vectors by dot product: exact, in blocks on the devices, without sorting all.
 
-Each device holds a share of the vectors. It multiplies a block of them at a time, keeps the k best of each block, and
-these alone are compared at the end. Of equal scores the lower place is first, however many devices or blocks there are.
+A block lies on the devices in equal shares. Each device multiplies its share and keeps the k best of all that it has
+seen; these alone are compared at the end. Of equal scores the lower place is first, however many devices or blocks
+there are.
 """
 
 import functools
@@ -14,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mhcvse_jax.devices.mesh import by_batch
 
-BLOCK = 1 << 15  # vectors whose scores are held at once, by each device
+BLOCK = 1 << 16  # vectors whose scores are held at once
 MOST_QUERIES = 64  # at once
 
 
@@ -26,15 +27,15 @@ class Nearest(NamedTuple):
 
 
 class ExactSearch:
-    """Vectors on the devices, to be searched."""
+    """Vectors on the devices, to be searched. On a CPU they stay where they are, in a memory-mapped file too."""
 
     def __init__(self, vectors: np.ndarray, mesh: Mesh):
         """Takes <float32 or float16>[vectors, D], one or more; they are kept in their type."""
         self._mesh, self._number = mesh, len(vectors)
-        padding = -len(vectors) % mesh.size
-        if padding:  # the devices divide it
-            vectors = np.concatenate([vectors, np.zeros((padding, vectors.shape[1]), vectors.dtype)])
-        self._vectors = jax.device_put(vectors, by_batch(mesh))
+        self._blocks = [
+            jax.device_put(_padded(vectors[start : start + BLOCK], mesh.size), by_batch(mesh))
+            for start in range(0, len(vectors), BLOCK)
+        ]
 
     def __call__(self, queries: np.ndarray, k: int) -> Nearest:
         """Returns the k nearest of each query; all of them where they are fewer.
@@ -50,58 +51,57 @@ class ExactSearch:
             # Powers of two: few shapes, so few compilations.
             padded = np.zeros((1 << (len(some) - 1).bit_length(), some.shape[1]), np.float32)
             padded[: len(some)] = some
-            scores, places = _nearest(self._vectors, padded, k=k, number=self._number, mesh=self._mesh)
+            shape = (self._mesh.size, len(padded), k)
+            best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
+            best = jax.device_put(best, by_batch(self._mesh))
+            for number, block in enumerate(self._blocks):
+                best = _better(best, padded, block, number * BLOCK, self._number, mesh=self._mesh)
+            scores, places = _merge(*best)
             found.append(Nearest(np.asarray(scores)[: len(some)], np.asarray(places, np.int64)[: len(some)]))
         return Nearest(*map(np.concatenate, zip(*found, strict=True)))
 
 
-@functools.partial(jax.jit, static_argnames=("k", "number", "mesh"))
-def _nearest(vectors: jax.Array, queries: jax.Array, *, k: int, number: int, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
-    """Returns scores <float32>[queries, k] and places <int32>[queries, k]; `number` vectors are not padding."""
-    share = len(vectors) // mesh.size
-
-    def of_device(vectors: jax.Array, queries: jax.Array) -> tuple[jax.Array, jax.Array]:
-        first = jax.lax.axis_index("data") * share
-        scores, places = _best_of_blocks(vectors, queries, k=k, number=number - first)
-        return scores[None], (places + first)[None]
-
-    everywhere, split = PartitionSpec(), PartitionSpec("data")
-    scores, places = jax.shard_map(
-        of_device, mesh=mesh, in_specs=(split, everywhere), out_specs=(split, split), check_vma=False
-    )(vectors, queries)
-    return _merge(scores, places, k)
+def _padded(vectors: np.ndarray, devices: int) -> np.ndarray:
+    """Returns vectors with zeros behind them, so that the devices divide their number."""
+    padding = -len(vectors) % devices
+    return np.concatenate([vectors, np.zeros((padding, vectors.shape[1]), vectors.dtype)]) if padding else vectors
 
 
-def _best_of_blocks(
-    vectors: jax.Array, queries: jax.Array, *, k: int, number: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the best k of one device's vectors, or all; those from `number` on are padding."""
-    rows, width = vectors.shape
-    num_blocks = max(rows // BLOCK, 1)
-    block = rows // num_blocks if rows > BLOCK else rows
-    whole = vectors[: num_blocks * block].reshape(num_blocks, block, width)
-
-    def best(some: jax.Array, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        scores = jnp.matmul(queries, some.T.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
-        places = start + jnp.arange(len(some), dtype=jnp.int32)
-        scores, chosen = jax.lax.top_k(jnp.where(places < number, scores, -jnp.inf), min(k, len(some)))
-        return scores, places[chosen]
-
-    starts = jnp.arange(num_blocks, dtype=jnp.int32) * block
-    scores, places = jax.lax.map(lambda each: best(*each), (whole, starts))
-    left = vectors[num_blocks * block :]
-    scores, places = _merge(scores, places, k)
-    if not len(left):
-        return scores, places
-    left_scores, left_places = best(left, num_blocks * block)
-    scores = jnp.concatenate([scores, left_scores], axis=1)
-    places = jnp.concatenate([places, left_places], axis=1)
-    scores, chosen = jax.lax.top_k(scores, min(k, scores.shape[1]))
-    return scores, jnp.take_along_axis(places, chosen, axis=1)
+Best = tuple[jax.Array, jax.Array]
+"""Scores <float32> and places <int32>, [devices, queries, k], of what each device has seen so far."""
 
 
-def _merge(scores: jax.Array, places: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the best k of parts <float32>[parts, queries, any], which stand in the order of their places."""
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
+def _better(
+    best: Best, queries: jax.Array, block: jax.Array, start: jax.Array, number: jax.Array, *, mesh: Mesh
+) -> Best:
+    """Returns the best after another block, whose first vector is `start`; those from `number` on are padding."""
+
+    def of_device(best: Best, queries: jax.Array, share: jax.Array, start: jax.Array, number: jax.Array) -> Best:
+        scores = jnp.matmul(queries, share.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST)
+        places = start + jax.lax.axis_index("data") * len(share) + jnp.arange(len(share), dtype=jnp.int32)
+        k = best[0].shape[2]
+        scores, chosen = jax.lax.top_k(jnp.where(places < number, scores, -jnp.inf), min(k, len(share)))
+        # What was seen before stands first, so that of equal scores the lower place does.
+        scores = jnp.concatenate([best[0][0], scores], axis=1)
+        places = jnp.concatenate([best[1][0], places[chosen]], axis=1)
+        scores, chosen = jax.lax.top_k(scores, k)
+        return scores[None], jnp.take_along_axis(places, chosen, axis=1)[None]
+
+    split, everywhere = PartitionSpec("data"), PartitionSpec()
+    return jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(split, everywhere, split, everywhere, everywhere),
+        out_specs=split,
+        check_vma=False,
+    )(best, queries, block, start, number)
+
+
+@jax.jit
+def _merge(scores: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the best of all devices, [queries, k], best first and of equal scores the lower place."""
+    k = scores.shape[2]
     scores, places = (jnp.concatenate([*values], axis=1) for values in (scores, places))
-    scores, chosen = jax.lax.top_k(scores, min(k, scores.shape[1]))
-    return scores, jnp.take_along_axis(places, chosen, axis=1)
+    order = jnp.lexsort((places, -scores), axis=1)[:, :k]
+    return jnp.take_along_axis(scores, order, axis=1), jnp.take_along_axis(places, order, axis=1)
