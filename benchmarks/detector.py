@@ -96,10 +96,10 @@ def part_programs(model: FasterRCNN, variables: Any, canvas: Canvas) -> dict[str
     }
 
 
-def torch_program(
+def torch_programs(
     architecture: Architecture, search: Search, state: State, canvas: Canvas
-) -> tuple[Callable[[], Any], str] | None:
-    """Returns the same network in PyTorch on the same picture, and PyTorch's version; None where it is not there."""
+) -> tuple[dict[str, Callable[[], Any]], str] | None:
+    """Returns the same parts of the same network in PyTorch, and PyTorch's version; None where it is not there."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
         import torchvision.ops  # pyright: ignore[reportMissingImports] # noqa: F401
@@ -109,9 +109,25 @@ def torch_program(
 
     network = TorchFasterRCNN(*architecture, search.num_candidates, search.num_proposals).eval()
     network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    height, width = canvas.size
-    picture = torch.from_numpy(canvas.pixels[:height, :width].transpose(2, 0, 1)[None].copy())
-    return lambda: [x.numpy() for x in network(picture, float(canvas.scale))], torch.__version__
+    size, scale = tuple(canvas.size.tolist()), float(canvas.scale)
+    picture = torch.from_numpy(canvas.pixels[: size[0], : size[1]].transpose(2, 0, 1)[None].copy())
+
+    def choice(features: Any, boxes: Any) -> Any:
+        scores, _ = network.roi_heads["box_predictor"](features)
+        return network.choose(network.confidences(boxes / scale, scores), FIXED_36.fewest, FIXED_36.most)
+
+    with torch.no_grad():
+        feature_map = network.backbone(picture)
+        boxes = network.propose(feature_map, size, scale)
+        features = network.features(network.pool(feature_map, boxes))
+    parts = {
+        "feature map": lambda: network.backbone(picture),
+        "proposals": lambda: network.propose(feature_map, size, scale),
+        "region features": lambda: network.features(network.pool(feature_map, boxes)),
+        "choice": lambda: choice(features, boxes),
+        WHOLE: lambda: [x.numpy() for x in network(picture, scale)],
+    }
+    return {part: torch.no_grad()(program) for part, program in parts.items()}, torch.__version__
 
 
 def check_equal(ours: Detections, theirs: list[np.ndarray]) -> float:
@@ -129,6 +145,11 @@ def check_equal(ours: Detections, theirs: list[np.ndarray]) -> float:
     worst = float(np.abs(np.asarray(ours.features)[places] - features).max() / features.max())
     assert worst < 1e-4, f"features differ by {worst:.1e}"
     return worst
+
+
+def _ratio(times: dict[str, timing.Timing], part: str) -> float:
+    """Returns how many times the CPU time of ours PyTorch takes for a part."""
+    return timing.cpu_ratio(times[f"PyTorch: {part}"], times[part])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,13 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     canvas = prepare(picture)
     programs = part_programs(model, variables, canvas)
     parts = list(programs)
-    theirs = torch_program(architecture, search, state, canvas) if jax.default_backend() == "cpu" else None
+    theirs = torch_programs(architecture, search, state, canvas) if jax.default_backend() == "cpu" else None
     print(f"device    {timing.device_name()}, {dtype}")
-    print(f"picture   {options.picture[0]} x {options.picture[1]}, on the canvas {canvas.size[0]} x {canvas.size[1]}")
+    print(f"picture   {options.picture[0]} x {options.picture[1]}, scaled to {canvas.size[0]} x {canvas.size[1]}")
     if theirs is not None:
         if dtype == jnp.float32:
-            print(f"values    features equal within {check_equal(programs[WHOLE](), theirs[0]()):.1e}")
-        programs["PyTorch"] = theirs[0]
+            print(f"values    features equal within {check_equal(programs[WHOLE](), theirs[0][WHOLE]()):.1e}")
+        programs |= {f"PyTorch: {part}": program for part, program in theirs[0].items()}
     rates = rate_programs(options.compute_dtype, options.width)
     times = timing.interleave({"product": rates["product"]} | programs, options.rounds)
 
@@ -171,15 +192,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cost = flops(architecture, tuple(canvas.size), search.num_proposals)
     cost[WHOLE] = sum(cost.values())
     print(f"rate      {rate / 1e12:.3f} TFLOP/s (product of {options.width})")
-    print(f"\n{'part':<18}{'GFLOP':>9}{'floor':>10}{'ours':>10}{'ratio':>7}  fastest to slowest, in {unit}")
+    heads = f"{'part':<18}{'GFLOP':>9}{'floor':>10}{'ours':>10}{'ratio':>7}{'PyTorch':>10}{'ratio':>7}"
+    print(f"\n{heads}  fastest to slowest of ours, in {unit}")
     rows = []
     name_of = f"{options.size}, {options.compute_dtype}, {options.picture[0]} x {options.picture[1]}"
     for part in parts:
         floor, ours = cost[part] / rate, float(np.median(spent(part)))
         spread = f"{1e3 * spent(part).min():.1f} to {1e3 * spent(part).max():.1f}"
-        print(
-            f"{part:<18}{cost[part] / 1e9:>9.2f}{1e3 * floor:>10.1f}{1e3 * ours:>10.1f}{ours / floor:>7.1f}  {spread}"
-        )
+        line = f"{part:<18}{cost[part] / 1e9:>9.2f}{1e3 * floor:>10.1f}{1e3 * ours:>10.1f}{ours / floor:>7.2f}"
+        if theirs is not None:
+            other = float(np.median(spent(f"PyTorch: {part}")))
+            line += f"{1e3 * other:>10.1f}{_ratio(times, part):>7.2f}"
+        print(f"{line}  {spread}")
         rows.append(
             timing.row(
                 f"detector: {part}, {name_of}",
@@ -191,19 +215,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 gflop=float(f"{cost[part] / 1e9:.4g}"),
             )
         )
-    if theirs is not None:
-        ours, other = times[WHOLE], times["PyTorch"]
-        speed, cpu = timing.ratio(other, ours), timing.cpu_ratio(other, ours)
-        print(f"\nPyTorch {1e3 * other.median:.1f} ms: ours is {speed:.2f} times as fast, {cpu:.2f} times by CPU time")
+    for part in parts if theirs is not None else []:
+        ours, other = times[part], times[f"PyTorch: {part}"]
         rows.append(
             timing.row(
-                f"detector: whole picture against PyTorch, {name_of}",
+                f"detector: {part} against PyTorch, {name_of}",
                 ours=1e3 * ours.median,
                 theirs=1e3 * other.median,
-                ratio=speed,
+                ratio=timing.ratio(other, ours),
                 unit="ms",
                 spread=ours.spread,
-                cpu_ratio=float(f"{cpu:.3g}"),
+                cpu_ratio=float(f"{_ratio(times, part):.3g}"),
                 torch=theirs[1],
             )
         )
