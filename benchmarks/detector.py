@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 gflop=float(f"{cost[part] / 1e9:.4g}"),
             )
         )
-    for part in parts if theirs is not None else []:
+    for part, torch_version in [(part, theirs[1]) for part in parts] if theirs is not None else []:
         ours, other = times[part], times[f"PyTorch: {part}"]
         rows.append(
             timing.row(
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 unit="ms",
                 spread=ours.spread,
                 cpu_ratio=float(f"{_ratio(times, part):.3g}"),
-                torch=theirs[1],
+                torch=torch_version,
             )
         )
     timing.save(options.output, rows)

@@ -42,7 +42,7 @@ class Torchvision(Encoder):
         network = models.get_model(model, weights=None).eval()
         if not isinstance(getattr(network, "avgpool", None), torch.nn.AdaptiveAvgPool2d):
             raise InputError(f"--model {model} has no mean over its feature map; expected such as resnet152")
-        _load(network, weights, torch)
+        _load(network, model, weights, torch)
         network.avgpool.register_forward_pre_hook(self._keep)
         self.weights_sha256 = file_sha256(weights)
         self._settings = {"model": model, "size": SIZE, "grid": GRID}
@@ -90,20 +90,20 @@ def _import() -> tuple[Any, Any]:
     return torch, models
 
 
-def _load(network: Any, weights: pathlib.Path, torch: Any) -> None:
+def _load(network: Any, model: str, weights: pathlib.Path, torch: Any) -> None:
     """Gives a network the weights of a file.
 
     Raises:
       InputError: the file is damaged or of another network.
     """
-    state = read_torch_file(weights)
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, np.ndarray) for tensor in state.values()):
-        raise InputError(f"{weights} holds a {type(state).__name__}; expected a state dict")
-    try:
-        network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in state.items()})
-    except RuntimeError as error:
-        what = str(error).split("\n\t")[1].strip() if "\n\t" in str(error) else str(error)
-        raise InputError(f"{weights} is not of {type(network).__name__}: {what[:200]}") from error
+    found, expected = read_torch_file(weights), network.state_dict()
+    if not isinstance(found, Mapping):
+        raise InputError(f"{weights} holds a {type(found).__name__}; expected a state dict")
+    for name in [*expected, *found]:
+        shapes = [tuple(np.shape(held[name])) if name in held else "no such tensor" for held in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{weights}: {name}: {shapes[0]}; expected {shapes[1]}, as {model} has it")
+    network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in found.items()})
 
 
 def grid(num_cells: int) -> np.ndarray:

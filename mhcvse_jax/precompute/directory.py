@@ -104,7 +104,8 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
     pictures_left = sum(len(parts[number]) for number in left)
     if 0 < pictures_left < len(order):
         print(f"goes on   {len(order) - pictures_left:,} of {len(order):,} pictures are done", flush=True)
-    with progress.counted(pictures_left, "picture") as done, _named(target.out):
+    compiles = target.images is not None  # an encoder does; what is imported only has to be read
+    with progress.counted(pictures_left, "picture", compiles=compiles) as done, _named(target.out):
         while left:
             still_left = []
             for number in left:

@@ -41,7 +41,7 @@ def test_a_whole_network(tmp_path):
     np.testing.assert_allclose(found.features[7], cells[:, 1:3, 1:3].mean((1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.boxes[7], [32, 32, 96, 96])
     for model, message in {
-        "resnet50": "is not of ResNet: Missing key",
+        "resnet50": "as resnet50 has it",
         "vit_b_16": "no mean",
         "resnet9": "no such",
     }.items():
