@@ -94,6 +94,11 @@ def present_splits(directory: pathlib.Path, findings: Findings) -> list[str]:
     files = {path.name for path in directory.iterdir()}
     expected = {name: [f"{name}_{rest}" for rest in ("ims.npy", "caps.txt", "ids.txt")] for name in SPLITS}
     present = [name for name in SPLITS if files.intersection(expected[name])]
+    others = sorted(name.removesuffix("_ims.npy") for name in files if name.endswith("_ims.npy"))
+    others = [name for name in others if name not in SPLITS]
+    if others and not present:
+        print("no train, dev or test: pictures to be searched, not to train on")
+        return others
     needed = ["train", "dev", *(["test"] if "testall" not in present else [])]
     for name in needed:
         if name not in present:
@@ -101,8 +106,9 @@ def present_splits(directory: pathlib.Path, findings: Findings) -> list[str]:
             findings.problems.append(f"{directory}: {name} is missing; expected {', '.join(expected[name])}{instead}")
     for absent in sorted(set(SPLITS) - set(present) - set(needed)):
         print(f"{absent:<10}not there, nor needed")
-    others = sorted(name for name in files if name.endswith("_ims.npy") and name.split("_")[0] not in SPLITS)
-    findings.warnings += [f"{directory / name}: a split of another name than {', '.join(SPLITS)}" for name in others]
+    findings.warnings += [
+        f"{directory}/{name}_ims.npy: a split of another name than {', '.join(SPLITS)}" for name in others
+    ]
     return present
 
 
