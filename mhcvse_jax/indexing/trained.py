@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -67,14 +68,19 @@ class TrainedModel:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that vectors depend on: parameters, vocabulary, concepts, and how texts are read."""
+        """SHA-256 of all that vectors depend on: parameters, vocabulary, concepts, and how texts are read.
+
+        Of the configuration it takes what the run saved, so that a key that a later version of the program adds, and
+        which means there what was done before, does not make it another model.
+        """
         digest, language, config = hashlib.sha256(), self.experiment.language, self.experiment.config
+        saved = json.loads((self.workdir / "config.json").read_text(encoding="utf-8"))["model"]
         facts = (
-            {key: value for key, value in config.model.items() if not key.endswith("dropout_rate")},
+            saved,
             (config.text.remove_stop_words, config.text.bytes_literal, config.eval.consensus_weight),
             (language.vocabulary.words, language.concepts.words),
         )
-        digest.update(repr(facts).encode())
+        digest.update(json.dumps(facts, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path((self.variables, self.experiment.graph)):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.asarray(leaf).tobytes())

@@ -45,20 +45,25 @@ class ExactSearch:
           k: 1 or more.
         """
         k = min(k, self._number)
+        kept = min(_power(k), self._number)
         found = [Nearest(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))]
         for start in range(0, len(queries), MOST_QUERIES):
             some = np.asarray(queries[start : start + MOST_QUERIES], np.float32)
-            # Powers of two: few shapes, so few compilations.
-            padded = np.zeros((1 << (len(some) - 1).bit_length(), some.shape[1]), np.float32)
+            padded = np.zeros((_power(len(some)), some.shape[1]), np.float32)
             padded[: len(some)] = some
-            shape = (self._mesh.size, len(padded), k)
+            shape = (self._mesh.size, len(padded), kept)
             best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
             best = jax.device_put(best, by_batch(self._mesh))
             for number, block in enumerate(self._blocks):
                 best = _better(best, padded, block, number * BLOCK, self._number, mesh=self._mesh)
-            scores, places = _merge(*best)
-            found.append(Nearest(np.asarray(scores)[: len(some)], np.asarray(places, np.int64)[: len(some)]))
+            scores, places = (np.asarray(values)[: len(some), :k] for values in _merge(*best))
+            found.append(Nearest(scores, places.astype(np.int64)))
         return Nearest(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _power(number: int) -> int:
+    """Returns the first power of two that is no less: few shapes, so few compilations."""
+    return 1 << (number - 1).bit_length()
 
 
 def _padded(vectors: np.ndarray, devices: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from benchmarks import (
     models,
     pairs,
     recall,
+    search,
     step_vs_pytorch,
     synthetic,
     table,
@@ -143,6 +144,15 @@ def test_operations_of_the_detector_are_those_that_xla_counts():
         counted = xla_flops(functools.partial(model.apply, method=method), variables, *arguments)
         # XLA leaves out what a kernel multiplies beyond the border, and counts sums and maxima, too.
         assert 0.85 < counted / expected[part] < 1.1, part
+
+
+def test_search(tmp_path, capsys):
+    arguments = ["--vectors", "301", "--dim", "16", "--rounds", "1", "--faiss", "HNSW8"]
+    search.main([*arguments, "--output", str(tmp_path / "search.json")])
+    rows = read(tmp_path / "search.json")
+    assert [row["recall_at_10"] for row in rows if row["measure"].endswith(("exact", "NumPy", "Flat"))] == [1.0] * 6
+    assert len(rows) == 10
+    assert capsys.readouterr().out.count("times what the product alone takes") == 2
 
 
 def test_recall(tmp_path):

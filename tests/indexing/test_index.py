@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mhcvse_jax
+from mhcvse_jax import config
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.indexing import build, store, trained
 
@@ -146,6 +147,21 @@ def test_another_model_is_refused(index, model, finished, tmp_path):
     with pytest.raises(InputError, match="was made by another model"):
         mhcvse_jax.Index.open(index.directory, trained.load(run))
     assert trained.load(finished[0]).fingerprint == model.fingerprint
+
+
+def test_a_key_that_a_later_version_adds_makes_no_other_model(model, finished, monkeypatch):
+    load = config.load
+
+    def load_with_another_key(path):
+        values = load(path).unlock()
+        values.model.added_later = 0.0
+        return values.lock()
+
+    monkeypatch.setattr(config, "load", load_with_another_key)
+    monkeypatch.setattr(config, "check", lambda values: None)
+    later = trained.load(finished[0])
+    assert later.experiment.config.model.added_later == 0.0
+    assert later.fingerprint == model.fingerprint
 
 
 def test_data_that_was_exchanged_is_noticed(index, source, tmp_path, model):
