@@ -58,12 +58,14 @@ def index(arguments: argparse.Namespace) -> None:
     Raises:
       InputError: the arguments do not go together, or what they name cannot be used.
     """
+    from mhcvse_jax.indexing import store
+
     out: pathlib.Path = arguments.out
-    header = _begin(arguments)
+    is_there = _begin(arguments) is not None
     lock = WorkdirLock(out)
     lock.acquire()
     try:
-        _change(arguments, header)
+        _change(arguments, store.read_header(out) if is_there else None)  # as it is now that no other changes it
     finally:
         lock.release()
 
