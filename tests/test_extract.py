@@ -78,10 +78,10 @@ def test_a_model_is_held_to_the_encoder_that_it_was_trained_with(data, finished,
 def test_a_training_records_what_made_its_features(data, finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     settings = config.load(workdir / "config.json")
-    language = reading.load_language(workdir, settings)
+    training = reading.load_training(settings, workdir / "scenes", reading.load_language(workdir, settings))
     lock = WorkdirLock(workdir)
     for directory in (data, finished[0]):
-        prepare_workdir(settings, language, directory, workdir, lock)
+        prepare_workdir(settings, training, directory, workdir, lock)
         assert feature_source.read(workdir) == feature_source.read(directory)
     lock.release()
     assert feature_source.read(workdir) is None
