@@ -4,7 +4,8 @@
     mhcvse train --config pictures --config.data.dir=data/mine
 
 The choices are those of configs/f8k.py, which were made on the dev split of Flickr8k, 6,000 training pictures with the
-default encoder's features.
+default encoder's features. Words begin as GloVe's, by the extra `[glove]`: `--config.text.word_vectors_path=` does
+without.
 """
 
 from mhcvse_jax.configs import f8k
