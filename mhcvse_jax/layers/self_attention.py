@@ -62,7 +62,7 @@ class SelfAttention(nn.Module):
           pooled: whether the mean is asked for. It costs half of the products: the mean over the queries is taken
             of the weights, so that V and the output are computed once for a head, not for each element.
         """
-        elements = self._scaled(elements)
+        elements = self.scaled(elements)
         if mask is not None:
             self.sow("intermediates", "num_elements", jnp.sum(mask, axis=1))
         if pooled and not self.is_initializing():
@@ -82,10 +82,10 @@ class SelfAttention(nn.Module):
           elements: <float32>[batch, elements, D] unit vectors.
           mask: <bool>[batch, elements], false at padding, which nothing attends to; or None.
         """
-        return self._weights(self._scaled(elements), mask, train=False)
+        return self._weights(self.scaled(elements), mask, train=False)
 
-    def _scaled(self, elements: jax.Array) -> jax.Array:
-        """Returns elements as `input_form` has them."""
+    def scaled(self, elements: jax.Array) -> jax.Array:
+        """Returns elements as `input_form` has them: what looks, is looked at and, with `residual`, is added."""
         if self.input_form == "scaled":
             return elements * math.sqrt(elements.shape[-1])
         return self.norm(elements) if self.input_form == "layer_norm" else elements

@@ -116,6 +116,12 @@ def own_map(weights: jax.Array, rows: jax.Array | None, columns: jax.Array | Non
     return weights if rows is None else jnp.where(rows[:, None, :, None], weights, 0.0)
 
 
+def unit(elements: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Returns <float32>[batch, elements, D] unit vectors, 0 where `mask` is false."""
+    vectors = l2_normalize(elements.astype(jnp.float32))
+    return vectors if mask is None else jnp.where(mask[..., None], vectors, 0.0)
+
+
 def region_mask(regions: jax.Array, num_regions: jax.Array | None) -> jax.Array | None:
     """Returns <bool>[batch, regions], true at the first `num_regions` of each picture; None where all have all."""
     return None if num_regions is None else word_mask(num_regions, regions.shape[1])

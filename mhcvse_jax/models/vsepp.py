@@ -15,7 +15,7 @@ from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.layers.pooling import AttentionPooling, make_pooling, mean_pool
 from mhcvse_jax.layers.text_gru import word_mask
 from mhcvse_jax.models.embeddings import EmbeddingModel, Embeddings
-from mhcvse_jax.models.fragments import AttentionMaps, own_map, region_mask
+from mhcvse_jax.models.fragments import AttentionMaps, own_map, region_mask, unit
 
 
 class VSEPP(EmbeddingModel):
@@ -100,7 +100,7 @@ class VSEPP(EmbeddingModel):
     def attention_maps(
         self, regions: jax.Array, tokens: jax.Array, lengths: jax.Array, *, num_regions: jax.Array | None = None
     ) -> AttentionMaps:
-        """See `Fragments`. The vectors are those that are pooled, so what they share is what the pair's score is of."""
+        """See `Fragments`. The vectors are those that are pooled, so what they share is what the score is of."""
         vectors, mask = self.regions_to_pool(regions, num_regions, train=False)
         return self.maps_of_fragments(vectors, mask, *self.words_to_pool(tokens, lengths, train=False))
 
@@ -108,19 +108,13 @@ class VSEPP(EmbeddingModel):
         self, regions: jax.Array, mask: jax.Array | None, words: jax.Array, is_word: jax.Array
     ) -> AttentionMaps:
         """Returns the maps of elements [batch, elements, D] that are to be pooled, and which of them are."""
-        maps = AttentionMaps(_unit(regions, mask), _unit(words, is_word))
+        maps = AttentionMaps(unit(regions, mask), unit(words, is_word))
         of_image, of_text = self.image_pooling, self.text_pooling
         if isinstance(of_image, AttentionPooling) and isinstance(of_text, AttentionPooling):
             image = of_image.weights(regions, mask, train=False)[:, None, None]
             text = of_text.weights(words, is_word, train=False)[:, None, None]
             maps = maps._replace(image_pooling=own_map(image, None, mask), text_pooling=own_map(text, None, is_word))
         return maps
-
-
-def _unit(elements: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Returns <float32>[batch, elements, D] unit vectors, 0 where `mask` is false."""
-    vectors = l2_normalize(elements.astype(jnp.float32))
-    return vectors if mask is None else jnp.where(mask[..., None], vectors, 0.0)
 
 
 def without_some(key: jax.Array, mask: jax.Array, rate: float) -> jax.Array:

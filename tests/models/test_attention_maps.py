@@ -16,7 +16,7 @@ BATCH, REGIONS, FEATURES, WORDS, VOCABULARY, DIM, HEADS = 3, 7, 11, 5, 23, 26, 2
 NUM_REGIONS, LENGTHS = np.array([7, 1, 4], np.int32), np.array([2, 5, 1], np.int32)
 MODELS = {
     "mhcvse": {"attention_input": "scaled", "attention_residual": True},
-    "mhcvse_layer_norm": {"attention_input": "layer_norm", "pooling": "attention"},
+    "mhcvse_layer_norm": {"attention_input": "layer_norm", "attention_residual": False, "pooling": "attention"},
     "cvse": {"name": "cvse", "num_heads": 0, "pooling": "attention"},
     "vsepp": {"name": "vsepp", "num_heads": 0},
     "scan_t2i": {"name": "scan", "num_heads": 0},
@@ -82,7 +82,7 @@ def pooling_weights(params, running, elements):
 def expected(model, variables):
     """Returns by map a list of the pairs' [heads, rows, columns], and by side the pairs' vectors, without padding."""
     params, running = variables["params"], variables.get("batch_stats", {})
-    sides, found = fragments(params), {}
+    sides, found, before = fragments(params), {}, {"image": [], "text": []}
     if isinstance(model, models.SCAN):
         own, other = ("text", "image") if model.scan_direction == "t2i" else ("image", "text")
         temperature = model.scan_attention_temperature
@@ -104,10 +104,13 @@ def expected(model, variables):
                     weights = oracle.attention(params[name]["attention"], scaled[None], [len(x)])[1][0]
                     found[side].append(weights)
                     sides[side].append(oracle.self_attention(params[name], x[None], [len(x)], *form)[0])
+                    before[side].append(scaled)
             if model.pooling == "attention":
                 name = f"{side}_pooling"
                 weights = [pooling_weights(params[name], running.get(name), x) for x in sides[side]]
                 found[name] = [shares[None, None] for shares in weights]
+    if getattr(model, "attention_residual", False):
+        sides = before
     vectors = {side: [np.array([oracle.l2norm(v) for v in x]) for x in elements] for side, elements in sides.items()}
     return found, vectors
 
