@@ -27,6 +27,9 @@ DEMO := runs/demo
 demo: install
 	rm -rf $(DEMO)
 	$(BIN)/python -m mhcvse_jax.main --config configs/demo.py --workdir $(DEMO)
+	@echo "to search its pictures in the browser:"
+	@echo "  $(BIN)/mhcvse index --workdir $(DEMO) --out $(DEMO)/index"
+	@echo "  $(BIN)/mhcvse serve $(DEMO)/index"
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": Command("mhcvse_jax.evaluate", "test a trained model"),
     "index": Command("mhcvse_jax.index", "encode pictures once, to be searched"),
     "search": Command("mhcvse_jax.search", "find pictures that a text describes, or that are like a picture"),
+    "serve": Command("mhcvse_jax.serve", "search an index in the browser, and see what matched and why"),
     "encode": Command("mhcvse_jax.encode", "write the vectors of pictures and texts for other tools"),
     "compare": Command("mhcvse_jax.compare", "put the recalls of runs and publications into one table"),
     "report": Command("mhcvse_jax.report", "write a page about a run: recalls, curves, matches, attention, concepts"),

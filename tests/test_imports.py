@@ -9,7 +9,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "mhcvse_jax"
 FLOORS = (
     {"run"},
-    {"comparison", "drawing", "reporting"},
+    {"comparison", "drawing", "reporting", "browser"},
     {"indexing"},
     {"experiment"},
     {"config", "weights"},

@@ -84,13 +84,17 @@ class Language:
           tokenized: all tokens of each, where they are known.
         """
         if self.bytes_literal:
+            shown = [self.shown(caption) for caption in captions]
             literals = [text.bytes_literal(caption) for caption in captions]
-            shown = [self.keep(text.tokenize(literal)) for literal in literals]
             named = [self.keep(text.tokenize(literal.removeprefix("b"))) for literal in literals]
         else:
             shown = named = [self.keep(tokens) for tokens in tokenized or map(text.tokenize, captions)]
         labels = concepts_lib.caption_labels(named, self.concepts.words)
         return CaptionsRead(text.encode_captions(shown, self.vocabulary), labels)
+
+    def shown(self, caption: str) -> Sequence[str]:
+        """Returns the tokens of a caption that the model is shown, between `<start>` and `<end>`."""
+        return self.keep(text.tokenize(text.bytes_literal(caption) if self.bytes_literal else caption))
 
     def words(self, caption: str) -> list[str]:
         """Returns the tokens of a caption that are read, each once, in their order."""

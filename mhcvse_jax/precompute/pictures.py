@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 import warnings
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -78,27 +78,45 @@ def num_pixels(path: pathlib.Path) -> int:
         return 0
 
 
-def read_picture(path: pathlib.Path) -> np.ndarray:
+def read_picture(
+    file: pathlib.Path | IO[bytes],
+    *,
+    name: str | None = None,
+    max_pixels: int | None = None,
+    longer_side: int | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> np.ndarray:
     """Returns <uint8>[height, width, 3], RGB: the first frame, turned as its EXIF data say, on white where clear.
 
+    Args:
+      file: the picture.
+      name: of the picture in messages; None: its path.
+      max_pixels: of the picture; None: `MAX_PIXELS`.
+      longer_side: pixels that are wanted; a JPEG may then come smaller than it is, but no smaller than this. None: all.
+      formats: those of Pillow that are read; None: all.
+
     Raises:
-      InputError: the file is missing or damaged, no picture, or larger than `MAX_PIXELS`.
+      InputError: the file is missing or damaged, no picture, or larger than `max_pixels`.
     """
+    name, max_pixels = name or str(file), max_pixels or MAX_PIXELS
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # of metadata out of order
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise InputError(f"{path}: {width:,} x {height:,} pixels; expected {MAX_PIXELS:,} at most")
-            return _rgb(_upright(image), path)
+            if width * height > max_pixels:
+                raise InputError(f"{name}: {width:,} x {height:,} pixels; expected {max_pixels:,} at most")
+            if longer_side:
+                image.draft("RGB", (longer_side, longer_side))
+            return _rgb(_upright(image), name)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: more than {MAX_PIXELS:,} pixels; expected that many at most") from error
+        raise InputError(f"{name}: more than {max_pixels:,} pixels; expected that many at most") from error
     except Exception as error:  # damage shows in almost any way
         if isinstance(error, OSError) and error.strerror:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
-        raise InputError(f"{path}: not a whole picture ({reason})") from error
+            raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+        as_shown = str(file) if isinstance(file, pathlib.Path) else file
+        reason = str(error).replace(f" {as_shown!r}", "") or type(error).__name__
+        raise InputError(f"{name}: not a whole picture ({reason})") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -106,12 +124,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image, path: pathlib.Path) -> np.ndarray:
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() >= 2**16 or image.mode == "F":
             raise InputError(
-                f"{path}: pixels {grey.dtype}, from {grey.min():g} to {grey.max():g}; expected 8 or 16 bits"
+                f"{name}: pixels {grey.dtype}, from {grey.min():g} to {grey.max():g}; expected 8 or 16 bits"
             )
         return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:

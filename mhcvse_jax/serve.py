@@ -1,0 +1,133 @@
+"""Shows an index in the browser: search in words or by a picture, and see what matched and why.
+
+    mhcvse index --workdir runs/demo --out runs/demo/index
+    mhcvse serve runs/demo/index
+
+Then open http://localhost:8000. Ctrl-C stops it. No request leaves this machine, and no other machine is answered,
+unless --host says so. docs/serve.md has the same calls as JSON, and what is safe.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import pathlib
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mhcvse_jax.errors import InputError
+from mhcvse_jax.run import command_line
+from mhcvse_jax.terminal import completion
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+REQUEST_LINE_BYTES = 1 << 21  # so that a query of a million characters is refused in words, not by a closed line
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.serve") -> int:
+    """Returns the exit code: 0 stopped by Ctrl-C, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    path = pathlib.Path
+    add = parser.add_argument
+    add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
+    add("--port", type=_port, default=8000, help="default %(default)s; 0 takes a free one")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="who may ask: 127.0.0.1, this machine alone (default)")
+    add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
+    add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of pictures, where no package brings them")
+    completion.answer(parser)
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: serve(arguments))
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Answers until Ctrl-C.
+
+    Raises:
+      InputError: the index or its model cannot be read, or the address cannot be used.
+    """
+    listener = _listen(arguments.host, arguments.port)
+    with listener:
+        import uvicorn
+
+        from mhcvse_jax.browser.app import Site, is_this_machine
+        from mhcvse_jax.indexing import trained
+        from mhcvse_jax.indexing.index import Index
+
+        print(f"reading   {arguments.index}", flush=True)
+        index = Index.open(arguments.index)
+        if arguments.workdir or arguments.encoder_weights:
+            workdir = arguments.workdir or index.header.workdir
+            model = trained.load(workdir, source=index.header.source, encoder_weights=arguments.encoder_weights)
+            index = Index.open(arguments.index, model)
+        site = Site(index)
+        print(f"index     {len(index):,} pictures; compiling", flush=True)
+        site.warm_up()
+        host, port = arguments.host, listener.getsockname()[1]
+        if not is_this_machine(host):
+            print(
+                f"warning: everyone who reaches {host}:{port} can search and see these pictures; there is no password",
+                file=sys.stderr,
+                flush=True,
+            )
+        name = "localhost" if host == "127.0.0.1" else f"[{host}]" if ":" in host else host
+        print(f"serving   http://{name}:{port}    (Ctrl-C stops)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands the signal on when it has stopped
+            uvicorn.Server(settings(site.app(host))).run(sockets=[listener])
+    print("stopped", flush=True)
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(0)  # a thread is still at a query that nobody waits for: it is not waited for either
+
+
+def settings(app: "ASGIApp") -> "uvicorn.Config":
+    """Returns how the server answers: as little as is needed, and no longer than it is wanted."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="critical",  # a query that Ctrl-C cuts short is no error, and what is one the application prints
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=REQUEST_LINE_BYTES,
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{port}; expected 0 to {(1 << 16) - 1}")
+    return port
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens, before anything slow is done."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except socket.gaierror as error:
+        raise InputError(f"--host {host}: no such address; expected one of this machine") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"--port {port} is in use; expected a free one: --port {port + 1}, or 0 for any"
+            ) from error
+        raise InputError(
+            f"--host {host} --port {port}: {error.strerror}; expected an address of this machine"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
