@@ -19,12 +19,15 @@ from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.reporting.observed import Tested
 
+WORDS = 64
+"""Of a caption that are left out: each is a caption to encode, and there are captions of a thousand."""
+
 
 class Losses(NamedTuple):
-    """The similarity that a pair loses; below 0 where it gains. 0 for what cannot be left out: the last of its kind."""
+    """The similarity that a pair loses; below 0 where it gains. 0 for what is not left out: an only region."""
 
     regions: np.ndarray  # <float32>[regions]
-    words: np.ndarray  # <float32>[tokens], 0 for <start> and <end>
+    words: np.ndarray  # <float32>[tokens], 0 for <start> and <end> and those behind the first WORDS words
 
 
 def losses(tested: Tested, pairs: Sequence[tuple[int, int]]) -> list[Losses]:
@@ -36,7 +39,7 @@ def losses(tested: Tested, pairs: Sequence[tuple[int, int]]) -> list[Losses]:
     lengths = split.lengths[captions]
     tokens = split.tokens.padded(captions, int(lengths.max()))
     texts = [  # of each pair the whole caption, then one without each word
-        [row[:length], *(np.delete(row[:length], place) for place in range(1, length - 1))]
+        [row[:length], *(np.delete(row[:length], place) for place in range(1, min(length - 1, WORDS + 1)))]
         for row, length in zip(tokens, lengths, strict=True)
     ]
     pictures = [(pair, region) for pair, count in enumerate(counts) for region in range(-1, count if count > 1 else 0)]
@@ -52,7 +55,7 @@ def losses(tested: Tested, pairs: Sequence[tuple[int, int]]) -> list[Losses]:
         without_region = np.zeros(counts[pair], np.float32)
         without_region[: len(rows) - 1] = whole - similarity[rows[1:], first_text]
         without_word = np.zeros(lengths[pair], np.float32)
-        without_word[1:-1] = whole - similarity[rows[0], first_text + 1 : first_text + len(variants)]
+        without_word[1 : len(variants)] = whole - similarity[rows[0], first_text + 1 : first_text + len(variants)]
         found.append(Losses(without_region, without_word))
         first_text += len(variants)
     return found

@@ -73,7 +73,7 @@ class LookedAt(NamedTuple):
     title: str
     caption: str
     verdict: str
-    strongest: float  # the most similarity that a word is worth
+    strongest: tuple[str, float]  # the word that matters most, and the similarity that the pair loses without it
     picture: Picture
     hangs_on: str  # lit where the pair loses similarity without a region
     words: list[tuple[str, float]]  # the caption's, from -1, the pair gains most without it, to 1, it loses most

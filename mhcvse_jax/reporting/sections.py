@@ -159,6 +159,8 @@ def _looked_at(
     is_shown = is_content if is_content.any() else is_word
     brightest = top(np.where(is_shown, light.max(axis=1), -1.0), min(WORDS_SHOWN, int(is_shown.sum())))
 
+    strongest = int(np.argmax(np.abs(losses.words)))
+
     def head(one: Head) -> tuple[Head, str | None, list[tuple[str, float]] | None]:
         regions = None if one.regions is None else overlays.lit(picture, lit(one.regions), boxes)
         return one, regions, None if one.words is None else list(zip(words, lit(one.words).tolist(), strict=True))
@@ -167,7 +169,7 @@ def _looked_at(
         title,
         tested.split.captions[caption],
         f"similarity {row[caption]:.3f}",
-        float(np.abs(losses.words).max()),
+        (words[strongest], float(losses.words[strongest])),
         picture,
         overlays.lit(picture, np.maximum(signed(losses.regions), 0.0), boxes),
         list(zip(words, signed(losses.words).tolist(), strict=True)),
