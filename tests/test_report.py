@@ -8,7 +8,10 @@ import front_door
 import numpy as np
 import pytest
 
+import mhcvse_jax
 from mhcvse_jax import main, report
+from mhcvse_jax.data.text import tokenize
+from mhcvse_jax.reporting import left_out, observed
 
 LIMIT = 5_000_000
 
@@ -119,6 +122,25 @@ def test_a_model_of_pairs_has_no_concepts(run, tmp_path, capsys):
     assert "test: 20 pictures, 100 captions" in text
     assert 'id="concepts"' not in text
     assert "all heads together" in text
+
+
+def test_what_a_pair_loses_without_a_word_or_region_is_what_it_loses_when_tried_again(run):
+    tested = observed.observe("run", run, observed.Options()).tested
+    pairs = [(3, 7), (58, 11)]
+    found = left_out.losses(tested, pairs)
+    model, split = mhcvse_jax.load(run), tested.split
+    for (caption, image), losses in zip(pairs, found, strict=True):
+        words = tokenize(split.captions[caption])
+        texts = model.encode_texts(
+            [split.captions[caption], *(" ".join(np.delete(words, i)) for i in range(len(words)))]
+        )
+        regions = split.regions.read(np.array([image]))[0]
+        without = [np.insert(np.delete(regions, i, axis=0), len(regions) - 1, 0.0, axis=0) for i in range(len(regions))]
+        images = model.encode_images(np.stack([regions, *without]), np.array([5, 4, 4, 4, 4, 4]))
+        whole = images[0] @ texts[0]
+        np.testing.assert_allclose(losses.words, [0, *(whole - texts[1:] @ images[0]), 0], atol=2e-6)
+        np.testing.assert_allclose(losses.regions, whole - images[1:] @ texts[0], atol=2e-6)
+        assert np.abs(losses.words).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -42,18 +42,21 @@ class Album:
 
     _pictures: dict[tuple[str, str], tuple[Picture, Image.Image | None]] = dataclasses.field(default_factory=dict)
 
-    def add(self, path: pathlib.Path | None, name: str, size: Sequence[float] | None) -> Picture:
+    def add(
+        self, path: pathlib.Path | None, name: str, size: Sequence[float] | None, extent: Sequence[float] = BLANK
+    ) -> Picture:
         """Returns the picture of a file, read the first time that it is asked for.
 
         Args:
           path: the file; None where it is not known.
           name: how the picture is called.
           size: width and height that boxes in it are made for; None: those of the file.
+          extent: they where nothing says them.
         """
         place = str(path), name
         if place not in self._pictures:
             image = None if path is None else _read(path)
-            width, height = size if size is not None else image.size if image else BLANK
+            width, height = size if size is not None else image.size if image else extent
             key = f"picture{len(self._pictures)}"
             picture = Picture(key, name, float(width), float(height), image is not None)
             self._pictures[place] = picture, image and _shrunk(image, SIDES[0])

@@ -17,7 +17,7 @@ from mhcvse_jax.reporting.left_out import Losses
 from mhcvse_jax.reporting.matches import PictureOf
 from mhcvse_jax.reporting.observed import Observed, Tested
 from mhcvse_jax.reporting.page import ConceptPart, Hub, Hubs, LookedAt, PictureConcepts, Recalls
-from mhcvse_jax.reporting.pictures import Album, Overlays, Picture
+from mhcvse_jax.reporting.pictures import BLANK, Album, Overlays, Picture
 from mhcvse_jax.reporting.queries import NEAR, top
 
 WORDS_SHOWN = 14  # of a caption, each with a picture of its own
@@ -27,12 +27,14 @@ Bounds = Mapping[str, tuple[float, float]]
 
 def picture_of(tested: Tested, image_dir: Any, album: Album) -> PictureOf:
     """Returns a function that finds a picture of the split in `image_dir`, and keeps it in the album."""
-    names, sizes = tested.split.image_names, tested.places.sizes
+    names, (boxes, sizes) = tested.split.image_names, tested.places
 
     def found(image: int) -> Picture:
         path = None if names is None else image_dir / names[image]
         name = tested.split.image_ids[image] if names is None else names[image]
-        return album.add(path, name, None if sizes is None else sizes[image].tolist())
+        size = None if sizes is None else sizes[image].tolist()
+        extent = BLANK if boxes is None else np.maximum(boxes[image, :, 2:].max(axis=0), 1.0).tolist()
+        return album.add(path, name, size, extent)
 
     return found
 

@@ -48,8 +48,9 @@ def test_missing_and_damaged_pictures_are_counted(tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff not a picture")
     for path in (None, tmp_path / "missing.jpg", tmp_path / "damaged.jpg"):
         assert not album.add(path, str(path), None).is_known
-    assert [symbol.data for symbol in album.symbols()] == [None] * 3
-    assert album.num_missing == 3
+    assert album.add(None, "boxes alone say how large", None, (30, 20))[2:4] == (30, 20)
+    assert [symbol.data for symbol in album.symbols()] == [None] * 4
+    assert album.num_missing == 4
 
 
 def test_a_veil_is_open_where_a_weight_is_high():
