@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.bu
         "--dtype", choices=tfds.DTYPES, default="float32", help="of the features; float16 takes half the disk"
     )
     parser.add_argument(
-        "--captions_per_image", type=int, default=5, metavar="N", help="captions of a picture (default 5)"
+        "--captions_per_image", type=int, default=5, metavar="N", help="captions per picture (default 5)"
     )
     completion.answer(parser)
     arguments = parser.parse_args(argv)

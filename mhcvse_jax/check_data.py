@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ch
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("directory", type=pathlib.Path, metavar="DIR", help="what config.data.dir names")
+    parser.add_argument("directory", type=pathlib.Path, metavar="DIR", help="the data directory, as in config.data.dir")
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="config.data.num_captions_per_image (default 5)"
     )

@@ -55,29 +55,40 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         metavar="NAME",
         help="show differences to this row, by its name or its path, with 95%% intervals by paired bootstrap",
     )
-    add("--split", help="of workdirs (default: the one that each run was tested on)")
+    add("--split", help="the split of workdirs (default: the one that each run was tested on)")
     add(
         "--protocol",
         default="standard",
         choices=config_lib.CHOICES["eval.protocol"],
-        help="of workdirs (default: standard)",
+        help="the protocol of workdirs (default: standard)",
     )
-    add("--folds", type=command_line.positive, metavar="N", help="of workdirs and matrices (default: the whole split)")
-    add("--embedding", default="fused", choices=EMBEDDINGS, help="of workdirs (default: fused)")
-    add("--allow_unlike", action="store_true", help="compare unlike rows all the same; the table says so")
+    add(
+        "--folds",
+        type=command_line.positive,
+        metavar="N",
+        help="average workdirs and matrices over N folds (default: the whole split)",
+    )
+    add("--embedding", default="fused", choices=EMBEDDINGS, help="the embedding of workdirs (default: fused)")
+    add("--allow_unlike", action="store_true", help="compare unlike rows anyway; the table marks them")
     add(
         "--captions_per_image",
         type=command_line.positive,
         default=5,
         metavar="N",
-        help="in similarity matrices (default 5)",
+        help="captions per picture in similarity matrices (default 5)",
     )
-    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if not where the runs had them")
-    add("--sort", default="rsum", choices=side_by_side.ORDERS, help="falling rsum by default")
+    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if they have moved since the runs")
+    add("--sort", default="rsum", choices=side_by_side.ORDERS, help="the column to sort by, best first (default: rsum)")
     add("--format", choices=formats.FORMATS, help="default: by the name of --output, else terminal")
     add("--output", type=path, metavar="FILE", help="write the table there (.txt, .md, .csv or .html)")
-    add("--draws", type=command_line.positive, default=10_000, metavar="N", help="of the bootstrap (default 10,000)")
-    add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    add(
+        "--draws",
+        type=command_line.positive,
+        default=10_000,
+        metavar="N",
+        help="draws of the bootstrap (default 10,000)",
+    )
+    add("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
     completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: compare(arguments))

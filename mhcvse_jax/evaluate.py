@@ -23,51 +23,57 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         allow_abbrev=False,
     )
     path = pathlib.Path
-    parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="what a run wrote")
+    parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="the workdir of a run")
     parser.add_argument("--split", help="dev, train, testall, ... (default: the one that the run was tested on)")
-    parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, if it is not where the run had it")
-    parser.add_argument("--data_format", choices=("scan", "tfds"), help="of --data_dir, if it is not the run's")
+    parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, if it has moved since the run")
+    parser.add_argument(
+        "--data_format", choices=("scan", "tfds"), help="the layout of --data_dir, if it is not the run's"
+    )
     parser.add_argument(
         "--protocol",
         choices=config_lib.CHOICES["eval.protocol"],
-        help="standard: each query is judged alone; label_completion: captions take over concepts of other captions "
-        "of the split (transductive); default: as the configuration says",
+        help="standard: each query is judged alone; label_completion: captions borrow concepts from other captions "
+        "of the split, which is transductive (default: the configuration's)",
     )
     parser.add_argument(
         "--folds",
         type=command_line.positive,
         metavar="N",
-        help="average over N consecutive parts (default: as the configuration says for the split)",
+        help="average over N consecutive parts (default: the configuration's for this split)",
     )
     parser.add_argument(
         "--output",
         type=path,
         metavar="FILE.json",
-        help="write the results, and the rank of each query into FILE_ranks.npz (default: the ranks into the workdir, "
-        "named after split and protocol)",
+        help="write the results to this file, and each query's rank to FILE_ranks.npz (default: only the ranks, to "
+        "the workdir, named after split and protocol)",
     )
     parser.add_argument(
         "--similarity",
         type=path,
         metavar="FILE.npy",
-        help="write the similarities, float32 [pictures, captions], and into FILE.npy.json what they are of",
+        help="write the similarities, float32 [pictures, captions], and their description to FILE.npy.json",
     )
     parser.add_argument("--matches", type=path, metavar="FILE.png", help="draw a few queries with their top five")
     parser.add_argument("--image_dir", type=path, metavar="DIR", help="the pictures, for --matches")
     parser.add_argument(
-        "--num_matches", type=command_line.positive, default=3, metavar="N", help="queries drawn, each way (default 3)"
+        "--num_matches",
+        type=command_line.positive,
+        default=3,
+        metavar="N",
+        help="queries to draw in each direction (default 3)",
     )
     parser.add_argument(
         "--rerank",
         type=path,
         metavar="WORKDIR",
-        help="a model that scores pairs puts the best candidates of every query in order: prints recalls and seconds "
-        "beside those without it and those of all pairs; --output writes the re-ranked recalls and ranks",
+        help="re-rank each query's best candidates by this run, whose model scores pairs; prints recalls and seconds "
+        "without re-ranking, with it, and by the scores of all pairs; --output writes the re-ranked recalls and ranks",
     )
     parser.add_argument(
-        "--rerank_top_k", type=command_line.positive, metavar="K", help="candidates of a query (default 20)"
+        "--rerank_top_k", type=command_line.positive, metavar="K", help="candidates per query (default 20)"
     )
-    parser.add_argument("--rerank_only", action="store_true", help="do not score all pairs beside it, which takes long")
+    parser.add_argument("--rerank_only", action="store_true", help="skip the scores of all pairs, which take long")
     completion.answer(parser)
     arguments = parser.parse_args(argv)
     from mhcvse_jax.run.evaluate import evaluate  # here, so that --help need not wait for JAX

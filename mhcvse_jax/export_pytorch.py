@@ -1,4 +1,4 @@
-"""Writes a workdir's best checkpoint as CVSE's PyTorch program has it: the way back of `import_pytorch`.
+"""Writes a workdir's best checkpoint in the format of CVSE's PyTorch program: the reverse of `import-pytorch`.
 
     mhcvse export-pytorch runs/cvse_f30k --out model_best.pth.tar --files exported
 
@@ -10,8 +10,8 @@ bias of embedding_3 in the consensus modules) and identities (adj_O_P, adj_O_M).
 has for the gates r and z, the second is zero. An MH-CVSE's self-attentions are a ninth and a tenth state dict, its
 learned fusion stands in the eighth: see `import_pytorch --help`.
 
-That program reads captions as the literal of their bytes. A model of ours that was trained on plain captions has to
-be given plain captions there.
+That program reads captions as the literal of their bytes. A model that was trained here on plain captions needs plain
+captions there too.
 """
 
 import argparse
@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workdir", type=pathlib.Path, help="what a run or an import wrote")
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE", help="must not exist yet")
+    parser.add_argument("workdir", type=pathlib.Path, help="the workdir of a run or an import")
+    parser.add_argument(
+        "--out", required=True, type=pathlib.Path, metavar="FILE", help="the checkpoint; must not exist yet"
+    )
     parser.add_argument(
         "--files",
         type=pathlib.Path,
         metavar="DIR",
-        help="write vocab.json, category_concepts.json and concept_vectors.npy there, which the checkpoint goes with",
+        help="also write its companions: vocab.json, category_concepts.json, concept_vectors.npy",
     )
     completion.answer(parser)
     arguments = parser.parse_args(argv)

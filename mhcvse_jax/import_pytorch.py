@@ -1,4 +1,4 @@
-r"""Makes a workdir of a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE.
+r"""Makes a workdir from a checkpoint of CVSE's PyTorch program, or of a PyTorch MH-CVSE.
 
     mhcvse import-pytorch model_best.pth.tar --vocab f30k_precomp_vocab.json \
         --concepts category_concepts.json --concept_embeddings f30k_concepts_glove_word2vec.pkl --out runs/cvse_pytorch
@@ -49,28 +49,31 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
     )
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="the workdir; must not exist yet")
     parser.add_argument("--data_dir", type=path, metavar="DIR", help="the data, kept in the workdir's configuration")
-    parser.add_argument("--data_name", choices=sorted(ALPHA), help="the data set, where opt.data_name is not to decide")
+    parser.add_argument("--data_name", choices=sorted(ALPHA), help="the data set, if opt.data_name is missing or wrong")
     parser.add_argument(
         "--num_heads",
         type=command_line.positive,
         metavar="N",
-        help="of an MH-CVSE; default: opt.num_heads, or 8 where it has none",
+        help="heads of an MH-CVSE (default: opt.num_heads, else 8)",
     )
     parser.add_argument(
         "--attention_input",
         choices=("unit", "scaled"),
-        help="what an MH-CVSE's self-attention is given: the unit vectors (default), or these times sqrt(D)",
+        help="the input of an MH-CVSE's self-attention: unit vectors (default), or these times sqrt(D)",
     )
     parser.add_argument(
-        "--attention_residual", action="store_true", default=None, help="it adds its input to what was attended"
+        "--attention_residual",
+        action="store_true",
+        default=None,
+        help="the self-attention adds its input to its output",
     )
     parser.add_argument(
         "--seed",
         type=command_line.not_negative,
         default=0,
         metavar="N",
-        help="that it was trained with, which the checkpoint does not say (default 0): `compare` gathers checkpoints "
-        "that differ in it alone",
+        help="the training's seed, which the checkpoint does not say (default 0); `compare` averages checkpoints that "
+        "differ only in it",
     )
     completion.answer(parser)
     arguments = parser.parse_args(argv)

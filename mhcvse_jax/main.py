@@ -34,14 +34,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
         "--workdir",
         metavar="DIR",
         type=pathlib.Path,
-        help="what the run writes (default: runs/NAME of the config)",
+        help="where the run writes (default: runs/NAME of the configuration)",
     )
     parser.add_argument("--config.KEY", metavar="VALUE", help="overrides a key of the configuration")
     parser.add_argument(
         "--help_config", action="version", version=listing.for_terminal(), help="list all keys of the configuration"
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help="print command, processes, devices and the batch of each; do nothing"
+        "--dry_run",
+        action="store_true",
+        help="print the command, the processes, the devices and the batch of each, and exit",
     )
     if completion.is_asked():
         config.completer = lambda **_: config_lib.named()

@@ -3,9 +3,9 @@ r"""Trains one configuration with several seeds, or a small grid of values, and 
     mhcvse sweep --config f30k_small --out runs/fusion --seeds 0 1 2 \
         --grid model.fusion concat weight_sum --grid loss.margin 0.1 0.2 --set data.dir=data/f30k_small
 
-Each run has a workdir in --out. They are trained one after another on all devices, or --jobs at a time, the GPUs shared
-out among these. A run that is finished is not done again, one that was stopped goes on: so the command may be stopped,
-killed and started again at will. It ends in the table of `mhcvse_jax.compare`, a row for each point of the grid.
+Each run gets a workdir in --out. Runs are trained one after another on all devices, or --jobs at a time with the GPUs
+divided among them. Finished runs are skipped and stopped ones resume, so the command can be stopped, killed and started
+again at any time. It ends with the table of `mhcvse compare`, one row per point of the grid.
 """
 
 import argparse
@@ -67,20 +67,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sw
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="a workdir a run is made in it")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default 0)")
+    parser.add_argument(
+        "--out", required=True, type=pathlib.Path, metavar="DIR", help="where each run gets its workdir"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of each point of the grid (default 0)")
     parser.add_argument(
         "--grid",
         nargs="+",
         action="append",
         default=[],
         metavar=("KEY", "VALUE"),
-        help="a key and its values; given again, each value of one is combined with each of the other",
+        help="a key and its values; repeat the option to combine every value of one key with every value of another",
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
     parser.add_argument("--jobs", type=command_line.positive, default=1, metavar="N", help="runs at a time (default 1)")
-    parser.add_argument("--baseline", metavar="NAME", help="the row that others are compared with (default: the first)")
-    parser.add_argument("--table_only", action="store_true", help="train nothing, tabulate what is finished")
+    parser.add_argument("--baseline", metavar="NAME", help="the row to compare the others with (default: the first)")
+    parser.add_argument("--table_only", action="store_true", help="train nothing; tabulate the finished runs")
     completion.answer(parser)
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: sweep(arguments))
