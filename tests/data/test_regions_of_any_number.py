@@ -5,7 +5,7 @@ import json
 import cvse_data
 import numpy as np
 import pytest
-from test_uneven import REGIONS, options, write
+from uneven_data import REGIONS, options, write
 
 from mhcvse_jax import main, models
 

@@ -1,6 +1,9 @@
 """Runs that are stopped, killed, damaged, shared or out of room, through the front door: real processes, real files."""
 
+import contextlib
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -91,6 +94,33 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
     (workdir / "results.json").unlink()
     assert run("main", *tiny(workdir)).returncode == 0
     assert_same_run(workdir, finished[0])
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_ends_the_run_saved(tmp_path):
+    """A window or a connection is gone: the kernel sends SIGHUP, and there is nowhere left to print to."""
+    workdir = tmp_path / "run"
+    whole = command("main", *tiny(workdir, "num_epochs=400"))
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    within = f'exec "$@" <{os.ttyname(theirs)} >{os.ttyname(theirs)} 2>&1'  # opened by its session, it rules it
+    whole |= {"args": ["sh", "-c", within, "sh", *whole["args"]]}
+    process = subprocess.Popen(**whole, start_new_session=True)
+    try:
+
+        def has_logged():
+            with contextlib.suppress(BlockingIOError):
+                os.read(ours, 1 << 16)
+            return logged(workdir)
+
+        wait_until(has_logged, process)
+        os.close(theirs)
+        os.close(ours)
+        assert process.wait(timeout=400) == 75
+    finally:
+        process.kill()
+    last = [line["step"] for line in train_lines(workdir) if line["kind"] == "train"][-1]
+    assert SavedCheckpoints(workdir / "checkpoints").newest_step() == last
 
 
 @pytest.mark.slow
