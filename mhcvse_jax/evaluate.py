@@ -1,7 +1,9 @@
 """Evaluates a workdir's best checkpoint, with the configuration saved there.
 
-mhcvse evaluate --workdir runs/f30k --split test
-mhcvse evaluate --workdir runs/f30k --rerank runs/cross_attention_f30k --rerank_top_k 20
+    mhcvse evaluate --workdir runs/f30k --split test
+    mhcvse evaluate --workdir runs/f30k --rerank runs/cross_attention_f30k --rerank_top_k 20
+
+Prints recalls, and keeps the rank of every query for `mhcvse compare`.
 """
 
 import argparse
