@@ -1,10 +1,12 @@
 """CVSE: its configuration, its size, its rate; that it is MH-CVSE without heads."""
 
+import functools
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from parameters import random_variables
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
@@ -92,8 +94,8 @@ def test_it_is_mhcvse_without_heads():
         values = config.model.copy_and_resolve_references().unlock()
         values.name = name
         model = models.build(values, vocabulary_size=19, dtype="float32")
-        variables = init_variables(model, graph, (3, 11), jax.random.key(0))
-        found.append((variables, model.apply(variables, *inputs, graph, train=False)))
+        variables = random_variables(model, graph, (3, 11))
+        found.append((variables, jax.jit(functools.partial(model.apply, train=False))(variables, *inputs, graph)))
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 

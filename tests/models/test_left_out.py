@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import random_variables
 
 from mhcvse_jax import config, models
 from mhcvse_jax.layers.captions import Captions
@@ -41,7 +42,7 @@ def test_training_alone_leaves_out(name):
         ),
     )
     plain = models.build(values, vocabulary_size=19, dtype="float32")
-    variables = plain.init(jax.random.key(0), *inputs, GRAPH, train=False)
+    variables = random_variables(plain, GRAPH, (REGIONS, FEATURES))
 
     def sides(model, train):
         found = model.apply(

@@ -9,6 +9,7 @@ import optax
 import oracle
 import pair_oracle
 import pytest
+from parameters import random_variables
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
@@ -55,18 +56,6 @@ def build(**changes):
     values = config_lib.base().model
     values.update(SIZES | changes)
     return models.build(values, vocabulary_size=VOCABULARY, dtype="float32")
-
-
-def random_variables(model):
-    """Every parameter random: no bias at 0, no gate at its start."""
-    rng = np.random.default_rng(3)
-    shapes = jax.eval_shape(lambda key: init_variables(model, GRAPH, INPUTS[0].shape[1:], key), jax.random.key(0))
-
-    def fill(path, leaf):
-        spread = 2 / np.sqrt(leaf.shape[0]) if path[-1].key in ("kernel", "embedding") else 0.5
-        return jnp.asarray(spread * rng.normal(size=leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def compiled(function):
@@ -119,7 +108,7 @@ def expected_similarity(model, variables):
 @pytest.mark.parametrize("name", CHOSEN)
 def test_scores_equal_the_loops_whatever_the_padding(name):
     model = build(**CHOSEN[name])
-    variables = random_variables(model)
+    variables = random_variables(model, GRAPH, INPUTS[0].shape[1:])
     found = similarity(model, variables)
     np.testing.assert_allclose(found, expected_similarity(model, variables), atol=2e-6)
     assert np.std(found) > 0.01
@@ -172,7 +161,9 @@ def test_a_batch_is_learnt(name):
 def test_gradients_are_finite_and_reach_every_parameter(name):
     model = build(**CHOSEN[name])
     one_level = len(CHOSEN[name].get("cross_levels", ())) == 1  # whose share is 1, whatever the gate
-    gradients = compiled(jax.grad(total_loss(model, margin=0.7)))(random_variables(model)["params"])
+    gradients = compiled(jax.grad(total_loss(model, margin=0.7)))(
+        random_variables(model, GRAPH, INPUTS[0].shape[1:])["params"]
+    )
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
         is_gate = path[0].key in ("level_kernel", "level_bias")
@@ -219,7 +210,7 @@ def test_number_of_parameters(config, overrides, expected, total):
 
 def test_one_layer_has_no_gates_between_layers():
     """A checkpoint cannot hold empty arrays."""
-    params = random_variables(build(**CHOSEN["cross_one_layer"]))["params"]
+    params = random_variables(build(**CHOSEN["cross_one_layer"]), GRAPH, INPUTS[0].shape[1:])["params"]
     assert "image_gates" not in params
     assert all(x.size for x in jax.tree.leaves(params))
 
@@ -263,7 +254,7 @@ def test_mined_negatives_are_the_most_alike_by_the_global_level():
     """Each mined score stands in the matrix at a pair that is a negative, and no other is more alike as a whole."""
     options = CHOSEN["cross"] | {"mined_negatives": 2}
     model = build(**options)
-    variables = random_variables(model)
+    variables = random_variables(model, GRAPH, INPUTS[0].shape[1:])
     outputs, everything = (scores_of(chosen, variables) for chosen in (model, model.clone(mined_negatives=0)))
     matrix, whole = np.asarray(everything.scores.texts), np.asarray(everything.whole)
     np.testing.assert_allclose(outputs.whole, whole, atol=1e-6)
@@ -282,7 +273,7 @@ def test_mined_negatives_are_the_most_alike_by_the_global_level():
 def test_fragment_and_context_have_a_hinge_of_their_own(mined):
     """In the score the global level could rank for all of them."""
     model = build(**CHOSEN["cross"] | {"mined_negatives": mined})
-    variables = random_variables(model)
+    variables = random_variables(model, GRAPH, INPUTS[0].shape[1:])
     outputs = scores_of(model, variables)
     assert len(outputs.alone) == 2
     for name, alone in zip(("fragment", "context"), outputs.alone, strict=True):
@@ -308,7 +299,7 @@ def test_the_level_that_mines_is_trained_where_it_is_left_out_of_the_score():
     chosen = CHOSEN["cross"] | {"cross_levels": ("fragment",)}
     for mined in (0, 2):
         model = build(**chosen | {"mined_negatives": mined})
-        assert (scores_of(model, random_variables(model)).whole is not None) == (mined > 0)
+        assert (scores_of(model, random_variables(model, GRAPH, INPUTS[0].shape[1:])).whole is not None) == (mined > 0)
 
 
 def test_negatives_are_drawn_by_their_likeness():
@@ -325,14 +316,14 @@ def test_negatives_are_drawn_by_their_likeness():
 
 def test_what_is_no_negative_is_not_mined():
     model = build(**CHOSEN["cross"] | {"mined_negatives": 4})
-    outputs = scores_of(model, random_variables(model))
+    outputs = scores_of(model, random_variables(model, GRAPH, INPUTS[0].shape[1:]))
     assert np.asarray(outputs.is_text).sum(axis=1).tolist() == IS_NEGATIVE.sum(axis=1).tolist() == [3, 4, 3, 4, 4]
 
 
 def test_a_few_captions_at_a_time_equal_all_at_once():
     """A CPU has the one, an accelerator the other."""
     model = build(**CHOSEN["cross"])
-    variables = random_variables(model)
+    variables = random_variables(model, GRAPH, INPUTS[0].shape[1:])
 
     def matrix(variables, *inputs):
         images = model.apply(variables, inputs[0], GRAPH, method="encode_images")
@@ -348,7 +339,7 @@ def test_a_pair_needs_no_product_with_a_square_matrix(name):
 
     def operations(dim):
         model = build(**CHOSEN[name] | {"embedding_dim": dim})
-        variables = random_variables(model)
+        variables = random_variables(model, GRAPH, INPUTS[0].shape[1:])
         images, texts = jax.eval_shape(
             lambda: (
                 model.apply(variables, INPUTS[0], GRAPH, method="encode_images"),

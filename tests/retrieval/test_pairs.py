@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import oracle
 import pytest
+from parameters import random_variables
 
 from mhcvse_jax import config, models
 from mhcvse_jax.data.dataset import Split
@@ -108,7 +109,7 @@ def test_a_side_is_computed_once(split):
     model = models.build(values, vocabulary_size=VOCABULARY, dtype="float32")
     ones = np.ones(CONCEPTS, np.float32)
     graph = concept_graph(np.ones((CONCEPTS, 3), np.float32), np.arange(CONCEPTS), np.arange(CONCEPTS), ones)
-    variables = init_variables(model, graph, (REGIONS, FEATURES), jax.random.key(0))
+    variables = random_variables(model, graph, (REGIONS, FEATURES))
     scorer((model, graph, variables), 1, 4, 8, 8)(variables, counted)
     assert sorted(read) == list(range(IMAGES))
 
@@ -151,7 +152,7 @@ def test_two_models_in_one_process_have_each_its_own_precision(split):
     model = Noting(vocabulary_size=VOCABULARY, dtype=np.dtype("float32"), similarity_scale=0.0, **fields)
     ones = np.ones(CONCEPTS, np.float32)
     graph = concept_graph(np.ones((CONCEPTS, 3), np.float32), np.arange(CONCEPTS), np.arange(CONCEPTS), ones)
-    variables = init_variables(model, graph, (REGIONS, FEATURES), jax.random.key(0))
+    variables = random_variables(model, graph, (REGIONS, FEATURES))
     traced.clear()
     both = [scorer((model, graph, variables), 1, precision=precision) for precision in ("highest", None)]
     for one in both:
