@@ -162,7 +162,7 @@ def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
         "1 pictures have the very features of another one (9 as 5)",
         "train_ims.npy: 2 pictures are all zero: 6, 7",
         "regions that are all zero: 6",
-        "dev_ims.npy: the rows of 1 pictures differ, of which a run reads the first alone: 101",
+        "dev_ims.npy: 1 pictures have rows that differ; a run reads the first: 101",
         "test_ids.txt: 1 ids of more than one picture: 200",
         "warnings: 4",
     ):

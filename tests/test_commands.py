@@ -188,7 +188,7 @@ def test_training_stops_when_nothing_gets_better(tmp_path):
     standing_still = ("optimizer.learning_rate=1e-12", "optimizer.warmup_epochs=0")
     done = run("main", *tiny(tmp_path, "num_epochs=9", "patience_epochs=2", *standing_still))
     assert done.returncode == 0, done.stderr
-    assert "the last 2 without a better one" in done.stdout
+    assert "no better one in the last 2" in done.stdout
     lines = train_lines(tmp_path)
     assert len([line for line in lines if line["kind"] == "dev_fused"]) < 9
 

@@ -177,6 +177,6 @@ class FeatureScan:
             findings.warnings.append(f"{path}: {len(self._zero):,} pictures are all zero: {some(self._zero)}")
         if self._differing:
             findings.warnings.append(
-                f"{path}: the rows of {len(self._differing):,} pictures differ, of which a run reads the first alone: "
+                f"{path}: {len(self._differing):,} pictures have rows that differ; a run reads the first: "
                 f"{some(self._differing)}"
             )

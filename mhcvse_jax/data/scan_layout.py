@@ -277,7 +277,7 @@ def suggestion(captions_path: pathlib.Path, num_captions: int, captions_per_imag
         if count and num_captions % count == 0 and num_captions // count not in (1, captions_per_image):
             return f"; {count} {what} suggest {key} = {num_captions // count}"
     varying = owners_path(captions_path.parent, split).name
-    return f"; {key} says how many; where they vary, {varying} says whose each caption is"
+    return f"; {key} says how many; if they vary, {varying} says which picture each caption belongs to"
 
 
 def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, path: pathlib.Path) -> np.ndarray:

@@ -59,7 +59,7 @@ def describe_data(config: Config, data: TrainingData, test_split: Split, source:
         f"stop words {'removed' if language.remove_stop_words else 'kept'}"
     )
     if not concepts.words:
-        print(f"concepts  none: {config.model.name} has no use for them", flush=True)
+        print(f"concepts  none: {config.model.name} uses none", flush=True)
         return
     if not any(concepts.kinds) and not config.concepts.words_path and not config.start_from:
         print("concepts  the captions are not in English sentences: the most frequent words, whatever their kind")

@@ -40,7 +40,7 @@ def export(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise InputError(f"--out {out} exists; expected a new file")
     if not out.parent.is_dir():
-        raise InputError(f"--out {out}: {out.parent} is no directory; expected one that exists")
+        raise InputError(f"--out {out}: {out.parent} is not a directory; expected an existing one")
     config = config_lib.load(workdir / "config.json")
     for key, value in ONLY.items():
         if config_lib.lookup(config, key) != value:

@@ -44,7 +44,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise InputError(f"--out {out} exists; expected a new directory")
     if not out.parent.is_dir():
-        raise InputError(f"--out {out}: {out.parent} is no directory; expected one that exists")
+        raise InputError(f"--out {out}: {out.parent} is not a directory; expected an existing one")
     if arguments.data_dir and not arguments.data_dir.is_dir():
         raise InputError(f"--data_dir {arguments.data_dir}: no such directory")
     checkpoint = read_checkpoint(arguments.checkpoint)

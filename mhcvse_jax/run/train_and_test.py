@@ -85,7 +85,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     describe_data(config, data, test_split, feature_source.read(directory))
     progress = train(experiment, data.train, data.dev, begin)
     stopped_early = progress.epochs_done < config.num_epochs
-    why = f", the last {config.patience_epochs} without a better one" if stopped_early else ""
+    why = f", no better one in the last {config.patience_epochs}" if stopped_early else ""
     print(
         f"trained   {progress.epochs_done} epochs{why}; best dev rsum {progress.best_rsum:.1f} "
         f"at step {progress.best_step:,}",

@@ -116,7 +116,7 @@ def train(
                 if not progress.record(rsum, step):
                     say(
                         f"dev rsum {rsum:.1f}; best {progress.best_rsum:.1f}, "
-                        f"{progress.epochs_without_better} of {settings.patience_epochs} epochs without a better one"
+                        f"not better for {progress.epochs_without_better} of at most {settings.patience_epochs} epochs"
                     )
                 save(rsum)
                 compiled = compilations.describe_new()

@@ -63,7 +63,7 @@ def read_checkpoint(path: pathlib.Path) -> Checkpoint:
         if not isinstance(state, dict) or not all(
             isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in state.items()
         ):
-            raise InputError(f"{path}: model[{module}] is no state dict; expected tensors by name")
+            raise InputError(f"{path}: model[{module}] is not a state dict; expected tensors by name")
     states = [_without_prefix(state, "module.") for state in states]
     for module in SELF_ATTENTIONS[: len(states) - len(MODULES) + len(SELF_ATTENTIONS)]:
         name = next((name for name in states[module] if name.endswith("in_proj_weight")), "in_proj_weight")

@@ -339,7 +339,7 @@ def test_counts_that_do_not_fit_say_which_key_to_set(directory):
             read_split(directory, "dev", wrong)
     with (directory / "dev_caps.txt").open("a") as file:
         file.write("one more\n")
-    with pytest.raises(InputError, match=rf"{key} says how many; where they vary, dev_caption_images.txt says whose"):
+    with pytest.raises(InputError, match=rf"{key} says how many; if they vary, dev_caption_images.txt says which"):
         read(directory)
 
 

@@ -63,7 +63,7 @@ def test_nothing_that_exists_is_overwritten(workdir, data, tmp_path, capsys):
     assert (workdir / "config.json").read_text() == before
     code, _, errors = run(import_pytorch, capsys, *arguments, tmp_path / "no" / "run")
     assert code == 2
-    assert f"{tmp_path}/no is no directory" in errors
+    assert f"{tmp_path}/no is not a directory" in errors
     code, _, errors = run(export_pytorch, capsys, workdir, "--out", workdir / "config.json")
     assert code == 2
     assert "config.json exists; expected a new file" in errors

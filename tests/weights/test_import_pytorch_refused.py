@@ -128,7 +128,7 @@ def test_a_tensor_that_does_not_fit_is_named(module, changes, message, data, gol
         ([1, 2], "holds a list; expected a checkpoint with model, opt"),
         ({"fc.weight": floats(2, 3)}, "holds keys fc.weight; expected a checkpoint with model, opt"),
         ({"model": [{}]}, "model holds 1; expected a list of 8 state dicts"),
-        ({"model": [{}] * 7 + [3]}, "model[7] is no state dict"),
+        ({"model": [{}] * 7 + [3]}, "model[7] is not a state dict"),
         ({"model": None}, "model holds NoneType; expected a list of 8"),
         ({"opt": OpenDict()}, "opt.data_name is None; say --data_name f30k or coco"),
         ({"opt": OpenDict(data_name="f30k", no_imgnorm=True)}, "opt.no_imgnorm is True, not supported; expected False"),
@@ -144,7 +144,7 @@ def test_a_tensor_that_does_not_fit_is_named(module, changes, message, data, gol
         ({"opt": OpenDict(data_name="f30k", num_epochs=np.inf)}, "opt.num_epochs is inf, which cannot be config.num"),
         ({"opt": OpenDict(data_name="f30k", lr_update=2.7)}, "opt.lr_update is 2.7, which cannot be config.optimizer"),
         ({"opt": OpenDict(data_name="f30k", no_imgnorm=floats(2))}, "opt.no_imgnorm is an array, not supported"),
-        ({"model": [{1: floats(2)}] * 8}, "model[0] is no state dict"),
+        ({"model": [{1: floats(2)}] * 8}, "model[0] is not a state dict"),
     ],
 )
 def test_another_file_is_no_checkpoint(content, message, data, golden_states, tmp_path, capsys):
