@@ -240,7 +240,7 @@ def test_pictures_with_any_number_of_captions(uneven, has_ids):
         ),
         ("dev_ids.txt", "100\n" * 7, "'100' in line 1 is the id of another picture, too; expected unique ids"),
         ("dev_ids.txt", "100\n101\n", r"dev_ids.txt has 2 lines; expected one a picture \(7\)$"),
-        ("dev_caps.txt", "", "dev_caps.txt has no captions; expected one or more"),
+        ("dev_caps.txt", "", r"dev_caption_images.txt has 13 lines; expected one a caption \(0\)"),
     ],
 )
 def test_captions_of_no_picture_are_refused(uneven, name, content, message):
