@@ -68,7 +68,7 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
     """
     images, names = arguments.images, options.names(arguments)
     found = find_pictures(images)
-    print(f"reading   {images}: {len(found.names):,} pictures", flush=True)
+    print(f"reading   {images}: {len(found.names):,} picture{'s' if found.names[1:] else ''}", flush=True)
     if found.odd and arguments.strict:
         raise InputError(f"{images}: {found.odd[0]}")
     for line in found.odd:

@@ -68,6 +68,7 @@ def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
     importer = IMPORTERS[arguments.format](arguments.features, **own_options)
     print(f"indexing  {', '.join(map(str, arguments.features))}", flush=True)
     entries = read_index(importer, strict=arguments.strict)
+    names = importer.names() | names
     plan = options.plan(arguments, entries, items_are_files=False)
     pictures = [picture for split in plan.values() for picture in split]
     width = features_width(importer, pictures)

@@ -50,6 +50,10 @@ class Importer(abc.ABC):
           InputError: the files are missing, or of another format.
         """
 
+    def names(self) -> dict[str, list[str]]:
+        """Returns the names of "classes" and "attributes" that the files themselves have; complete after `index`."""
+        return {}
+
     @abc.abstractmethod
     def read(self, entry: Entry) -> Made:
         """Returns the regions of a picture, and its size or 0, 0.

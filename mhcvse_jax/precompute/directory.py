@@ -298,7 +298,8 @@ def _finish_split(target: Target, split: str, left_out: Sequence[str], columns: 
         unfinished.path.replace(f"{prefix}ims.npy")
     for name in columns[split, kept[0]]:
         values = np.stack([columns[split, place][name] for place in kept])
-        says_nothing = (name == "num_regions" and (values == target.row_shape[0]).all()) or not values.any()
+        is_full = name == "num_regions" and (values == target.row_shape[0]).all()
+        says_nothing = is_full or (name in ("boxes", "image_sizes") and not values.any())
         if not says_nothing:
             with whole_file(pathlib.Path(f"{prefix}{name}.npy")) as partial:
                 write_array(partial, values)

@@ -55,7 +55,8 @@ def find_pictures(directory: pathlib.Path) -> Found:
             elif suffix in UNREAD:
                 unread[suffix] += 1
     odd = [
-        f"{count:,} files {suffix}, which is not read; expected JPEG or PNG" for suffix, count in sorted(unread.items())
+        f"{count:,} of kind {suffix}, which is not read; expected JPEG or PNG"
+        for suffix, count in sorted(unread.items())
     ]
     odd += [f"{name!r}: expected a name in UTF-8, of one line, without blanks at its ends" for name in sorted(misnamed)]
     if not names:

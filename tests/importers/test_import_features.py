@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mhcvse_jax import check_data, import_features
+from mhcvse_jax.data import region_names
 from mhcvse_jax.importers import IMPORTERS
 from mhcvse_jax.importers.tsv import ButdTsv
 
@@ -139,13 +140,19 @@ def vinvl_tsv(folder):
     for image_id in ORDER:
         facts = facts_of(image_id)
         objects = [
-            {"rect": box.tolist(), "conf": float(score), "class": "dog", "feature": encoded(features)}
-            for box, score, features in zip(facts["boxes"], facts["class_scores"], facts["features"], strict=True)
+            {"rect": box.tolist(), "conf": float(score), "class": f"thing {number}", "feature": encoded(features)}
+            for box, score, number, features in zip(
+                *(facts[name] for name in ("boxes", "class_scores", "classes", "features")), strict=True
+            )
         ]
         lines.append(f"{image_id}\t{json.dumps({'objects': objects})}\n")
     (folder / "predictions.tsv").write_text("".join(lines))
     (folder / "predictions.lineidx").write_text("0\n")
-    return [folder / "predictions.tsv"], (), ("boxes", "class_scores")
+    return (
+        [folder / "predictions.tsv"],
+        (),
+        ("boxes", "named classes", "class_scores"),
+    )  # these get numbers of their own
 
 
 def vinvl_features(folder):
@@ -228,7 +235,7 @@ def test_each_format_keeps_features_boxes_and_sizes(tmp_path, key):
             np.testing.assert_array_equal(features[row, num:], 0)
         for name in ("boxes", "classes", "class_scores", "attributes", "attribute_scores"):
             path = out / f"{split}_{name}.npy"
-            assert path.exists() == (name in known)
+            assert path.exists() == (name in known or f"named {name}" in known)
             if name in known:
                 for row, (facts, num) in enumerate(zip(expected, nums, strict=True)):
                     np.testing.assert_array_equal(np.load(path)[row, :num], facts[name])
@@ -342,6 +349,15 @@ def test_a_pickle_that_asks_for_code_is_not_run(tmp_path, capsys):
     np.savez(tmp_path / "folder" / "9.npz", x=np.array([{}], dtype=object), bbox=np.ones((1, 4)), num_bbox=1)
     assert run(tmp_path, "milvlg_npz", [tmp_path / "folder"]) == 2
     assert "Object arrays cannot be loaded" in capsys.readouterr().err
+
+
+def test_names_of_vinvls_classes_are_kept(tmp_path):
+    paths, _, _ = vinvl_tsv(tmp_path)
+    assert run(tmp_path, "vinvl_tsv", paths) == 0
+    told = region_names.read(tmp_path / "out", "train", 6, 5)
+    for row, image_id in enumerate(IDS[:6]):
+        expected = [f"thing {number}" for number in facts_of(image_id)["classes"]]
+        assert told.of(row)[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("content", ['{"num_boxes": "x"}', '{"objects": 3}', '{"objects": [{"rect": 1}]}', "[1]", "{"])

@@ -130,7 +130,7 @@ def test_pictures_are_found_in_subfolders_and_nothing_else(tmp_path):
     (pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.jpg"))).touch()
     names, odd = find_pictures(tmp_path)
     assert names == ["b.JPG", "sub/a.png", "sub/deeper/c.webp"]
-    assert odd[0] == "2 files .heic, which is not read; expected JPEG or PNG"
+    assert odd[0] == "2 of kind .heic, which is not read; expected JPEG or PNG"
     assert [line.split(": ")[0] for line in odd[1:]] == ["' c.jpg'", r"'d\n.jpg'", r"'\udce9.jpg'"]
     with pytest.raises(InputError, match="no such directory"):
         find_pictures(tmp_path / "none")
