@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
+from mhcvse_jax.evaluation.result_rows import METRICS
 from mhcvse_jax.run import command_line
 from mhcvse_jax.terminal import completion
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         "--protocol",
         choices=config_lib.CHOICES["eval.protocol"],
         help="standard: each query is judged alone; label_completion: captions borrow concepts from other captions "
-        "of the split, which is transductive (default: the configuration's)",
+        "of the split (transductive); against hubs: inverted_softmax and csls (transductive), qb_norm (by a bank of "
+        "training captions) (default: the configuration's)",
     )
     parser.add_argument(
         "--folds",
@@ -64,6 +66,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         default=3,
         metavar="N",
         help="queries to draw in each direction (default 3)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        default=[],
+        metavar="METRIC",
+        help="on COCO's 5,000 test pictures, by more than their own captions: eccv (ECCV Caption: mAP@R, R-Precision, "
+        "R@1), cxc (R@1, 5, 10), pmrp (needs pm_*.json in the data directory); the directory has to say COCO's number "
+        "of each caption",
     )
     parser.add_argument(
         "--rerank",

@@ -12,7 +12,8 @@ import pytest
 from front_door import run, run_by_itself, tiny, train_lines
 from PIL import Image
 
-from mhcvse_jax.data import region_shape
+from mhcvse_jax.data import fingerprint, region_shape
+from mhcvse_jax.evaluation import card
 from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.experiment.assemble import Experiment
 
@@ -85,6 +86,70 @@ def test_evaluate_needs_the_workdir_alone_and_finds_the_same(finished, tmp_path)
     folds = run("evaluate", "--workdir", workdir, "--split", "dev", "--folds", "4")
     assert "dev (4 folds), fused" in folds.stdout
     assert list(Evaluation.load(workdir / "ranks_dev_standard_folds4.npz").ranks) == [4]
+
+
+def test_a_run_card_has_all_that_a_row_needs(finished):
+    workdir, _ = finished
+    content = json.loads((workdir / "results.json").read_text())
+    lines = {line.name: line.value for line in card.lines(content)}
+    assert lines.keys() == {
+        *("model", "seed", "data", "train", "dev", "test", "protocol", "selection", "commit", "device", "versions"),
+        "wall time",
+    }
+    captions = (workdir / "scenes" / "train_caps.txt").read_text().splitlines()
+    digest = fingerprint.captions_digest(captions, np.arange(300) // 5)
+    assert lines["train"].startswith("60 pictures, 300 captions, 5 regions of 16; ")
+    assert digest[:12] in lines["train"]
+    assert content["data"] == json.loads((workdir / "data.json").read_text())
+    assert lines["protocol"] == "standard, test"
+    assert f"dev rsum {content['selection']['dev_rsum']:.1f}, 2 of 2 epochs done" in lines["selection"]
+    assert "not kept" not in "".join(lines.values())
+    assert "not kept" in "".join(line.value for line in card.lines({"versions": {}}))
+
+
+@pytest.mark.parametrize(("protocol", "setting"), [("csls", "10 neighbours"), ("qb_norm", "temperature 0.05, bank of")])
+def test_protocols_against_hubs_are_stamped(finished, tmp_path, protocol, setting):
+    output = tmp_path / "out.json"
+    done = run("evaluate", "--workdir", finished[0], "--protocol", protocol, "--folds", "2", "--output", output)
+    assert done.returncode == 0, done.stderr
+    is_transductive = protocol == "csls"
+    assert (f"{protocol} protocol (transductive)" in done.stdout) == is_transductive
+    assert f"fused, {protocol}{', transductive' * is_transductive} " in done.stdout
+    assert "hubness   captions among the first 10 of a picture: skewness" in done.stdout
+    content = json.loads(output.read_text())
+    assert content["results"][0]["setting"].startswith(setting)
+    assert all(row["transductive"] == is_transductive for row in content["results"])
+    assert content["hubness"]["t2i"]["most"] >= 50
+    assert Evaluation.load(tmp_path / "out_ranks.npz").rows() == content["results"]
+    run("compare", output, "--protocol", protocol, "--output", tmp_path / "table.csv")
+    again = run("compare", f"there={tmp_path / 'table.csv'}", output, "--protocol", protocol)
+    assert again.stdout.count(f"{protocol}, {setting}") == 2, again.stderr
+    one = run("evaluate", "--workdir", finished[0], "--protocol", protocol, "--similarity", tmp_path / "s.npy")
+    assert (one.returncode, one.stdout) == (2, "")
+    assert "--similarity is by one similarity" in one.stderr
+
+
+def test_a_run_on_other_data_is_stamped_as_a_transfer(finished, tmp_path):
+    workdir, other = shutil.copytree(finished[0], tmp_path / "run"), tmp_path / "other data"
+    shutil.copytree(workdir / "scenes", other)
+    output = ("--output", tmp_path / "same.json")
+    same = run("evaluate", "--workdir", workdir, "--data_dir", other, *output)
+    assert "transfer" not in same.stdout + (tmp_path / "same.json").read_text()
+    captions = (other / "test_caps.txt").read_text().splitlines()
+    (other / "test_caps.txt").write_text("\n".join(["zebra " * 29, *captions[1:-1], "quokka " * 31]) + "\n")
+    done = run("evaluate", "--workdir", workdir, "--data_dir", other)
+    assert done.returncode == 0, done.stderr
+    assert "transfer  trained on scenes, tested on other data" in done.stdout
+    assert " different, quokka, zebra" in done.stdout
+    assert "test, fused, transfer " in done.stdout
+    ranks = workdir / "ranks_transfer_other_data_test_standard.npz"
+    assert Evaluation.load(ranks).rows()[0]["trained_on"] == "scenes"
+    table = run("compare", workdir, f"there={ranks}", "--allow_unlike").stdout
+    assert "there [" in table
+    assert "a transfer: trained on scenes" in table
+    (workdir / "ranks.npz").unlink()
+    assert Evaluation.load(ranks).split == "test"
+    assert "the rank of each query is not kept" in run("compare", workdir).stdout  # and the transfer's are not taken
 
 
 def test_the_rank_of_every_query_gives_the_results_to_the_digit(finished):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mhcvse_jax import check_data, config, evaluate, extract, main
 from mhcvse_jax.data import feature_source, scan_layout
+from mhcvse_jax.data.fingerprint import DataFacts
 from mhcvse_jax.experiment import reading
 from mhcvse_jax.run.train_and_test import prepare_workdir
 from mhcvse_jax.run.workdir import WorkdirLock
@@ -81,7 +82,7 @@ def test_a_training_records_what_made_its_features(data, finished, tmp_path):
     training = reading.load_training(settings, workdir / "scenes", reading.load_language(workdir, settings))
     lock = WorkdirLock(workdir)
     for directory in (data, finished[0]):
-        prepare_workdir(settings, training, directory, workdir, lock)
+        prepare_workdir(settings, training, DataFacts(directory.name, {}), directory, workdir, lock)
         assert feature_source.read(workdir) == feature_source.read(directory)
     lock.release()
     assert feature_source.read(workdir) is None

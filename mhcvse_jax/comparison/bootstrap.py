@@ -4,7 +4,7 @@ What is drawn again is the picture, with all its captions: the five captions of 
 and so one draw serves both directions and their sum. Both systems are judged on the same draws. The interval is the
 percentile one (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). It says how far the difference
 could move with other test pictures of the same kind, the gallery as it is; it does not say how far it moves with
-other seeds, which the deviation over seeds does.
+other seeds, which `seeds` does where there are several.
 """
 
 from collections.abc import Sequence
@@ -41,23 +41,33 @@ def intervals(
     """
     if not systems:
         return []
-    i2t = np.concatenate([hits.i2t - baseline.i2t for hits in systems], axis=1)
-    t2i = np.concatenate([_by_picture(hits) - _by_picture(baseline) for hits in systems], axis=1)
-    differences = _drawn_means(i2t, t2i, baseline.image_of_caption, num_draws, seed)
+    measured = _drawn_differences(systems, baseline, num_draws, seed)
     outside = 50 * (1 - confidence)
-    measured = [differences.sum(axis=(2, 3)), differences[:, :, 0, 0], differences[:, :, 0, 1]]
-    bounds = np.percentile(np.stack(measured), [outside, 100 - outside], axis=1)  # [2, measures, systems]
+    bounds = np.percentile(measured, [outside, 100 - outside], axis=1)  # [2, measures, systems]
     return [
         {name: Interval(*bounds[:, place, system].tolist()) for place, name in enumerate(MEASURES)}
         for system in range(len(systems))
     ]
 
 
+def draw_variances(systems: Sequence[Hits], baseline: Hits, *, num_draws: int, seed: int) -> np.ndarray:
+    """Returns <float64>[systems, measures], the variance of each difference over the same draws as `intervals` has."""
+    return _drawn_differences(systems, baseline, num_draws, seed).var(axis=1).T
+
+
+def _drawn_differences(systems: Sequence[Hits], baseline: Hits, num_draws: int, seed: int) -> np.ndarray:
+    """Returns <float64>[measures, draws, systems]."""
+    i2t = np.concatenate([hits.i2t - baseline.i2t for hits in systems], axis=1)
+    t2i = np.concatenate([hits_by_picture(hits) - hits_by_picture(baseline) for hits in systems], axis=1)
+    drawn = _drawn_means(i2t, t2i, baseline.image_of_caption, num_draws, seed)
+    return np.stack([drawn.sum(axis=(2, 3)), drawn[:, :, 0, 0], drawn[:, :, 0, 1]])
+
+
 def recall_intervals(
     hits: Hits, *, num_draws: int = 2_000, seed: int = 0, confidence: float = 0.95
 ) -> dict[str, Interval]:
     """Returns the intervals of one system's six recalls and their sum, by the names in RECALLS and `rsum`."""
-    drawn = _drawn_means(hits.i2t, _by_picture(hits), hits.image_of_caption, num_draws, seed)[:, 0]
+    drawn = _drawn_means(hits.i2t, hits_by_picture(hits), hits.image_of_caption, num_draws, seed)[:, 0]
     outside = 50 * (1 - confidence)
     recalls = np.moveaxis(drawn, 2, 1).reshape(num_draws, -1)  # as RECALLS: image to text before text to image
     values = np.concatenate([recalls, recalls.sum(axis=1, keepdims=True)], axis=1)
@@ -94,7 +104,7 @@ def _drawn_means(
     return np.concatenate(drawn)
 
 
-def _by_picture(hits: Hits) -> np.ndarray:
+def hits_by_picture(hits: Hits) -> np.ndarray:
     """Returns <float64>[images, 3], the hits of each picture's captions summed."""
     summed = np.zeros((len(hits.i2t), hits.t2i.shape[1]))
     np.add.at(summed, hits.image_of_caption, hits.t2i)

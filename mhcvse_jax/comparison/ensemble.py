@@ -10,7 +10,7 @@ from mhcvse_jax.comparison.entry import Entry, Facts, figures_of, hits_of, recal
 from mhcvse_jax.comparison.likeness import differences
 from mhcvse_jax.comparison.sources import Wanted, read_similarity, split_name
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols, result_rows
+from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.retrieval import similarity
@@ -29,6 +29,11 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
     Raises:
       InputError: a source cannot be used, or the members are of unlike splits, protocols or pictures.
     """
+    if wanted.protocol in protocols.AGAINST_HUBS:
+        raise InputError(
+            f"--ensemble --protocol {wanted.protocol}: an ensemble is a mean of similarities, and under that protocol "
+            "each direction has its own; expected standard or label_completion"
+        )
     members, matrices, owners = [], [], []
     for number, source in enumerate(sources, start=1):
         name, path = split_name(source)
@@ -58,8 +63,12 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
                 "similarities of the same pictures and captions"
             )
     # What a member does not state is not known of the mean.
-    stated = zip(*(member.facts for member in members), strict=True)
-    facts = Facts(*(None if None in values else values[0] for values in stated))
+    stated = {
+        name: values[0]
+        for name in Facts._fields
+        if None not in (values := [getattr(member.facts, name) for member in members])
+    }
+    facts = Facts(**stated)
     unknown = [member.name for member in members if member.image_ids is None]
     order = (f"the pictures of {', '.join(unknown)} are taken to be in the order of the others'",) if unknown else ()
     folds = facts.folds or 1
@@ -86,7 +95,7 @@ def _of_workdir(
     split = experiment.load_split(directory, wanted.split or values.test_split, (folds,))
     encoded = experiment.encode_with_best(split)
     matrix = protocols.similarity_of(encoded, wanted.embedding, values.consensus_weight)
-    rule = values.label_neighbours if result_rows.is_transductive(wanted.protocol) else ""
+    rule = values.label_neighbours if wanted.protocol == "label_completion" else ""
     facts = Facts(wanted.protocol, rule, split.name, folds, split.num_images, split.num_captions)
     return (
         Entry(name, {}, facts, image_ids=split.image_ids),

@@ -25,6 +25,7 @@ class Facts(NamedTuple):
     folds: int | None = None
     num_images: int | None = None
     num_captions: int | None = None
+    setting: str = ""  # of a protocol against hubs
 
     @property
     def stamped_protocol(self) -> str | None:
@@ -35,10 +36,11 @@ class Facts(NamedTuple):
     @property
     def protocol_name(self) -> str | None:
         """The protocol with its rule; says where it is transductive."""
+        setting = f", {self.setting}" if self.setting else ""
         if self.protocol is None or not result_rows.is_transductive(self.protocol):
-            return self.protocol
+            return self.protocol and f"{self.protocol}{setting}"
         rule = f" {self.label_neighbours}" if self.label_neighbours else ""
-        return f"{self.protocol}{rule} (transductive)"
+        return f"{self.protocol}{rule}{setting} (transductive)"
 
 
 class Hits(NamedTuple):
@@ -61,6 +63,7 @@ class Entry:
     members: tuple[str, ...] = ()  # names of the runs that are gathered in it
     image_ids: list[str] | None = None
     hits: Hits | None = None
+    seed_hits: tuple[Hits, ...] = ()  # of each seed, where there are several and all are known
     printed_mean_recall: float | None = None  # as a publication has it
     notes: tuple[str, ...] = ()
 
@@ -134,6 +137,7 @@ def _gathered(runs: Sequence[Run]) -> Entry:
     ids = [entry.image_ids for entry in entries]
     if any(one is not None and ids[0] is not None and one != ids[0] for one in ids):
         raise InputError(f"{' and '.join(names)} have one configuration and were tested on other pictures")
+    known_hits = [entry.hits for entry in entries if entry.hits is not None]
     seeds = ", ".join(f"{run.seed} ({run.entry.name})" for run in by_seed.values())
     return Entry(
         name=names[0] if len(set(names)) == 1 else _common_name(names),
@@ -144,6 +148,7 @@ def _gathered(runs: Sequence[Run]) -> Entry:
         members=tuple(names),
         image_ids=ids[0],
         hits=_mean_hits([entry.hits for entry in entries]),
+        seed_hits=tuple(known_hits) if len(known_hits) == len(entries) else (),
         notes=(f"mean ± standard deviation over the seeds {seeds}", *entries[0].notes),
     )
 

@@ -10,6 +10,7 @@ from mhcvse_jax.comparison.entry import Entry
 _NAMES = {
     "stamped_protocol": "protocol",
     "label_neighbours": "rule of label completion",
+    "setting": "setting of the protocol",
     "split": "split",
     "folds": "number of folds",
     "num_images": "number of pictures",

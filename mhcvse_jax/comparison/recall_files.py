@@ -8,6 +8,7 @@ A CSV file has a header; a JSON file is a list of objects with these keys, or on
     protocol, split, folds,            optional: what they are of; `standard` or `label_completion`, `test`, 1, 1000
       num_images, num_captions
     label_neighbours                   optional: the rule of label completion, `f30k` or `coco`
+    setting                            optional: of a protocol against hubs, `10 neighbours`
     num_seeds, i2t_r1_sd, ..., rsum_sd, mean_recall_sd    optional: the recalls are means over so many seeds
     printed_mean_recall                optional: mR as a publication prints it
     note, source                       optional: become footnotes
@@ -24,7 +25,6 @@ from typing import Any
 
 from mhcvse_jax.comparison.entry import FIGURES, RECALLS, Entry, Facts, figures_of
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import result_rows
 
 REQUIRED = ("name", *RECALLS)
 
@@ -92,6 +92,7 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
         label_neighbours=_text(row, "label_neighbours") or _no_rule(_text(row, "protocol")),
         split=_text(row, "split"),
         **{key: _whole(row, key, where) for key in ("folds", "num_images", "num_captions")},
+        setting=_text(row, "setting") or "",
     )
     _check_recalls(recalls, facts.num_images, where)
     return Entry(
@@ -107,7 +108,7 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
 
 def _no_rule(protocol: str | None) -> str | None:
     """Returns the rule of label completion that need not be stated: none, where labels are not completed."""
-    return None if protocol is not None and result_rows.is_transductive(protocol) else ""
+    return None if protocol == "label_completion" else ""
 
 
 def check_percent(recalls: Mapping[str, float | None], where: str) -> None:

@@ -5,10 +5,11 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mhcvse_jax.comparison import bootstrap, recall_files, sources
+from mhcvse_jax.comparison import bootstrap, recall_files, seeds, sources
 from mhcvse_jax.comparison.bootstrap import Interval
 from mhcvse_jax.comparison.entry import FIGURES, Entry, Run, gather
 from mhcvse_jax.comparison.likeness import are_paired, differences
+from mhcvse_jax.comparison.seeds import Seen
 from mhcvse_jax.comparison.sources import Wanted
 from mhcvse_jax.comparison.table import Comparison
 from mhcvse_jax.errors import InputError
@@ -63,7 +64,10 @@ def compare(
         raise InputError(f"{unlike[0]}; expected the same, or --allow_unlike")
     row = _find_baseline(entries, _name_of(baseline, runs))
     intervals = _find_intervals(entries, row, num_draws=num_draws, seed=seed)
-    return Comparison(_sort(entries, order), row, intervals, unlike, num_draws, wanted.embedding)
+    seen = _find_with_seeds(entries, row, num_draws=num_draws, seed=seed)
+    intervals |= {name: {one: each.interval for one, each in values.items()} for name, values in seen.items()}
+    needed = {name: {one: each.seeds_needed for one, each in values.items()} for name, values in seen.items()}
+    return Comparison(_sort(entries, order), row, intervals, unlike, num_draws, wanted.embedding, needed)
 
 
 def _name_of(baseline: str | None, runs: Sequence[Run]) -> str | None:
@@ -99,6 +103,18 @@ def _find_intervals(
     hits = [one for one in paired.values() if one is not None]
     found = bootstrap.intervals(hits, baseline.hits, num_draws=num_draws, seed=seed)
     return dict(zip(paired, found, strict=True))
+
+
+def _find_with_seeds(
+    entries: Sequence[Entry], baseline: Entry | None, *, num_draws: int, seed: int
+) -> dict[str, dict[str, Seen]]:
+    """Returns what is known of the differences of rows that have several seeds, as the baseline has, by their names."""
+    if baseline is None or not baseline.seed_hits:
+        return {}
+    several = [entry for entry in entries if entry is not baseline and entry.seed_hits and are_paired(entry, baseline)]
+    hits = [entry.seed_hits for entry in several]
+    found = seeds.differences(hits, baseline.seed_hits, num_draws=num_draws, seed=seed)
+    return dict(zip((entry.name for entry in several), found, strict=True))
 
 
 def _sort(entries: Sequence[Entry], key: str) -> list[Entry]:

@@ -89,6 +89,7 @@ def read_workdir(path: pathlib.Path, name: str | None, wanted: Wanted) -> Run:
     kept = [path / "ranks.npz"] if (path / "ranks.npz").exists() else []
     kept += sorted(path.glob("ranks_*.npz"), key=lambda file: -file.stat().st_mtime)
     fitting = [one for one in map(Evaluation.load, kept) if (one.split, one.protocol) == (split, wanted.protocol)]
+    fitting = [one for one in fitting if not one.trained_on]  # other data than the run's have a file of their own
     fitting = [one for one in fitting if one.label_neighbours == rule] or fitting
     fitting = [one for one in fitting if wanted.folds is None or wanted.folds in one.ranks]
     if wanted.folds is None:
@@ -182,11 +183,17 @@ def _measured(name: str, evaluation: Evaluation, folds: int, wanted: Wanted) -> 
             folds,
             evaluation.num_images,
             evaluation.num_captions,
+            evaluation.setting,
         ),
         num_seeds=1,
+        notes=_transfer(evaluation.trained_on),
         image_ids=evaluation.image_ids,
         hits=hits_of(ranks, evaluation.image_of_caption),
     )
+
+
+def _transfer(trained_on: str) -> tuple[str, ...]:
+    return (f"a transfer: trained on {trained_on}",) if trained_on else ()
 
 
 def _folds(evaluation: Evaluation, wanted: Wanted) -> int:
@@ -218,7 +225,9 @@ def _reported(name: str, row: dict[str, Any], *notes: str) -> Entry:
         row["protocol"],
         row.get("label_neighbours", ""),
         *(row[key] for key in ("split", "folds", "num_images", "num_captions")),
+        setting=row.get("setting", ""),
     )
+    notes = (*_transfer(row.get("trained_on", "")), *notes)
     figures = recalls_of_dict(row) | {key: float(row[key]) for key in ("rsum", "mean_recall")}
     return Entry(name=name, figures=figures, facts=facts, num_seeds=1, notes=notes)
 

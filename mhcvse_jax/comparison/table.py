@@ -2,11 +2,13 @@
 
 import decimal
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mhcvse_jax.comparison.bootstrap import MEASURES, Interval
 from mhcvse_jax.comparison.entry import FIGURES, Entry
 from mhcvse_jax.comparison.likeness import not_stated
+from mhcvse_jax.comparison.seeds import MOST_SEEDS
 
 MISSING = "-"
 
@@ -36,6 +38,8 @@ class Comparison(NamedTuple):
     unlike: list[str]  # in what rows differ that were not to be compared
     num_draws: int
     embedding: str
+    seeds_needed: Mapping[str, Mapping[str, int | None]] = MappingProxyType({})
+    """Of rows whose intervals hold the spread between seeds, by name and measure; None: more pictures are needed."""
 
 
 def difference(entry: Entry, baseline: Entry, measure: str) -> float | None:
@@ -56,6 +60,8 @@ def build(comparison: Comparison) -> Table:
     if baseline is not None:
         group = f"difference to {baseline.name} [95% interval]"
         columns += [Column(group, title) for title in ("rsum", "i2t R@1", "t2i R@1")]
+        if comparison.seeds_needed:
+            columns += [Column("seeds to see it", title) for title in ("rsum", "i2t R@1", "t2i R@1")]
     columns += [Column("", title, is_number=False) for title in ("protocol", "split")]
     columns += [Column("", title) for title in ("folds", "pictures", "captions", "seeds")]
     rows, notes = [], _Notes()
@@ -65,6 +71,8 @@ def build(comparison: Comparison) -> Table:
         row += [_fixed(entry.printed_mean_recall)] * is_printed
         if baseline is not None:
             row += [_difference(entry, baseline, measure, comparison.intervals) for measure in MEASURES]
+            if comparison.seeds_needed:
+                row += [_seeds(comparison.seeds_needed.get(entry.name), measure) for measure in MEASURES]
         facts = entry.facts
         row += [facts.protocol_name or MISSING, facts.split or MISSING]
         row += [_count(value) for value in (facts.folds, facts.num_images, facts.num_captions, entry.num_seeds)]
@@ -77,11 +85,19 @@ def _general_notes(comparison: Comparison) -> list[str]:
     found.append("Recall@K in percent; rsum is the sum of the six, mR their mean.")
     if comparison.embedding != "fused":
         found.append(f"Of our own runs the {comparison.embedding} embedding alone.")
-    if comparison.intervals:
+    both = [name for name in comparison.intervals if name in comparison.seeds_needed]
+    alone = [name for name in comparison.intervals if name not in comparison.seeds_needed]
+    draws = f"paired bootstrap, {comparison.num_draws:,} draws of pictures with their captions"
+    if alone:
         found.append(
-            f"Intervals of 95%: paired bootstrap, {comparison.num_draws:,} draws of pictures with their captions, "
-            "percentile; hits averaged over seeds first, so the spread between seeds is not in them. None where the "
-            "rank of each query is not known on both sides."
+            f"Intervals of 95% of {', '.join(alone)}: {draws}, percentile; the spread between seeds is not in them, as "
+            "it takes several seeds on both sides. None where the rank of each query is not known on both sides."
+        )
+    if both:
+        found.append(
+            f"Intervals of 95% of {', '.join(both)}: {draws}, and the variance between seeds; Student's, with "
+            "Satterthwaite's degrees of freedom. Seeds to see it: of each system, with which the interval would leave "
+            f"out 0 if difference and spreads stay as they are; none: not with {MOST_SEEDS:,}, but with more pictures."
         )
     return found
 
@@ -132,6 +148,10 @@ def _difference(entry: Entry, baseline: Entry, measure: str, intervals: Mapping[
     return text
 
 
+def _seeds(needed: Mapping[str, int | None] | None, measure: str) -> str:
+    return MISSING if needed is None else "none" if needed[measure] is None else f"{needed[measure]:,}"
+
+
 def _fixed(value: float | None, digits: int = 1) -> str:
     """Returns a figure with so many digits, a half rounded up; recalls of whole numbers of queries do end in a half."""
     if value is None:
@@ -163,6 +183,7 @@ def records(comparison: Comparison) -> list[dict[str, str | int | float | None]]
             interval = comparison.intervals.get(entry.name, {}).get(measure)
             record[f"{measure}_difference"] = difference(entry, baseline, measure) if baseline else None
             record[f"{measure}_low"], record[f"{measure}_high"] = interval or (None, None)
+            record[f"{measure}_seeds_needed"] = comparison.seeds_needed.get(entry.name, {}).get(measure)
         record |= facts._asdict()
         transductive = facts.protocol_name is not None and "transductive" in facts.protocol_name
         record |= {"transductive": str(transductive).lower() if facts.protocol else None}

@@ -279,14 +279,24 @@ KEYS = {
     ),
     "eval.protocol": Key(
         "standard",
-        "of the test; CVSE's label_completion is transductive; dev is always standard",
-        one_of("standard", "label_completion"),
+        "of the test; CVSE's label_completion, inverted_softmax and csls are transductive; dev is always standard",
+        one_of("standard", "label_completion", "inverted_softmax", "csls", "qb_norm"),
         row=FREE,
     ),
     "eval.label_neighbours": Key(
         "f30k",
         "of label_completion: CVSE's six neighbours of a caption for Flickr30k, three for COCO",
         one_of("f30k", "coco"),
+        row=FREE,
+    ),
+    "eval.hubness_temperature": Key(
+        0.05, "of inverted_softmax and qb_norm, a cosine: more of them takes less from hubs", more_than(0), row=FREE
+    ),
+    "eval.csls_neighbours": Key(10, "of csls, from which a candidate's mean is taken", more_than(0), row=FREE),
+    "eval.bank_captions": Key(
+        10_000,
+        "of qb_norm: training captions in the bank, with their pictures, about; 0: all",
+        at_least(0),
         row=FREE,
     ),
     "eval.batch_size": Key(128, "pictures or captions encoded at once, over all devices", more_than(0), row=FREE),

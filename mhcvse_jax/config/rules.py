@@ -28,10 +28,11 @@ def _model(config: Config) -> None:
     if block and issubclass(model, models.PairModel):
         raise InputError(f"config.loss.similarity_block is {block}; expected 0, as {name} scores pairs")
     has = models.keys(name)
-    if "label_share" not in has and config.eval.protocol != "standard":
-        raise InputError(
-            f"config.eval.protocol is {config.eval.protocol!r}; expected 'standard', as {name} has no labels"
-        )
+    protocol = config.eval.protocol
+    if "label_share" not in has and protocol == "label_completion":
+        raise InputError(f"config.eval.protocol is {protocol!r}; expected another, as {name} has no labels")
+    if protocol == "qb_norm" and issubclass(model, models.PairModel):
+        raise InputError(f"config.eval.protocol is {protocol!r}; expected another, as {name} has no embeddings")
     if "consensus_temperature" not in has and config.eval.consensus_weight:
         weight = config.eval.consensus_weight
         raise InputError(f"config.eval.consensus_weight is {weight}; expected 0, as {name} has no consensus")

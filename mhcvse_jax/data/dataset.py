@@ -1,5 +1,6 @@
 """A data set as the model sees it: splits with token ids and concept labels, and the language they are read with."""
 
+import collections
 import dataclasses
 import itertools
 import pathlib
@@ -11,7 +12,7 @@ import numpy as np
 from mhcvse_jax.data import concepts as concepts_lib
 from mhcvse_jax.data import scan_layout, text
 from mhcvse_jax.data.concepts import Concepts
-from mhcvse_jax.data.regions import RegionFeatures
+from mhcvse_jax.data.regions import ChosenRegions, RegionFeatures
 from mhcvse_jax.data.scan_layout import ScanSplit
 from mhcvse_jax.data.text import EncodedCaptions, Vocabulary
 from mhcvse_jax.errors import InputError
@@ -59,6 +60,25 @@ class CaptionsRead(NamedTuple):
     labels: np.ndarray  # <bool>[T, C] concepts in the caption's own words
 
 
+class UnknownWords(NamedTuple):
+    """What a vocabulary lacks of some captions: a model reads one and the same token for all of it."""
+
+    words: int  # of all captions
+    unknown: int  # of these, not in the vocabulary
+    distinct: int  # that differ from each other, of these
+    captions: int  # that have one or more
+    most_frequent: list[str]  # five at most
+
+    def describe(self) -> str:
+        """Returns it as a line."""
+        share = 100 * self.unknown / max(self.words, 1)
+        such_as = f" ({self.distinct:,} different, {', '.join(self.most_frequent)} the most frequent)"
+        return (
+            f"unknown   {share:.2f}% of {self.words:,} words{such_as if self.distinct else ''}, "
+            f"in {self.captions:,} captions"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Language:
     """What was learned from the training captions before training: everything needed to encode a caption."""
@@ -99,6 +119,19 @@ class Language:
     def words(self, caption: str) -> list[str]:
         """Returns the tokens of a caption that are read, each once, in their order."""
         return [*dict.fromkeys(self.keep(text.tokenize(caption)))]
+
+    def unknown_words(self, captions: Sequence[str]) -> "UnknownWords":
+        """Returns what of these captions the vocabulary lacks."""
+        shown = [self.shown(caption) for caption in captions]
+        unknown = [[word for word in words if word not in self.vocabulary] for words in shown]
+        times = collections.Counter(itertools.chain.from_iterable(unknown))
+        return UnknownWords(
+            words=sum(map(len, shown)),
+            unknown=times.total(),
+            distinct=len(times),
+            captions=sum(map(bool, unknown)),
+            most_frequent=[word for word, _ in times.most_common(5)],
+        )
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes vocabulary.json, concepts.npz and concept_vectors.npy."""
@@ -179,17 +212,34 @@ def first_captions(split: Split, number: int, key: str = "eval.max_captions") ->
 
 def first_images(split: Split, num_images: int) -> Split:
     """Returns a split limited to its first pictures with their captions."""
-    captions = np.flatnonzero(split.image_of_caption < num_images)
+    return chosen_pictures(split, np.arange(num_images))
+
+
+def some_captions(split: Split, number: int) -> Split:
+    """Returns about so many captions of a split, with their pictures, at even distances; 0: the whole."""
+    if not number or number >= split.num_captions:
+        return split
+    num_images = max(1, round(number * split.num_images / split.num_captions))
+    return chosen_pictures(split, np.linspace(0, split.num_images - 1, num_images).round().astype(int))
+
+
+def chosen_pictures(split: Split, images: np.ndarray) -> Split:
+    """Returns a split of these pictures alone, <int>[images] and each once, with their captions."""
+    place = np.full(split.num_images, -1, np.int32)
+    place[images] = np.arange(len(images))
+    captions = np.flatnonzero(place[split.image_of_caption] >= 0)
+    names = split.image_names
     return dataclasses.replace(
         split,
+        regions=ChosenRegions(split.regions, images),
         captions=[split.captions[caption] for caption in captions],
         tokens=split.tokens.chosen(captions),
-        image_of_caption=split.image_of_caption[captions],
-        image_labels=split.image_labels[:num_images],
+        image_of_caption=place[split.image_of_caption[captions]],
+        image_labels=split.image_labels[images],
         caption_labels=split.caption_labels[captions],
-        image_ids=split.image_ids[:num_images],
-        image_names=split.image_names and split.image_names[:num_images],
-        num_regions=None if split.num_regions is None else split.num_regions[:num_images],
+        image_ids=[split.image_ids[image] for image in images],
+        image_names=names and [names[image] for image in images],
+        num_regions=None if split.num_regions is None else split.num_regions[images],
     )
 
 

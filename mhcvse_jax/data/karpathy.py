@@ -1,7 +1,7 @@
-"""File names of pictures from Karpathy's archive: dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json.
+"""File names of pictures, and numbers of captions, from Karpathy's archive.
 
-The archive has all three side by side, and each counts its pictures from 0, so that an id alone does not tell whose it
-is: the split and the captions do.
+The archive has dataset_coco.json, dataset_flickr8k.json and dataset_flickr30k.json side by side, and each counts its
+pictures from 0, so that an id alone does not tell whose it is: the split and the captions do.
 """
 
 import functools
@@ -18,10 +18,15 @@ SPLITS = {"train": ("train", "restval"), "dev": ("val", "dev"), "test": ("test",
 """What Karpathy calls the splits of SCAN's layout."""
 
 
+class _Sentence(NamedTuple):
+    letters: int  # a hash
+    number: int | None  # COCO's, in COCO's file
+
+
 class _Image(NamedTuple):
     name: str  # with its folder, which COCO's have
     split: str | None
-    captions: frozenset[int]  # hashes of their letters and digits
+    sentences: tuple[_Sentence, ...]
 
 
 def image_names(
@@ -50,7 +55,8 @@ def image_names(
             continue
         found[path] = [image.name for image in own if image is not None]
         pairs = zip(captions, image_of_caption.tolist(), strict=True)
-        same = [_letters(caption) in image.captions for caption, i in pairs if (image := own[i]) is not None]
+        spoken = [{sentence.letters for sentence in image.sentences} for image in own if image is not None]
+        same = [_letters(caption) in spoken[i] for caption, i in pairs]
         if 2 * sum(same) > len(same):
             confirmed[path] = found[path]
     fitting = confirmed or found
@@ -62,19 +68,45 @@ def image_names(
     return next(iter(fitting.values()), None)
 
 
+def caption_ids(
+    path: pathlib.Path, image_ids: Sequence[str], captions: Sequence[str], image_of_caption: np.ndarray
+) -> list[int] | None:
+    """Returns the number that a file gives each caption; None where it lacks a picture or a caption, or a number.
+
+    A picture's captions are told apart by their letters and digits; of equal ones the first in the file is the first.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    stat = path.stat()
+    images = _read(path, stat.st_size, stat.st_mtime_ns)
+    if any(image_id not in images for image_id in image_ids):
+        return None
+    left = [list(images[image_id].sentences) for image_id in image_ids]
+    found = []
+    for caption, image in zip(captions, image_of_caption.tolist(), strict=True):
+        letters = _letters(caption)
+        sentence = next((one for one in left[image] if one.letters == letters), None)
+        if sentence is None or sentence.number is None:
+            return None
+        left[image].remove(sentence)
+        found.append(sentence.number)
+    return found
+
+
 @functools.lru_cache(3)  # each split asks
 def _read(path: pathlib.Path, *_version: int) -> dict[str, _Image]:
     """Returns the pictures by id; `_version` changes when the file does."""
     images = {}
 
-    def keep(node: dict) -> dict | int:
+    def keep(node: dict) -> dict | _Sentence:
         # What is kept is small; all else, tokens say, is dropped at once.
         if "filename" in node:
             path = str(pathlib.PurePosixPath(node.get("filepath", ""), node["filename"]))
-            own = frozenset(one for one in node.get("sentences", ()) if isinstance(one, int))
+            own = tuple(one for one in node.get("sentences", ()) if isinstance(one, _Sentence))
             images[str(node["imgid"])] = _Image(path, node.get("split"), own)
         elif "raw" in node:
-            return _letters(node["raw"])
+            return _Sentence(_letters(node["raw"]), node.get("sentid"))
         return {key: None for key in node if key == "images"}
 
     try:

@@ -94,6 +94,36 @@ class MappedRegions:
         return str(getattr(self.array, "filename", None) or ""), int(self.rows[image])
 
 
+class ChosenRegions:
+    """The regions of some of a split's pictures."""
+
+    def __init__(self, regions: RegionFeatures, images: np.ndarray):
+        """Takes all pictures' and <int>[images], which of them."""
+        self._regions, self._images = regions, images
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Pictures, regions of a picture, features of a region."""
+        return (len(self._images), *self._regions.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What is stored."""
+        return self._regions.dtype
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Returns <float32>[images, regions, features] of the pictures with these indices among the chosen.
+
+        Raises:
+          InputError: the file is damaged there.
+        """
+        return self._regions.read(self._images[images])
+
+    def place(self, image: int) -> tuple[str, int]:
+        """Returns the file that holds a picture, empty where there is none, and its row or record there."""
+        return self._regions.place(int(self._images[image]))
+
+
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Returns <bool>[pictures], whether features are equal to the bit: NaN equals itself."""
     return (one.view(np.uint8) == other.view(np.uint8)).all(axis=(1, 2))

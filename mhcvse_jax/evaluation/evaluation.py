@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import zipfile
 from typing import Any
 
@@ -23,6 +24,9 @@ class Evaluation:
     image_ids: list[str]  # [images] as the data set names them
     image_of_caption: np.ndarray  # <int32>[captions]
     ranks: dict[int, dict[str, Ranks]]  # folds -> kind of embedding -> ranks, in the split's order
+    setting: str = ""  # of a protocol against hubs: its temperature, neighbours, bank
+    trained_on: str = ""  # the data that the model was trained on, where it is tested on other data: a transfer
+    tested_on: str = ""  # those that it is tested on, then
 
     @property
     def num_images(self) -> int:
@@ -51,23 +55,26 @@ class Evaluation:
                 num_images=self.num_images,
                 num_captions=self.num_captions,
                 label_neighbours=self.label_neighbours,
+                setting=self.setting,
+                trained_on=self.trained_on,
             )
         return rows
 
     def file_name(self) -> str:
-        """Returns a name unique among a run's evaluations: from split, protocol, rule and folds."""
+        """Returns a name unique among a run's evaluations: from data, split, protocol, rule and folds."""
         rule = f"_{self.label_neighbours}" if self.label_neighbours else ""
         folds = "" if list(self.ranks) == [1] else "_folds" + "_".join(map(str, self.ranks))
-        return f"ranks_{self.split}_{self.protocol}{rule}{folds}.npz"
+        transfer = f"transfer_{re.sub(r'[^A-Za-z0-9_.-]+', '_', self.tested_on)}_" if self.trained_on else ""
+        return f"ranks_{transfer}{self.split}_{self.protocol}{rule}{folds}.npz"
 
     def save(self, path: pathlib.Path) -> None:
         """Writes `ranks.npz`.
 
-        It holds the strings split, protocol, label_neighbours; the flag transductive; the counts num_images and
-        num_captions; folds <int>[any]; image_ids <str>[images]; image_of_caption <int32>[captions]; and for each
-        number of folds n and each embedding `folds{n}_{embedding}_i2t` <int32>[images] and
-        `folds{n}_{embedding}_t2i` <int32>[captions], ranks from 1 within the query's fold; 0 for a picture without
-        captions.
+        It holds the strings split, protocol, label_neighbours, setting, trained_on and tested_on; the flag
+        transductive; the counts num_images and num_captions; folds <int>[any]; image_ids <str>[images];
+        image_of_caption <int32>[captions]; and for each number of folds n and each embedding
+        `folds{n}_{embedding}_i2t` <int32>[images] and `folds{n}_{embedding}_t2i` <int32>[captions], ranks from 1
+        within the query's fold; 0 for a picture without captions.
         """
         arrays = {
             f"folds{folds}_{kind}_{direction}": values
@@ -82,6 +89,9 @@ class Evaluation:
                 split=np.array(self.split),
                 protocol=np.array(self.protocol),
                 label_neighbours=np.array(self.label_neighbours),
+                setting=np.array(self.setting),
+                trained_on=np.array(self.trained_on),
+                tested_on=np.array(self.tested_on),
                 transductive=np.array(result_rows.is_transductive(self.protocol)),
                 num_images=np.array(self.num_images),
                 num_captions=np.array(self.num_captions),
@@ -114,6 +124,8 @@ class Evaluation:
                         }
                         for folds in arrays["folds"].tolist()
                     },
+                    # Not in files of earlier versions, which had neither.
+                    **{name: str(arrays[name]) for name in ("setting", "trained_on", "tested_on") if name in arrays},
                 )
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -8,10 +8,13 @@ from mhcvse_jax.terminal.progress import say
 EMBEDDINGS = ("fused", "instance", "consensus")
 """What can be ranked by. A model may have the first alone, as one that scores pairs has."""
 
+METRICS = ("eccv", "cxc", "pmrp")
+"""On COCO's test pictures, by more than their own captions: see `evaluation.coco`."""
+
 
 def is_transductive(protocol: str) -> bool:
     """Returns whether what is found for a query depends on the other queries."""
-    return protocol == "label_completion"
+    return protocol in ("label_completion", "inverted_softmax", "csls")
 
 
 def make(
@@ -23,9 +26,15 @@ def make(
     num_images: int,
     num_captions: int,
     label_neighbours: str = "",
+    setting: str = "",
+    trained_on: str = "",
 ) -> list[dict[str, Any]]:
-    """Returns a row of `results.json` for each embedding; counts are those of the whole split."""
-    rule = {"label_neighbours": label_neighbours} if label_neighbours else {}
+    """Returns a row of `results.json` for each embedding; counts are those of the whole split.
+
+    What the protocol was set to, and the data that the model was trained on, stand there where they say something.
+    """
+    stamps = {"label_neighbours": label_neighbours, "setting": setting, "trained_on": trained_on}
+    rule = {name: text for name, text in stamps.items() if text}
     return [
         {
             "split": split,
@@ -64,5 +73,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def _row_name(row: dict[str, Any]) -> str:
     folds = f" ({row['folds']} folds)" if row["folds"] > 1 else ""
-    completed = f", {row['protocol']}, transductive" if is_transductive(row["protocol"]) else ""
-    return f"{row['split']}{folds}, {row['embedding']}{completed}"
+    protocol = f", {row['protocol']}" if row["protocol"] != "standard" else ""
+    transductive = ", transductive" if is_transductive(row["protocol"]) else ""
+    transfer = ", transfer" if row.get("trained_on") else ""
+    return f"{row['split']}{folds}, {row['embedding']}{protocol}{transductive}{transfer}"

@@ -17,7 +17,7 @@ def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, s
         "versions": provenance.versions(),
         "device": provenance.device_name(),
         "seed": seed,
-        "git_revision": provenance.git_revision(),
+        "git_revision": provenance.git_revision(),  # ends in -dirty where the program was changed since
         "seconds": round(seconds, 1),
     }
     _write_json(path, content)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -115,7 +115,7 @@ class Experiment:
           split: what is encoded.
         """
         values = self.config.eval
-        if values.protocol == "standard":
+        if values.protocol != "label_completion":
             return self.encoder(variables, split)
         return self.encoder.with_completed_labels(variables, split, rule=values.label_neighbours)
 
@@ -141,8 +141,37 @@ class Experiment:
             progress = dataclasses.replace(progress, best_step=best, best_rsum=-1.0)
         return checkpoints.restore_model(like, best, self.mesh), progress
 
-    def test(self, encoded: protocols.Found, split: Split, folds: Sequence[int]) -> Evaluation:
-        """Returns the ranks of a split that was encoded for the configuration's protocol, for each number of folds."""
+    def against_hubs(self, variables: Any, read_train: Callable[[], Split]) -> protocols.AgainstHubs | None:
+        """Returns what the configuration's protocol takes to hold hubs down; None where it leaves them as they are.
+
+        Args:
+          variables: {params, batch_stats}, of which the bank is encoded.
+          read_train: gives the training split, of which the bank is made; called for `qb_norm` alone.
+        """
+        values = self.config.eval
+        if values.protocol not in protocols.AGAINST_HUBS:
+            return None
+        bank = None
+        if values.protocol == "qb_norm":
+            assert isinstance(self.encoder, Encoder), "the rules of the configuration see to it"
+            bank = self.encoder(variables, dataset.some_captions(read_train(), values.bank_captions))
+        return protocols.AgainstHubs(values.protocol, values.hubness_temperature, values.csls_neighbours, bank)
+
+    def test(
+        self,
+        encoded: protocols.Found,
+        split: Split,
+        folds: Sequence[int],
+        against: protocols.AgainstHubs | None = None,
+    ) -> Evaluation:
+        """Returns the ranks of a split that was encoded for the configuration's protocol, for each number of folds.
+
+        Args:
+          encoded: by `encode_for_protocol`.
+          split: what was encoded.
+          folds: numbers of folds.
+          against: what `against_hubs` returns.
+        """
         values = self.config.eval
         ranks = {}
         for number in folds:
@@ -153,6 +182,7 @@ class Experiment:
                     kind=kind,
                     consensus_weight=values.consensus_weight,
                     folds=number,
+                    against=against,
                 )
                 for kind in protocols.kinds(encoded)
             }
@@ -163,4 +193,5 @@ class Experiment:
             image_ids=split.image_ids,
             image_of_caption=split.image_of_caption,
             ranks=ranks,
+            setting=str(against or ""),
         )

@@ -61,7 +61,7 @@ def load_training(config: Config, directory: pathlib.Path, language: Language | 
     Raises:
       InputError: a file is missing, damaged or of another kind, or a key asks for what they do not hold.
     """
-    train, dev = (_read_split(config.data, directory, split) for split in ("train", "dev"))
+    train, dev = (read_scan(config.data, directory, split) for split in ("train", "dev"))
     for name, split in (("train", train), ("dev", dev)):
         if not split.captions:
             raise InputError(f"{directory}: {name} has no captions; expected one or more to learn from")
@@ -81,13 +81,14 @@ def load_training(config: Config, directory: pathlib.Path, language: Language | 
 
 def load_split(directory: pathlib.Path, name: str, language: Language, values: Config) -> Split:
     """Returns a split encoded with a given language; `values` is `config.data`."""
-    scan = _read_split(values, directory, name)
+    scan = read_scan(values, directory, name)
     tokenized = [text.tokenize(caption) for caption in scan.captions]
     padding = values.zero_regions_are_padding
     return dataset.encode_split(name, scan, tokenized, language, zero_regions_are_padding=padding)
 
 
-def _read_split(values: Config, directory: pathlib.Path, name: str) -> ScanSplit:
+def read_scan(values: Config, directory: pathlib.Path, name: str) -> ScanSplit:
+    """Returns what the files of a split hold; `values` is `config.data`."""
     return dataset.read_split(directory, name, layout=values.format, captions_per_image=values.num_captions_per_image)
 
 

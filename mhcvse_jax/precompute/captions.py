@@ -16,13 +16,14 @@ import collections
 import csv
 import gzip
 import io
+import itertools
 import json
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mhcvse_jax.data import scan_layout
+from mhcvse_jax.data import coco_ids, scan_layout
 from mhcvse_jax.data.lines import MAX_CAPTION, read_lines
 from mhcvse_jax.errors import InputError
 
@@ -45,6 +46,7 @@ class Captioned(NamedTuple):
     other_ids: tuple[str, ...]  # by which its features may be found, too: COCO's number in Karpathy's JSON
     split: str | None  # None: the source does not say
     captions: tuple[str, ...]
+    caption_ids: tuple[str, ...] = ()  # of each caption, where the source has them: COCO's numbers
 
 
 def read_captions(path: pathlib.Path, split: str | None = None) -> list[Captioned]:
@@ -62,13 +64,16 @@ def read_captions(path: pathlib.Path, split: str | None = None) -> list[Captione
         for where, row in _rows(path):
             row = row._replace(split=split or split_name(f"{path}{where}", row.split))
             captions = tuple(_clean(f"{path}{where}", caption) for caption in row.captions)
-            known = found.setdefault(row.name, row._replace(captions=()))
+            known = found.setdefault(row.name, row._replace(captions=(), caption_ids=()))
             if (known.split, known.image_id) != (row.split, row.image_id):
                 raise InputError(
                     f"{path}{where}: {row.name} has split {row.split} and id {row.image_id}; expected "
                     f"{known.split} and {known.image_id}, as before"
                 )
-            found[row.name] = known._replace(captions=(*known.captions, *filter(None, captions)))
+            found[row.name] = known._replace(
+                captions=(*known.captions, *filter(None, captions)),
+                caption_ids=(*known.caption_ids, *itertools.compress(row.caption_ids, captions)),
+            )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged, or of an unknown kind ({type(error).__name__}: {error})") from error
     if not found:
@@ -210,7 +215,8 @@ def _karpathy(whole: dict[str, Any]) -> _Rows:
         name = str(pathlib.PurePosixPath(image.get("filepath", ""), image["filename"]))
         others = tuple(str(image[key]) for key in ("cocoid",) if key in image)
         captions = tuple(sentence["raw"] for sentence in image["sentences"])
-        yield f", {name}", Captioned(name, str(image.get("imgid", name)), others, image.get("split"), captions)
+        ids = tuple(str(sentence["sentid"]) for sentence in image["sentences"] if "sentid" in sentence)
+        yield f", {name}", Captioned(name, str(image.get("imgid", name)), others, image.get("split"), captions, ids)
 
 
 def _coco(path: pathlib.Path, whole: dict[str, Any]) -> _Rows:
@@ -221,8 +227,8 @@ def _coco(path: pathlib.Path, whole: dict[str, Any]) -> _Rows:
         image_id = annotation["image_id"]
         if image_id not in images:
             raise InputError(f"{path}: annotation {number} is of image {image_id}; expected one of its images")
-        caption = annotation["caption"]
-        yield f", annotation {number}", Captioned(images[image_id], str(image_id), (), None, (caption,))
+        caption, ids = annotation["caption"], (str(annotation["id"]),) if "id" in annotation else ()
+        yield f", annotation {number}", Captioned(images[image_id], str(image_id), (), None, (caption,), ids)
 
 
 def _scan(directory: pathlib.Path) -> _Rows:
@@ -232,9 +238,14 @@ def _scan(directory: pathlib.Path) -> _Rows:
         num_images = len(read_lines(ids_path)) if scan_layout.owners_path(directory, split).exists() else 0
         texts = scan_layout.read_texts(directory, split, SCAN_CAPTIONS, num_images)
         captions: dict[int, list[str]] = collections.defaultdict(list)
+        caption_ids: dict[int, list[str]] = collections.defaultdict(list)
         for image, caption in zip(texts.image_of_caption, texts.captions, strict=True):
             captions[image].append(caption)
+        ids_there = coco_ids.read_file(directory, split, len(texts.captions))
+        for image, caption_id in zip(texts.image_of_caption, [] if ids_there is None else ids_there, strict=False):
+            caption_ids[image].append(str(caption_id))
         for image, (image_id, name) in enumerate(
             zip(texts.image_ids, texts.image_names or texts.image_ids, strict=True)
         ):
-            yield f", {split} picture {image}", Captioned(name, image_id, (), split, tuple(captions[image]))
+            texts_of_image = tuple(captions[image]), tuple(caption_ids[image])
+            yield f", {split} picture {image}", Captioned(name, image_id, (), split, *texts_of_image)

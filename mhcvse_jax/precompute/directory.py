@@ -78,8 +78,9 @@ class Target(NamedTuple):
         """Returns what tells the pictures and captions from others."""
         digest = hashlib.sha256()
         for split, pictures in self.plan.items():
-            for name, image_id, captions, _ in pictures:
-                digest.update(json.dumps((split, name, image_id, captions)).encode())
+            for name, image_id, captions, _, caption_ids in pictures:
+                facts = (split, name, image_id, captions, *([caption_ids] if caption_ids else []))
+                digest.update(json.dumps(facts).encode())
         return digest.hexdigest()
 
 
@@ -311,6 +312,8 @@ def _finish_split(target: Target, split: str, left_out: Sequence[str], columns: 
     }
     if any(len(picture.captions) != SCAN_CAPTIONS for picture in pictures):
         texts["caption_images"] = [picture.image_id for picture in pictures for _ in picture.captions]
+    if all(len(picture.captions) == len(picture.caption_ids) for picture in pictures):
+        texts["capids"] = [caption_id for picture in pictures for caption_id in picture.caption_ids]
     for name, lines in texts.items():
         with whole_file(pathlib.Path(f"{prefix}{name}.txt")) as partial:
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -24,6 +24,7 @@ class Picture(NamedTuple):
     image_id: str  # unique over all splits
     captions: tuple[str, ...]
     item: Any  # what its features are made from
+    caption_ids: tuple[str, ...] = ()  # one a caption, where the source of captions has them
 
 
 Plan = dict[str, list[Picture]]
@@ -127,7 +128,7 @@ def make_plan(
         known = found.get(name)
         if known:
             file_name = name if items_are_files else known.name
-            picture = Picture(file_name, known.image_id, known.captions, items[name])
+            picture = Picture(file_name, known.image_id, known.captions, items[name], known.caption_ids)
         else:
             picture = Picture(name, name, (), items[name])
         _check_texts(picture)

@@ -11,13 +11,14 @@ import numpy as np
 from mhcvse_jax import __version__
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import feature_source, region_shape
+from mhcvse_jax.data import feature_source, fingerprint, region_shape
 from mhcvse_jax.data.dataset import Split
+from mhcvse_jax.data.fingerprint import DataFacts
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.drawing import matches
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.evaluation import protocols, result_rows, results, twins
+from mhcvse_jax.evaluation import card, hub_rows, protocols, result_rows, results, twins
 from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.experiment.parts import check_devices
@@ -81,7 +82,9 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
         )
     begin = prepare(experiment, data.train, has_begun=has_begun)
     distributed.check_same("data", data_digest(data))
-    distributed.from_first(lambda: prepare_workdir(config, data, directory, workdir, lock))
+    splits = {"train": data.train, "dev": data.dev, config.eval.test_split: test_split}
+    facts = distributed.from_first(lambda: fingerprint.of_data(directory, splits))
+    distributed.from_first(lambda: prepare_workdir(config, data, facts, directory, workdir, lock))
     describe_data(config, data, test_split, feature_source.read(directory))
     progress = train(experiment, data.train, data.dev, begin)
     stopped_early = progress.epochs_done < config.num_epochs
@@ -92,9 +95,13 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
         flush=True,
     )
     testing = time.monotonic()
-    encoded = experiment.encode_with_best(test_split)
-    tested = experiment.test(encoded, test_split, config.eval.folds)
-    more: dict[str, Any] = {"test_seconds": round(time.monotonic() - testing, 1)}
+    variables, _ = experiment.restore_best(test_split.regions.shape[1:])
+    encoded = experiment.encode_for_protocol(variables, test_split)
+    against = experiment.against_hubs(variables, lambda: data.train)
+    tested = experiment.test(encoded, test_split, config.eval.folds, against)
+    more: dict[str, Any] = {"model": config.model.name, "test_seconds": round(time.monotonic() - testing, 1)}
+    more |= {"data": facts.to_dict(), "selection": card.selection_of(progress, config.num_epochs)}
+    more["hubness"] = hub_rows.measure(protocols.both_ways(encoded, "fused", config.eval.consensus_weight, against))
     pairs = twins.read(directory, test_split)
     if pairs is not None:
         more["twins"] = twins.measure(encoded, test_split, pairs, consensus_weight=config.eval.consensus_weight)
@@ -112,13 +119,19 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
 
 
 def prepare_workdir(
-    config: Config, data: TrainingData, directory: pathlib.Path, workdir: pathlib.Path, lock: WorkdirLock
+    config: Config,
+    data: TrainingData,
+    facts: DataFacts,
+    directory: pathlib.Path,
+    workdir: pathlib.Path,
+    lock: WorkdirLock,
 ) -> None:
     """Makes the workdir, and keeps in it what the run is made from."""
     lock.acquire()
     keep_language(config, data.language, workdir)
     feature_source.keep(directory, workdir)
     region_shape.save(workdir, data.train.regions.shape[1:])
+    fingerprint.keep(facts, workdir)
     config_lib.save(config, workdir / "config.json")
     for ranks in workdir.glob("ranks*.npz"):  # may be outdated once training continues
         ranks.unlink()

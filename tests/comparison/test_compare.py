@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from compared import HEADER, IDS, OWNER, evaluation, make_workdir, table
 
-from mhcvse_jax.comparison import bootstrap, formats
+from mhcvse_jax.comparison import bootstrap, formats, seeds
 from mhcvse_jax.comparison.entry import Hits, hits_of
 from mhcvse_jax.evaluation.evaluation import Evaluation
 
@@ -220,3 +220,27 @@ def test_the_baseline_may_be_the_path_of_a_source(tmp_path, run, given):
     code, _, errors = run(good, bad, "--baseline", tmp_path)
     assert code == 2
     assert "no such row; expected a source, or one of good, bad" in errors
+
+
+def test_several_seeds_on_both_sides_have_their_spread_in_the_interval(tmp_path, run):
+    workdirs = [
+        make_workdir(tmp_path / f"{name}_{seed}", evaluation(seed, best), seed=seed, batch_size=64 + best)
+        for name, best in (("good", 1), ("bad", 4))
+        for seed in (1, 2, 3)
+    ]
+    code, out, _ = run(*workdirs, "--baseline", "bad", "--format", "csv")
+    assert code == 0
+    row = table(out)["good"]
+    runs = [[hits_of(evaluation(seed, best).ranks[1]["fused"], OWNER) for seed in (1, 2, 3)] for best in (1, 4)]
+    expected = seeds.differences([runs[0]], runs[1], num_draws=10_000, seed=0)[0]
+    for measure, seen in expected.items():
+        assert float(row[f"{measure}_low"]) == pytest.approx(seen.interval.low)
+        assert row[f"{measure}_seeds_needed"] == ("" if seen.seeds_needed is None else str(seen.seeds_needed))
+    code, out, _ = run(*workdirs, "--baseline", "bad")
+    assert "seeds to see it" in out
+    assert "Intervals of 95% of good: paired bootstrap, 10,000 draws" in out
+    assert "the spread between seeds is not in them" not in out
+    code, out, _ = run(workdirs[0], *workdirs[3:], "--baseline", "bad")
+    assert "seeds to see it" not in out
+    assert "Intervals of 95% of good_1: paired" in out
+    assert "the spread between seeds is not in them, as it takes several seeds on both sides" in out

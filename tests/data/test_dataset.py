@@ -71,7 +71,10 @@ def test_the_first_captions_are_of_whole_pictures(directory, number, num_images)
     assert (first.num_images, first.num_captions) == (num_images, 5 * num_images)
     for field in dataclasses.fields(whole):
         value, part = getattr(whole, field.name), getattr(first, field.name)
-        if field.name in ("name", "regions", "zero_regions_are_padding") or value is None:
+        if field.name == "regions":
+            everything = np.arange(num_images)
+            np.testing.assert_array_equal(part.read(everything), value.read(everything))
+        elif field.name in ("name", "zero_regions_are_padding") or value is None:
             assert part is value
         elif field.name == "tokens":
             np.testing.assert_array_equal(part.padded(slice(None), 9), value.padded(slice(5 * num_images), 9))
@@ -150,3 +153,26 @@ def test_a_line_is_stripped_as_bytes_are(tmp_path, directory):
     captions = read_split(directory, "test", 5).captions
     assert captions == [f"{line}\u00a0" for line in CAPTIONS]
     assert text.tokenize(captions[0]) == ["dog", "runs", "."]
+
+
+def test_words_that_the_vocabulary_lacks_are_counted():
+    captions = ["Dog runs in in fog .", "a red hat", "the fog", "A dog"]
+    assert language().unknown_words(captions) == (13, 4, 2, 2, ["in", "fog"])
+    assert language(remove_stop_words=True).unknown_words(captions).most_frequent == ["fog"]
+    line = language().unknown_words(captions).describe()
+    assert line == "unknown   30.77% of 13 words (2 different, in, fog the most frequent), in 2 captions"
+
+
+@pytest.mark.parametrize(("number", "kept"), [(0, [0, 1, 2]), (99, [0, 1, 2]), (11, [0, 2]), (1, [0])])
+def test_some_captions_are_those_of_pictures_at_even_distances(directory, number, kept):
+    np.save(directory / "test_ims.npy", np.arange(3 * 2 * 7, dtype=np.float32).reshape(3, 2, 7))
+    whole = load(directory)
+    some = dataset.some_captions(whole, number)
+    assert some.image_ids == [str(image) for image in kept]
+    assert some.captions == [caption for image in kept for caption in CAPTIONS[5 * image : 5 * image + 5]]
+    assert some.image_of_caption.tolist() == [place for place in range(len(kept)) for _ in range(5)]
+    everything = np.arange(len(kept))
+    np.testing.assert_array_equal(some.regions.read(everything[::-1]), whole.regions.read(np.array(kept[::-1])))
+    assert some.regions.shape == (len(kept), 2, 7)
+    assert some.regions.place(len(kept) - 1) == whole.regions.place(kept[-1])
+    np.testing.assert_array_equal(some.tokens.padded(np.array([-1]), 4), whole.tokens.padded([5 * kept[-1] + 4], 4))

@@ -202,11 +202,12 @@ def test_each_process_reads_its_share(jobs):
         ]
         first_epoch = Counter(np.concatenate(wanted[:STEPS]).tolist())
         rest = Counter(np.concatenate(wanted[jobs.stopped_at :]).tolist())
-        assert Counter(jobs.stopped.reads[process][f"MappedRegions {TRAIN}"]) == first_epoch
+        fingerprint = Counter(range(TRAIN) if process == 0 else ())  # of so few pictures it takes all
+        assert Counter(jobs.stopped.reads[process][f"MappedRegions {TRAIN}"]) == first_epoch + fingerprint
         read = Counter(jobs.finished.reads[process][f"RecordRegions {TRAIN}"])
-        assert read == rest + Counter([0])  # picture 0 is looked at when the data are opened
+        assert read == rest + fingerprint + Counter([0])  # picture 0 is looked at when the data are opened
     first, second = (set(read[f"RecordRegions {DEV}"]) for read in jobs.finished.reads)
-    assert (first, second) == (set(range(16)), {0, *range(16, DEV)})
+    assert (first, second) == (set(range(DEV)), {0, *range(16, DEV)})
 
 
 @pytest.mark.slow

@@ -55,6 +55,19 @@ SOURCES = {
 }
 
 
+def test_cocos_numbers_of_captions_are_kept(tmp_path):
+    """Of the sources that have them; a caption that is empty has none."""
+    content = karpathy()
+    for number, image in enumerate(content["images"]):
+        for place, sentence in enumerate(image["sentences"]):
+            sentence["sentid"] = 100 * number + place
+        image["sentences"].insert(0, {"raw": " ", "sentid": 99})
+    found = read_captions(written(tmp_path / "karpathy.json", json.dumps(content)))
+    assert [picture.caption_ids for picture in found] == [("0", "1"), ("100",), ()]
+    found = read_captions(written(tmp_path / "coco.json", json.dumps(coco())))
+    assert [picture.caption_ids for picture in found] == [("0", "1"), ("2",), ()]
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_gives_the_same(tmp_path, name):
     found = read_captions(written(tmp_path / name, SOURCES[name]))

@@ -13,6 +13,7 @@ import pytest
 from mhcvse_jax.data.feature_source import FeatureSource
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.precompute import directory
+from mhcvse_jax.precompute.captions import read_captions
 from mhcvse_jax.precompute.directory import Made, Target
 from mhcvse_jax.precompute.feature_file import FeatureFile, write_array
 from mhcvse_jax.precompute.plan import Picture
@@ -69,6 +70,18 @@ def test_all_is_as_it_was_made_and_nothing_is_left_over(tmp_path):
     assert written["encoder"] == "tests"
     assert written["pictures"] == {"train": 71, "dev": 13}
     assert {path.name for path in out.iterdir()} == set(files(out))
+
+
+def test_numbers_of_captions_are_written_and_read_again(tmp_path):
+    target = make_target(tmp_path / "out", numbers=(("train", 7),))
+    target.plan["train"][:] = [
+        one._replace(caption_ids=tuple(f"{one.image_id}{k}" for k in range(5))) for one in target.plan["train"]
+    ]
+    directory.write(target, make_all, strict=False)
+    lines = (tmp_path / "out" / "train_capids.txt").read_text().split()
+    assert lines == [f"{i}{k}" for i in range(7) for k in range(5)]
+    again = read_captions(tmp_path / "out")
+    assert again[3].caption_ids == ("30", "31", "32", "33", "34")
 
 
 def test_regions_and_captions_of_varying_number(tmp_path):
