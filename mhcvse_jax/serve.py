@@ -14,7 +14,6 @@ import os
 import pathlib
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -84,8 +83,7 @@ def serve(arguments: argparse.Namespace) -> None:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands the signal on when it has stopped
             uvicorn.Server(settings(site.app(host))).run(sockets=[listener])
     print("stopped", flush=True)
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        os._exit(0)  # a thread is still at a query that nobody waits for: it is not waited for either
+    os._exit(0)  # neither a query that nobody waits for any more nor JAX, which takes its time to end, is waited for
 
 
 def settings(app: "ASGIApp") -> "uvicorn.Config":

@@ -15,7 +15,8 @@ TINY = (
     *("data.scenes.num_regions=5", "data.scenes.feature_dim=16", "data.scenes.image_size=48"),
     *("concepts.num=10", "concepts.vector_dim=13", "batch_size=16", "eval.batch_size=32", "num_epochs=2"),
     *("model.embedding_dim=16", "model.num_heads=2", "model.word_dim=8", "data.caption_lengths=(32,)"),
-    *("model.dropout_rate=0.3", "model.consensus_norm=batch", "log.matches=2", "log.every_steps=5"),
+    *("model.dropout_rate=0.3", "model.consensus_norm=batch"),
+    *("log.matches=2", "log.every_steps=5", "log.report=False"),
 )
 
 

@@ -115,8 +115,10 @@ def test_several_runs_are_put_side_by_side(run, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_model_of_pairs_has_no_concepts(run, tmp_path, capsys):
     workdir = tmp_path / "scan"
-    values = ("model.name=scan", "model.num_heads=0", f"data.dir={run / 'scenes'}", "num_epochs=1")
+    values = ("model.name=scan", "model.num_heads=0", f"data.dir={run / 'scenes'}", "num_epochs=1", "log.report=True")
     assert main.main([str(value) for value in front_door.tiny(workdir, *values)]) == 0
+    assert capsys.readouterr().out.endswith(f"open {workdir / 'report.html'}\n")
+    assert 'id="matches"' in (workdir / "report.html").read_text(encoding="utf-8")
     text, _ = written(capsys, workdir, "--pictures", 11, "--queries", 1)
     assert "of the first 11 pictures of test alone" in text
     assert "test: 20 pictures, 100 captions" in text

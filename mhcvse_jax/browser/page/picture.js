@@ -98,12 +98,10 @@ function showWords() {
 
 // [name, title] of each way to look, which `weights` computes.
 function showViews() {
-  const { image, image_pooling: pooling, text_to_image: fromWords, image_to_text: fromRegions } = seen.maps;
+  const { image, image_pooling: pooling } = seen.maps;
   const heads = (name, title, map) => (map ?? []).map((_, head) => [`${name} ${head}`, map.length > 1 ? `${title} ${head + 1}` : title]);
   const views = [
     ["cosine", "likeness"],
-    ...heads("text_to_image", "words attend, head", fromWords),
-    ...heads("image_to_text", "regions attend, head", fromRegions),
     ...heads("image", "head", image),
     ...heads("image_pooling", "share in the picture", pooling),
   ];
@@ -125,10 +123,6 @@ function weights(view, chosen) {
     return [cosines, `Lit: where the picture is most like ${quoted} (cosines from ${range}).`];
   }
   const map = seen.maps[name][head];
-  if (name === "text_to_image") return [mean(numbers.map((number) => map[number])), `Lit: where ${quoted} look${chosen === "all" ? "" : "s"}.`];
-  if (name === "image_to_text") {
-    return [map.map((row) => numbers.reduce((sum, number) => sum + row[number], 0)), `Lit: the regions that look at ${quoted}.`];
-  }
   if (name === "image_pooling") return [map[0], "Lit: the regions that count most in the picture's vector, whatever the words."];
   if (chosen === "all") return [mean(map), `Lit: the regions that head ${Number(head) + 1} takes most from, whatever the words.`];
   const nearest = placeOfLargest(cosines);
