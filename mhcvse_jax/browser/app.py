@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mhcvse_jax.browser.explanation import Explainer
 from mhcvse_jax.browser.files import MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, PictureFiles, read_upload
 from mhcvse_jax.data.lines import MAX_CAPTION
+from mhcvse_jax.data.text import SPECIAL_TOKENS
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.indexing.index import Index
 
@@ -77,11 +78,16 @@ class Site:
         return Starlette(routes=routes, middleware=[Middleware(Guard, names=names)], exception_handlers=refusals)
 
     def warm_up(self) -> None:
-        """Compiles what the first queries need, so that none of them waits for it."""
-        words = self._index.model.experiment.language.vocabulary.words
+        """Compiles what the first queries need, so that none of them waits for it.
+
+        Raises:
+          InputError: the index has no pictures, or its model is not to be had.
+        """
+        words = self._index.model.experiment.language.vocabulary.words[len(SPECIAL_TOKENS) :]
+        text = next((word for word in words if word.isalpha()), "a")
+        self._hits(self._index.model.encode_texts([text]), DEFAULT)
         with contextlib.suppress(InputError):  # features that are gone: said to who asks for them
-            self._explained(0, words[-1])
-        self._by_text(words[-1], DEFAULT)
+            self._explained(0, text)
 
     def _description(self) -> Answer:
         index = self._index

@@ -17,6 +17,7 @@ from site_of_index import Stripes, ask, make_index, serving
 from mhcvse_jax import serve
 from mhcvse_jax.browser import app, files
 from mhcvse_jax.encoders import ENCODERS
+from mhcvse_jax.indexing import store
 
 QUERY = "a red circle above a blue square"
 
@@ -246,6 +247,12 @@ def test_a_port_in_use_is_refused(index, port, capsys):
         capsys.readouterr().err
         == f"error: --port {port} is in use; expected a free one: --port {port + 1}, or 0 for any\n"
     )
+
+
+def test_an_index_without_pictures_is_refused(index, tmp_path, capsys):
+    store.write_header(tmp_path, index.header._replace(parts=()))
+    assert serve.main([str(tmp_path), "--port", "0"]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} has no pictures; expected one at least\n"
 
 
 class Planted:
