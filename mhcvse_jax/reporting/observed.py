@@ -28,7 +28,7 @@ from mhcvse_jax.training.checkpoint import Progress
 from mhcvse_jax.training.watches import collapse_values
 
 PAIR_PICTURES = 200
-"""Pictures that are matched by a model that scores pairs: all of a thousand take it half an hour on a CPU."""
+"""Pictures that are matched by a model that scores pairs: a thousand have 25 times as many."""
 
 
 class Options(NamedTuple):
