@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mhcvse_jax.data import batches, feature_source, region_boxes, scan_layout
+from mhcvse_jax.data import batches, feature_source, region_boxes, region_names, scan_layout
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
@@ -228,7 +228,9 @@ def _in_chunks(encode: Callable[[int, int], np.ndarray], number: int, width: int
 
 def _records(directory: pathlib.Path, split: Split, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yields the line of each chosen picture."""
-    boxes, sizes = region_boxes.read(directory, split.name, split.num_images, split.regions.shape[1])
+    shape = split.num_images, split.regions.shape[1]
+    boxes, sizes = region_boxes.read(directory, split.name, *shape)
+    told = region_names.read(directory, split.name, *shape)
     captions: dict[int, list[str]] = {}
     for caption, owner in zip(split.captions, split.image_of_caption, strict=True):
         captions.setdefault(int(owner), []).append(caption)
@@ -240,5 +242,6 @@ def _records(directory: pathlib.Path, split: Split, chosen: np.ndarray) -> Itera
             "size": None if sizes is None else sizes[place].tolist(),
             "row": place,
             "boxes": None if boxes is None else boxes[place, :num].astype(np.float64).round(1).tolist(),
+            "shows": told.of(place)[:num] or None,
             "captions": captions.get(place, []),
         }

@@ -4,7 +4,7 @@
     {part}_images.npy          float32 or float16 [pictures, D]
     {part}_captions.npy        the same of the captions, [captions, D], in the order of their pictures
     {part}_caption_images.npy  int32 [captions], the picture of each within the part
-    {part}_pictures.jsonl      a picture a line: id, file, size, row, boxes, captions
+    {part}_pictures.jsonl      a picture a line: id, file, size, row, boxes, shows, captions
     {number}_images.faiss      where it was asked for, faiss's index of the pictures of all parts
 
 Whoever changes an index writes new parts and then index.json, so that a reader sees it before or after, and a directory
@@ -41,6 +41,7 @@ class Picture(NamedTuple):
     boxes: np.ndarray | None  # <float32>[regions, 4], x1 y1 x2 y2 in pixels
     captions: list[str]
     row: int = 0  # its place within the split of the data directory that it came from
+    shows: list[str] | None = None  # what each region shows, such as "brown dog", where the data directory says it
 
 
 class Part(NamedTuple):
@@ -237,6 +238,7 @@ class Pictures(Sequence[Picture]):
             boxes=None if boxes is None else np.array(boxes, np.float32).reshape(-1, 4),
             captions=record["captions"],
             row=record["row"],
+            shows=record.get("shows"),
         )
 
     def locate(self, place: int) -> tuple[int, int]:

@@ -31,8 +31,20 @@ def test_records_are_those_of_the_data(index, source):
     picture = index.pictures[23]
     assert picture.id == (source.directory / "test_ids.txt").read_text().splitlines()[3]
     assert picture.captions == (source.directory / "test_caps.txt").read_text().splitlines()[15:20]
+    assert picture.shows is None
     np.testing.assert_allclose(picture.boxes, np.load(source.directory / "test_boxes.npy")[3], atol=0.06)
     np.testing.assert_array_equal(index.regions(23), np.load(source.directory / "test_ims.npy")[3])
+
+
+def test_pictures_say_what_their_regions_show(source, model, tmp_path):
+    data = shutil.copytree(source.directory, tmp_path / "data")
+    shape = np.load(data / "test_boxes.npy").shape[:2]
+    np.save(data / "test_classes.npy", np.arange(shape[0] * shape[1]).reshape(shape) % 3)
+    (data / "class_names.txt").write_text("circle\nsquare\nstar\n")
+    (tmp_path / "index").mkdir()
+    build.add(tmp_path / "index", build.new_header(model, "float32"), model, build.Source(data, ("test",), None))
+    shown = mhcvse_jax.Index.open(tmp_path / "index", model).pictures[3].shows
+    assert shown == [("circle", "square", "star")[(3 * shape[1] + region) % 3] for region in range(shape[1])]
 
 
 def test_captions_are_found_with_their_pictures(index, model):
