@@ -219,7 +219,7 @@ def test_bad_queries_are_refused(found, finished, tmp_path, capsys):
         ((found, "--queries", tmp_path / "none.txt"), "none.txt: cannot be read"),
         ((found, "--queries", tmp_path / "bad.txt"), "bad.txt: not UTF-8"),
         ((found, "--image", tmp_path / "broken.png"), "broken.png: not a whole picture"),
-        ((found, "--image", tmp_path / "none.png"), "none.png: not a whole picture"),
+        ((found, "--image", tmp_path / "none.png"), "none.png: cannot be read"),
         ((found, "a star", "--workdir", finished[0], "--engine", "faiss"), "has no index of faiss"),
         ((tmp_path / "none", "a star"), "no such directory; expected an index"),
         ((tmp_path, "a star"), "not a whole index (no index.json)"),
