@@ -2,7 +2,7 @@
 
 Two levels are drawn again, seeds and pictures. A plain bootstrap of both is wrong where seeds are few: of n seeds it
 sees (n - 1) / n of their variance, a normal quantile stands where Student's belongs, and what a seed does to a single
-picture is counted on each level. With 3 seeds its 95% intervals were seen to hold the truth in 82 to 98 of 100 cases.
+picture is counted on each level. With 3 seeds its 95% intervals held the truth in 81% to 99% of simulations.
 So the two levels are taken apart. With y[s, p] what seed s of a system scores on picture p, the variance of the
 difference is estimated as
 
