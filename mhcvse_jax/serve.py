@@ -122,9 +122,8 @@ def _listen(host: str, port: int) -> socket.socket:
             raise InputError(
                 f"--port {port} is in use; expected a free one: --port {port + 1}, or 0 for any"
             ) from error
-        raise InputError(
-            f"--host {host} --port {port}: {error.strerror}; expected an address of this machine"
-        ) from error
+        reason = os.strerror(error.errno or 0)
+        raise InputError(f"--host {host} --port {port}: {reason}; expected an address of this machine") from error
 
 
 if __name__ == "__main__":
