@@ -1,5 +1,6 @@
 """Any convolutional classifier of torchvision, such as the ResNet-152 of VSE++: 36 regions of its last feature map."""
 
+import importlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,15 +80,13 @@ class Torchvision(Encoder):
 def _import() -> tuple[Any, Any]:
     """Returns torch and torchvision.models."""
     try:
-        import torch  # pyright: ignore[reportMissingImports]
-        from torchvision import models  # pyright: ignore[reportMissingImports]
+        return importlib.import_module("torch"), importlib.import_module("torchvision.models")
     except (ImportError, RuntimeError) as error:  # the latter where it was built for another PyTorch
         reason = str(error).splitlines()[0]
         raise InputError(
             f"torchvision cannot be imported ({reason}); expected pip install 'mhcvse_jax[torch]', which brings it and "
             "the PyTorch that it was built for"
         ) from error
-    return torch, models
 
 
 def _load(network: Any, model: str, weights: pathlib.Path, torch: Any) -> None:
