@@ -43,13 +43,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.re
     )
     add("--queries", type=command_line.positive, default=3, metavar="N", help="shown of each kind (default 3)")
     add("--seed", type=command_line.not_negative, default=0, help="of the queries drawn at random (default 0)")
+    add(
+        "--card",
+        action="store_true",
+        help="only print what a table's row needs to be trusted: data, versions, commit, ...",
+    )
     completion.answer(parser)
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        from mhcvse_jax.run.report import report  # here, so that --help need not wait for JAX
+        from mhcvse_jax.run import report  # here, so that --help need not wait for JAX
 
-        report(arguments)
+        report.print_cards(arguments) if arguments.card else report.report(arguments)
 
     return command_line.run(command)
 

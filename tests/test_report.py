@@ -145,6 +145,20 @@ def test_what_a_pair_loses_without_a_word_or_region_is_what_it_loses_when_tried_
         assert np.abs(losses.words).max() > 1e-3
 
 
+def test_a_card_says_what_a_result_was_made_from(run, capsys):
+    content = json.loads((run / "results.json").read_text())
+    assert report.main([str(run), "--card"]) == 0
+    printed = capsys.readouterr().out
+    checksum = content["data"]["splits"]["train"]["captions_sha256"]
+    for said in (
+        "run\n  model     mhcvse\n",
+        f"captions {checksum[:12]}",
+        content["git_revision"].removesuffix("-dirty"),
+    ):
+        assert said in printed
+    assert not (run / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -15,6 +15,8 @@ from mhcvse_jax.comparison.entry import hits_of
 from mhcvse_jax.comparison.sources import Wanted, split_name
 from mhcvse_jax.devices.compilation import keep_compiled
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.evaluation import card
+from mhcvse_jax.evaluation.results import load_results
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.reporting import curves, facts, matches, observed, page, plots, queries, sections
 from mhcvse_jax.reporting.observed import Observed, Options, Tested
@@ -45,6 +47,20 @@ def report(arguments: argparse.Namespace) -> None:
         runs.append(observed.observe(name, path, options))
     write(runs, output, arguments.image_dir, Shown(arguments.queries, arguments.seed))
     print(f"open {output}")
+
+
+def print_cards(arguments: argparse.Namespace) -> None:
+    """Prints the run cards that the arguments ask for.
+
+    Raises:
+      InputError: a run has no results.
+    """
+    for name, path in _named([arguments.run, *arguments.compare]).items():
+        if not (path / "results.json").is_file():
+            raise InputError(f"{path}: no results.json; expected a run that was tested")
+        print(name)
+        for line in card.lines(load_results(path / "results.json")):
+            print(f"  {line.name:<10}{line.value}")
 
 
 def write_for(workdir: pathlib.Path, image_dir: pathlib.Path | None) -> None:
