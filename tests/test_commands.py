@@ -451,7 +451,7 @@ def test_models_that_cannot_re_rank_are_refused(finished, pair_model):
     assert "go with --rerank WORKDIR" in done.stderr
     done = run("evaluate", "--workdir", pair_model[0], "--protocol", "label_completion")
     assert done.returncode == 2
-    assert "expected 'standard', as cross_attention has no labels" in done.stderr
+    assert "expected another, as cross_attention has no labels" in done.stderr
 
 
 def test_what_a_pair_model_does_not_have_is_said(pair_model, tmp_path):

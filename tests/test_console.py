@@ -74,7 +74,7 @@ def test_arguments_and_exit_codes_are_the_commands_own(capsys):
     [
         ("mhcvse imp", ["import-features", "import-pytorch"]),
         ("mhcvse evaluate --sp", ["--split"]),
-        ("mhcvse evaluate --protocol ", ["label_completion", "standard"]),
+        ("mhcvse evaluate --protocol ", ["csls", "inverted_softmax", "label_completion", "qb_norm", "standard"]),
         ("mhcvse train --config f30k_s", ["f30k_small"]),
         ("mhcvse train --config f30k --config.model.fus", ["--config.model.fusion", "--config.model.fusion_start"]),
         ("mhcvse demo --config.model.fusion adap", ["adap_sum"]),

@@ -113,7 +113,7 @@ class CrossAttention(PairModel):
     def _side(self, fragments: jax.Array, mask: jax.Array, layers: list[Projections], share: nn.Dense) -> Side:
         logits = jnp.where(mask, share(fragments)[..., 0].astype(jnp.float32), -jnp.inf)
         projected = tuple(layer(fragments) for layer in layers)
-        return Side(projected, nn.softmax(logits), mask, l2_normalize(mean_pool(fragments, mask)))
+        return Side(projected, nn.softmax(logits), jnp.asarray(mask), l2_normalize(mean_pool(fragments, mask)))
 
     def score_pair(self, image: Side, text: Side) -> jax.Array:
         return self._joined(self._levels(image, text))
