@@ -92,6 +92,12 @@ class DataFacts:
         """Returns it as JSON has it."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "DataFacts":
+        """Returns what `to_dict` made JSON of."""
+        splits = {name: Fingerprint(**values) for name, values in content["splits"].items()}
+        return cls(str(content["name"]), splits)
+
 
 def of_data(directory: pathlib.Path, splits: Mapping[str, Captioned]) -> DataFacts:
     """Returns what a run that reads these splits of a directory is to keep."""
@@ -114,8 +120,6 @@ def read(workdir: pathlib.Path) -> DataFacts | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        splits = {name: Fingerprint(**values) for name, values in content["splits"].items()}
-        return DataFacts(str(content["name"]), splits)
+        return DataFacts.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error!r}); expected what the training wrote") from error

@@ -83,7 +83,7 @@ def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> 
     begin = prepare(experiment, data.train, has_begun=has_begun)
     distributed.check_same("data", data_digest(data))
     splits = {"train": data.train, "dev": data.dev, config.eval.test_split: test_split}
-    facts = distributed.from_first(lambda: fingerprint.of_data(directory, splits))
+    facts = DataFacts.from_dict(distributed.from_first(lambda: fingerprint.of_data(directory, splits).to_dict()))
     distributed.from_first(lambda: prepare_workdir(config, data, facts, directory, workdir, lock))
     describe_data(config, data, test_split, feature_source.read(directory))
     progress = train(experiment, data.train, data.dev, begin)

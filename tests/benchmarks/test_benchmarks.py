@@ -276,6 +276,7 @@ def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
     synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16"])
     small = ("model.embedding_dim=8", "model.word_dim=4", "num_epochs=1", "batch_size=16", "concepts.num=10")
     arguments = ["--data", str(data), "--out", str(out), "--seeds", "3", "--models", "vsepp"]
+    arguments += ["--config", "configs/f30k_small.py"]
     arguments += ["--set", *small, "data.caption_lengths=(96,)"]
     assert models.main(arguments) == 0
     printed = capfd.readouterr().out
@@ -298,6 +299,7 @@ def test_levels_of_a_cross_attention(tmp_path, capfd):
     synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16", "--regions", "3"])
     small = ("model.embedding_dim=8", "model.word_dim=4", "num_epochs=1", "batch_size=16", "concepts.num=10")
     arguments = ["--data", str(data), "--out", str(workdir.parent), "--seeds", "0", "--models", "cross_attention"]
+    arguments += ["--config", "configs/f30k_small.py"]
     assert models.main([*arguments, "--set", *small, "data.caption_lengths=(96,)"]) == 0
     capfd.readouterr()
     assert levels.main(["--workdir", str(workdir), "--data", str(data), "--captions", "25"]) == 0

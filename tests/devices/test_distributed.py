@@ -253,7 +253,8 @@ def test_two_processes_score_pairs_as_one(finished, tmp_path):
 
 @pytest.mark.slow
 def test_what_all_processes_find_wrong_is_said_once(tmp_path):
-    with Job(tmp_path / "record", "--config", "configs/demo.py", "--config.batch_size=15") as job:
+    arguments = ("--config", "configs/demo.py", "--config.batch_size=15", "--workdir", tmp_path / "run")
+    with Job(tmp_path / "record", *arguments) as job:
         code, _, errors = job.wait()
     assert code == 2
     assert errors == "error: config.batch_size is 15, which the 4 devices do not divide\n"
