@@ -52,7 +52,8 @@ def search(similarity: Similarity, image_of_caption: np.ndarray) -> Found:
         top_images = np.concatenate([top_images, np.broadcast_to(images[:, None], block.shape)])
         if len(top_scores) > NEAR:
             kept = np.argpartition(-top_scores, NEAR - 1, axis=0)[:NEAR]
-            top_scores, top_images = (np.take_along_axis(x, kept, axis=0) for x in (top_scores, top_images))
+            top_scores = np.take_along_axis(top_scores, kept, axis=0)
+            top_images = np.take_along_axis(top_images, kept, axis=0)
     found = top_images[top_images != image_of_caption]
     hubs[:, 1] = np.bincount(found, minlength=num_images)
     with np.errstate(invalid="ignore"):
