@@ -8,7 +8,6 @@ those of the directory itself, to the bit with float32, rounded with float16. No
 not needed. The data set appears when it is whole; an interrupted build leaves nothing under its name.
 """
 
-import argparse
 import contextlib
 import pathlib
 import re
@@ -24,7 +23,6 @@ from mhcvse_jax.data import feature_source, scan_layout, tfds
 from mhcvse_jax.data.scan_layout import ScanSplit
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 from mhcvse_jax.terminal.progress import counted
 
 _KNOWN_ORDER = ("train", "dev", "test", "testall")
@@ -32,12 +30,7 @@ _KNOWN_ORDER = ("train", "dev", "test", "testall")
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.build_tfds") -> int:
     """Returns the exit code: 0 built, 2 bad input, 3 it could not be written, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     parser.add_argument("source", type=path, help="a directory in SCAN's layout, or the built-in scenes")
     parser.add_argument("output", type=path, help="the directory to make; config.data.dir of a run that reads it")
@@ -47,8 +40,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.bu
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="captions per picture (default 5)"
     )
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: build(**vars(arguments)))
 
 

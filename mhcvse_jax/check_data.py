@@ -23,7 +23,6 @@ Every feature is read, unless --quick leaves that out. Exit codes: 0 sound (warn
 something, 75 stopped.
 """
 
-import argparse
 import collections
 import itertools
 import pathlib
@@ -36,7 +35,6 @@ from mhcvse_jax.data import feature_source, lines, region_names, scan_layout, te
 from mhcvse_jax.data.check_features import LISTED_AT_MOST, Findings, FoundSplit, read_features, same_features, some
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 SPLITS = ("train", "dev", "test", "testall")
 COMMON = 5  # classes and attributes of regions that are told
@@ -45,19 +43,13 @@ COMPARED_AT_MOST = 100  # pictures whose features are compared, of those with th
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.check_data") -> int:
     """Returns the exit code: 0 sound, 2 something that a run would refuse, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     parser.add_argument("directory", type=pathlib.Path, metavar="DIR", help="the data directory, as in config.data.dir")
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="config.data.num_captions_per_image (default 5)"
     )
     parser.add_argument("--quick", action="store_true", help="do not read all features")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: check(arguments.directory, arguments.captions_per_image, quick=arguments.quick))
 
 

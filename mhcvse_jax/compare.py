@@ -26,17 +26,11 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation.result_rows import EMBEDDINGS
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.compare") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
     add("sources", nargs="*", metavar="SOURCE", help="as above")
@@ -89,8 +83,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         help="draws of the bootstrap (default 10,000)",
     )
     add("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: compare(arguments))
 
 

@@ -19,7 +19,6 @@ import numpy as np
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     from mhcvse_jax.indexing.trained import TrainedModel
@@ -40,12 +39,7 @@ class Table(NamedTuple):
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.encode") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 it could not be written, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
     add("--workdir", type=path, required=True, metavar="RUN", help="what a training wrote")
@@ -53,8 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.en
     add("--data", type=path, metavar="DIR", help="region features and captions (default: those of the run)")
     add("--split", metavar="NAME", help="of the data: train, dev, test, ... (default: the one that the run tests)")
     add("--texts", type=path, metavar="FILE", help="texts, one a line, in place of pictures and their captions")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: encode(arguments))
 
 

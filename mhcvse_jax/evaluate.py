@@ -6,7 +6,6 @@
 Prints recalls, and keeps the rank of every query for `mhcvse compare`.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -14,17 +13,11 @@ from collections.abc import Sequence
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.evaluation.result_rows import METRICS
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.evaluate") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     parser.add_argument("--workdir", required=True, type=path, metavar="DIR", help="the workdir of a run")
     parser.add_argument("--split", help="dev, train, testall, ... (default: the one that the run was tested on)")
@@ -88,8 +81,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         "--rerank_top_k", type=command_line.positive, metavar="K", help="candidates per query (default 20)"
     )
     parser.add_argument("--rerank_only", action="store_true", help="skip the scores of all pairs, which take long")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     from mhcvse_jax.run.evaluate import evaluate  # here, so that --help need not wait for JAX
 
     return command_line.run(lambda: evaluate(arguments))

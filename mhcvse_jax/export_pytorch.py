@@ -14,23 +14,16 @@ That program reads captions as the literal of their bytes. A model that was trai
 captions there too.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.export_pytorch") -> int:
     """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     parser.add_argument("workdir", type=pathlib.Path, help="the workdir of a run or an import")
     parser.add_argument(
         "--out", required=True, type=pathlib.Path, metavar="FILE", help="the checkpoint; must not exist yet"
@@ -41,8 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
         metavar="DIR",
         help="also write its companions: vocab.json, category_concepts.json, concept_vectors.npy",
     )
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     from mhcvse_jax.run.export_pytorch import export  # here, so that --help need not wait for JAX
 
     return command_line.run(lambda: export(arguments))

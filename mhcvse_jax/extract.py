@@ -29,7 +29,6 @@ from mhcvse_jax.precompute.directory import Made, Maker, Target
 from mhcvse_jax.precompute.pictures import find_pictures, num_pixels, read_picture
 from mhcvse_jax.precompute.plan import Picture
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 BATCH = 8  # pictures that are decoded while as many are encoded
 BATCH_PIXELS = 32_000_000  # at most in a batch of more than one picture
@@ -44,18 +43,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
     encoder = ENCODERS[which.parse_known_args(argv)[0].encoder]
     own = argparse.ArgumentParser(add_help=False)
     encoder.add_options(own.add_argument_group(f"options of {encoder.name}"))
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[which, own],
-    )
+    parser = command_line.parser(prog, __doc__, parents=[which, own])
     parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="of the encoder (default: its package's)")
     parser.add_argument("--images", type=pathlib.Path, required=True, metavar="DIR", help="pictures; subfolders too")
     options.add(parser)
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     encoder_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
     return command_line.run(lambda: extract(arguments, encoder_options))
 

@@ -25,7 +25,6 @@ from mhcvse_jax.precompute import directory, options
 from mhcvse_jax.precompute.directory import Made, Maker, Target
 from mhcvse_jax.precompute.plan import Picture, Plan
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 from mhcvse_jax.terminal.progress import counted
 
 NAMED_AT_MOST = 10  # lines about what cannot be indexed
@@ -41,19 +40,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
     importer.add_options(own.add_argument_group(f"options of {importer.name}"))
     width = max(map(len, IMPORTERS))
     formats = "\n".join(f"  {name:{width}}  {known.summary}" for name, known in IMPORTERS.items())
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=f"{__doc__}{formats}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[which, own],
-    )
+    parser = command_line.parser(prog, f"{__doc__}{formats}", parents=[which, own])
     parser.add_argument(
         "--features", type=pathlib.Path, nargs="+", required=True, metavar="PATH", help="file, files or folder"
     )
     options.add(parser)
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     own_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
     return command_line.run(lambda: import_features(arguments, own_options))
 

@@ -22,24 +22,17 @@ place of attention pooling; an empty [7] is the fixed sum, and joint_emb_v, join
 concat, adap_sum or weight_sum by their shapes. Nothing in the file is run, and PyTorch is not needed.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 from mhcvse_jax.weights.pytorch_options import ALPHA
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.import_pytorch") -> int:
     """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     parser.add_argument("checkpoint", type=path, help="model_best.pth.tar, as torch.save wrote it")
     parser.add_argument("--vocab", required=True, type=path, metavar="FILE", help="SCAN's JSON, or its pickle (.pkl)")
@@ -75,8 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
         help="the training's seed, which the checkpoint does not say (default 0); `compare` averages checkpoints that "
         "differ only in it",
     )
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     from mhcvse_jax.run.import_pytorch import import_checkpoint  # here, so that --help need not wait for JAX
 
     return command_line.run(lambda: import_checkpoint(arguments))

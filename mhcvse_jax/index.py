@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
 from mhcvse_jax.run.workdir import WorkdirLock
-from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     from mhcvse_jax.indexing.store import Header
@@ -24,12 +23,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.index") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 it could not be written, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="INDEX", help="the directory of the index")
@@ -47,8 +41,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
     )
     add("--faiss_index", metavar="FACTORY", help="in faiss's words: HNSW32 (the default), or IVF1024,PQ64 for example")
     add("--faiss_search", metavar="PARAMETERS", help="of its search: efSearch=128 (HNSW's default), nprobe=32, ...")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: index(arguments))
 
 

@@ -7,7 +7,6 @@ lists them all. Started again with the same workdir it resumes; a finished run p
 are one run: see launch/ and mhcvse_jax/devices/distributed.py.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -21,12 +20,7 @@ from mhcvse_jax.terminal import completion
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.main") -> int:
     """Returns the exit code: 0 finished, 2 bad input, 3 the run failed, 75 stopped and to be started again."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     config: Any = parser.add_argument(
         "--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file"
     )

@@ -8,23 +8,16 @@ looks in some pairs, the pictures that are found where they do not belong, and t
 out, and the page says why. A run that has not ended is tried on the dev split.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.report") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 embeddings are not finite, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
     add("run", metavar="RUN", help="a workdir, or NAME=DIR to name it")
@@ -48,13 +41,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.re
         action="store_true",
         help="only print what a table's row needs to be trusted: data, versions, commit, ...",
     )
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
 
     def command() -> None:
         from mhcvse_jax.run import report  # here, so that --help need not wait for JAX
 
-        report.print_cards(arguments) if arguments.card else report.report(arguments)
+        if arguments.card:
+            report.print_cards(arguments)
+        else:
+            report.report(arguments)
 
     return command_line.run(command)
 

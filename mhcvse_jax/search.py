@@ -21,7 +21,6 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     from mhcvse_jax.indexing.index import Hit, Index
@@ -40,12 +39,7 @@ class Query(NamedTuple):
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.search") -> int:
     """Returns the exit code: 0 done, 2 bad input, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
     add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
@@ -60,8 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add("--rerank_top_k", type=command_line.positive, metavar="N", help="answers that it scores (default 100)")
     add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
     add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of --image, where no package brings them")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: search(arguments))
 
 

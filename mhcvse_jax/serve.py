@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
-from mhcvse_jax.terminal import completion
 
 if TYPE_CHECKING:
     import uvicorn
@@ -30,12 +29,7 @@ REQUEST_LINE_BYTES = 1 << 21  # so that a query of a million characters is refus
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.serve") -> int:
     """Returns the exit code: 0 stopped by Ctrl-C, 2 bad input."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
     add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
@@ -43,8 +37,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="who may ask: 127.0.0.1, this machine alone (default)")
     add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
     add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of pictures, where no package brings them")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: serve(arguments))
 
 

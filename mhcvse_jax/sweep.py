@@ -27,7 +27,6 @@ from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
 from mhcvse_jax.run.resume import check_workdir
 from mhcvse_jax.run.workdir import is_finished
-from mhcvse_jax.terminal import completion
 
 POLL_SECONDS = 0.2
 
@@ -60,12 +59,7 @@ class Run(NamedTuple):
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sweep") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 a run failed, 75 stopped."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.parser(prog, __doc__)
     parser.add_argument("--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file")
     parser.add_argument(
         "--out", required=True, type=pathlib.Path, metavar="DIR", help="where each run gets its workdir"
@@ -83,8 +77,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sw
     parser.add_argument("--jobs", type=command_line.positive, default=1, metavar="N", help="runs at a time (default 1)")
     parser.add_argument("--baseline", metavar="NAME", help="the row to compare the others with (default: the first)")
     parser.add_argument("--table_only", action="store_true", help="train nothing; tabulate the finished runs")
-    completion.answer(parser)
-    arguments = parser.parse_args(argv)
+    arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: sweep(arguments))
 
 

@@ -1,7 +1,6 @@
 """The `mhcvse` command: what it lists, and that each name starts what it says."""
 
 import importlib
-import inspect
 import os
 import pathlib
 import subprocess
@@ -81,18 +80,21 @@ def test_arguments_and_exit_codes_are_the_commands_own(capsys):
     ],
 )
 def test_a_shell_is_told_what_may_come_next(line, expected, tmp_path):
-    answer = tmp_path / "answer"
-    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
-    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
-    subprocess.run([sys.executable, "-m", "mhcvse_jax"], cwd=ROOT, env=os.environ | asked, check=False)
-    assert sorted(answer.read_text().split()) == expected
+    assert told(line, tmp_path) == expected
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_tells_the_shell_and_does_nothing_else(name):
-    """A command that does not answer would be carried out."""
-    source = inspect.getsource(importlib.import_module(COMMANDS[name].module).main)
-    assert source.index("completion.answer(parser)") < source.index(" parser.parse_")
+def test_each_command_tells_the_shell(name, tmp_path):
+    assert "--help" in told(f"mhcvse {name} --hel", tmp_path)
+
+
+def told(line, directory):
+    """Returns what a shell is told may stand at the end of a line."""
+    answer = directory / "answer"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    subprocess.run([sys.executable, "-m", "mhcvse_jax"], cwd=ROOT, env=os.environ | asked, check=False)
+    return sorted(answer.read_text().split())
 
 
 def test_a_configuration_is_a_name_or_a_file():

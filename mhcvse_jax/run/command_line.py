@@ -10,16 +10,36 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import logging as absl_logging
 
 from mhcvse_jax.errors import InputError, Interrupted, PeerLostError, RunFailedError
+from mhcvse_jax.terminal import completion
 
 EXIT_INPUT, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """errno values of a disk that filled up or failed during the run."""
+
+
+def parser(
+    prog: str, description: str | None, *, parents: Sequence[argparse.ArgumentParser] = ()
+) -> argparse.ArgumentParser:
+    """Returns the parser of a command, which shows its description as it stands and takes no shortened options."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=parents,
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the arguments of a command; tells a shell that asks for it what may come next, and ends the process."""
+    completion.answer(parser)
+    return parser.parse_args(argv)
 
 
 def run(command: Callable[[], None]) -> int:
