@@ -109,14 +109,9 @@ def _queries(arguments: argparse.Namespace) -> Iterator[Query]:
 
 def _open(arguments: argparse.Namespace) -> "tuple[Index, Reranker | None]":
     """Returns the index, and the model that re-ranks, where one is asked for."""
-    from mhcvse_jax.indexing import trained
     from mhcvse_jax.indexing.index import Index
 
-    index = Index.open(arguments.index, engine=arguments.engine)
-    if arguments.workdir or arguments.encoder_weights:
-        workdir = arguments.workdir or index.header.workdir
-        model = trained.load(workdir, source=index.header.source, encoder_weights=arguments.encoder_weights)
-        index = Index.open(arguments.index, model, engine=arguments.engine)
+    index = Index.open_for(arguments.index, arguments.workdir, arguments.encoder_weights, engine=arguments.engine)
     faiss = index.header.faiss
     if arguments.engine == "faiss" and faiss:
         _note(

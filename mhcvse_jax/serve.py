@@ -52,15 +52,10 @@ def serve(arguments: argparse.Namespace) -> None:
         import uvicorn
 
         from mhcvse_jax.browser.app import Site, is_this_machine
-        from mhcvse_jax.indexing import trained
         from mhcvse_jax.indexing.index import Index
 
         print(f"reading   {arguments.index}", flush=True)
-        index = Index.open(arguments.index)
-        if arguments.workdir or arguments.encoder_weights:
-            workdir = arguments.workdir or index.header.workdir
-            model = trained.load(workdir, source=index.header.source, encoder_weights=arguments.encoder_weights)
-            index = Index.open(arguments.index, model)
+        index = Index.open_for(arguments.index, arguments.workdir, arguments.encoder_weights)
         site = Site(index)
         print(f"index     {len(index):,} pictures; compiling", flush=True)
         site.warm_up()

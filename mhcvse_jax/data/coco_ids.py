@@ -14,6 +14,7 @@ import numpy as np
 
 from mhcvse_jax.data import karpathy
 from mhcvse_jax.data.lines import read_text_lines
+from mhcvse_jax.data.numbers import read_whole_numbers
 from mhcvse_jax.errors import InputError
 
 TEST_IDS, KARPATHY = "coco_test_ids.npy", "dataset_coco.json"
@@ -35,7 +36,7 @@ def read(
     where = directory / f"{split}_capids.txt"
     if found is None and (directory / TEST_IDS).exists():
         where = directory / TEST_IDS
-        found = _read_array(where, len(captions))
+        found = read_whole_numbers(where, len(captions), "caption").astype(np.int64)
     if found is None and (directory / KARPATHY).exists():
         where = directory / KARPATHY
         numbers = karpathy.caption_ids(where, image_ids, captions, image_of_caption)
@@ -71,14 +72,3 @@ def read_file(directory: pathlib.Path, split: str, num_captions: int) -> np.ndar
         if not (line.isascii() and line.isdigit()):
             raise InputError(f"{path} line {number}: {line[:80]!r}; expected a whole number, COCO's of the caption")
     return np.array(lines, np.int64)
-
-
-def _read_array(path: pathlib.Path, num_captions: int) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-        shape = f"{found.dtype} {found.shape}"
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
-    if found.shape != (num_captions,) or found.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {shape}; expected whole numbers, one a caption ({num_captions})")
-    return found.astype(np.int64)

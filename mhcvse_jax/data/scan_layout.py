@@ -33,6 +33,7 @@ import numpy as np
 
 from mhcvse_jax.data import karpathy
 from mhcvse_jax.data.lines import read_captions, read_lines, read_text_lines
+from mhcvse_jax.data.numbers import read_whole_numbers
 from mhcvse_jax.data.regions import MappedRegions, RegionFeatures
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.downloads import check_no_web_page, check_unpacked
@@ -226,13 +227,7 @@ def read_num_regions(directory: pathlib.Path, split: str, num_images: int, most:
     path = num_regions_path(directory, split)
     if not path.exists():
         return None
-    try:
-        numbers = np.load(path, allow_pickle=False)
-        found = f"{numbers.dtype} {numbers.shape}"
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
-    if numbers.shape != (num_images,) or numbers.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {found}; expected whole numbers, one a picture ({num_images})")
+    numbers = read_whole_numbers(path, num_images, "picture")
     wrong = np.flatnonzero((numbers < 1) | (numbers > most))
     if len(wrong):
         raise InputError(

@@ -65,6 +65,30 @@ class Index:
         """
         return cls(pathlib.Path(directory), model, engine)
 
+    @classmethod
+    def open_for(
+        cls,
+        directory: str | os.PathLike[str],
+        workdir: pathlib.Path | None,
+        encoder_weights: pathlib.Path | None,
+        *,
+        engine: str = "exact",
+    ) -> "Index":
+        """Returns an index as `open` does, its model from where a command's options say.
+
+        Args:
+          directory: what `mhcvse index` made.
+          workdir: the run that made it; None: where the index says.
+          encoder_weights: of the encoder of pictures; None: those that its package brings.
+          engine: see `open`.
+        """
+        model = None
+        if workdir or encoder_weights:
+            header = store.read_header(pathlib.Path(directory))
+            workdir = workdir or pathlib.Path(header.workdir)
+            model = trained.load(workdir, source=header.source, encoder_weights=encoder_weights)
+        return cls.open(directory, model, engine=engine)
+
     def __len__(self) -> int:
         return len(self.pictures)
 

@@ -1,0 +1,28 @@
+"""Whole numbers that stand beside pictures or captions, in an .npy file."""
+
+import pathlib
+
+import numpy as np
+
+from mhcvse_jax.errors import InputError
+
+
+def read_whole_numbers(path: pathlib.Path, num: int, owner: str) -> np.ndarray:
+    """Returns <int>[num] of a file.
+
+    Args:
+      path: the file.
+      num: how many it has to hold.
+      owner: of what each is, for messages: "picture" or "caption".
+
+    Raises:
+      InputError: the file is damaged, or holds anything else.
+    """
+    try:
+        numbers = np.load(path, allow_pickle=False)
+        found = f"{numbers.dtype} {numbers.shape}"
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
+    if numbers.shape != (num,) or numbers.dtype.kind not in "iu":
+        raise InputError(f"{path} holds {found}; expected whole numbers, one a {owner} ({num})")
+    return numbers
