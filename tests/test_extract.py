@@ -110,6 +110,7 @@ def test_what_cannot_be_used_is_said_in_one_line(folder, data, tmp_path, capsys)
         "holds features of efficientnet_lite2": ("--out", data, "--regions", "pyramid"),
         "not empty": ("--out", tmp_path),
         "weights.pth/out: cannot be written": ("--out", tmp_path / "weights.pth" / "out"),
+        "/proc/none/out: cannot be written": ("--out", "/proc/none/out"),  # where no folder can be made
         "5.png: not a whole picture": ("--strict",),
         "expected SPLIT=FILE": ("--split_list", "train.txt"),
         "--uncaptioned: split '../x'": ("--uncaptioned", "../x"),

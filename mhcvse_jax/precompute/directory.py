@@ -161,7 +161,7 @@ def _begin(target: Target) -> None:
             raise InputError(f"{out} is there and not empty; expected a directory to be made")
         try:
             target.unfinished.mkdir(parents=True, exist_ok=True)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
             raise InputError(f"{out}: cannot be written ({error.strerror})") from error
         with _claim(target.unfinished / "begin.lock", wait=True):
             if not plan_path.exists() and not target.is_finished:
