@@ -1,21 +1,16 @@
 """The program through its front door: real processes, real files, the built-in data set."""
 
-import csv
-import dataclasses
 import json
 import pickle
 import shutil
 
 import numpy as np
-import oracle
 import pytest
 from front_door import run, run_by_itself, tiny, train_lines
 from PIL import Image
 
-from mhcvse_jax.data import fingerprint, region_shape
-from mhcvse_jax.evaluation import card
+from mhcvse_jax.data import region_shape
 from mhcvse_jax.evaluation.evaluation import Evaluation
-from mhcvse_jax.experiment.assemble import Experiment
 
 
 def test_main_says_what_it_does_and_leaves_a_whole_workdir(finished):
@@ -86,136 +81,6 @@ def test_evaluate_needs_the_workdir_alone_and_finds_the_same(finished, tmp_path)
     folds = run("evaluate", "--workdir", workdir, "--split", "dev", "--folds", "4")
     assert "dev (4 folds), fused" in folds.stdout
     assert list(Evaluation.load(workdir / "ranks_dev_standard_folds4.npz").ranks) == [4]
-
-
-def test_a_run_card_has_all_that_a_row_needs(finished):
-    workdir, _ = finished
-    content = json.loads((workdir / "results.json").read_text())
-    lines = {line.name: line.value for line in card.lines(content)}
-    assert lines.keys() == {
-        *("model", "seed", "data", "train", "dev", "test", "protocol", "selection", "commit", "device", "versions"),
-        "wall time",
-    }
-    captions = (workdir / "scenes" / "train_caps.txt").read_text().splitlines()
-    digest = fingerprint.captions_digest(captions, np.arange(300) // 5)
-    assert lines["train"].startswith("60 pictures, 300 captions, 5 regions of 16; ")
-    assert digest[:12] in lines["train"]
-    assert content["data"] == json.loads((workdir / "data.json").read_text())
-    assert lines["protocol"] == "standard, test"
-    assert f"dev rsum {content['selection']['dev_rsum']:.1f}, 2 of 2 epochs done" in lines["selection"]
-    assert "not kept" not in "".join(lines.values())
-    assert "not kept" in "".join(line.value for line in card.lines({"versions": {}}))
-
-
-@pytest.mark.parametrize(("protocol", "setting"), [("csls", "10 neighbours"), ("qb_norm", "temperature 0.05, bank of")])
-def test_protocols_against_hubs_are_stamped(finished, tmp_path, protocol, setting):
-    output = tmp_path / "out.json"
-    done = run("evaluate", "--workdir", finished[0], "--protocol", protocol, "--folds", "2", "--output", output)
-    assert done.returncode == 0, done.stderr
-    is_transductive = protocol == "csls"
-    assert (f"{protocol} protocol (transductive)" in done.stdout) == is_transductive
-    assert f"fused, {protocol}{', transductive' * is_transductive} " in done.stdout
-    assert "hubness   captions among the first 10 of a picture: skewness" in done.stdout
-    content = json.loads(output.read_text())
-    assert content["results"][0]["setting"].startswith(setting)
-    assert all(row["transductive"] == is_transductive for row in content["results"])
-    assert content["hubness"]["t2i"]["most"] >= 50
-    assert Evaluation.load(tmp_path / "out_ranks.npz").rows() == content["results"]
-    run("compare", output, "--protocol", protocol, "--output", tmp_path / "table.csv")
-    again = run("compare", f"there={tmp_path / 'table.csv'}", output, "--protocol", protocol)
-    assert again.stdout.count(f"{protocol}, {setting}") == 2, again.stderr
-    one = run("evaluate", "--workdir", finished[0], "--protocol", protocol, "--similarity", tmp_path / "s.npy")
-    assert (one.returncode, one.stdout) == (2, "")
-    assert "--similarity is by one similarity" in one.stderr
-
-
-def test_a_run_on_other_data_is_stamped_as_a_transfer(finished, tmp_path):
-    workdir, other = shutil.copytree(finished[0], tmp_path / "run"), tmp_path / "other data"
-    shutil.copytree(workdir / "scenes", other)
-    output = ("--output", tmp_path / "same.json")
-    same = run("evaluate", "--workdir", workdir, "--data_dir", other, *output)
-    assert "transfer" not in same.stdout + (tmp_path / "same.json").read_text()
-    captions = (other / "test_caps.txt").read_text().splitlines()
-    (other / "test_caps.txt").write_text("\n".join(["zebra " * 29, *captions[1:-1], "quokka " * 31]) + "\n")
-    done = run("evaluate", "--workdir", workdir, "--data_dir", other)
-    assert done.returncode == 0, done.stderr
-    assert "transfer  trained on scenes, tested on other data" in done.stdout
-    assert " different, quokka, zebra" in done.stdout
-    assert "test, fused, transfer " in done.stdout
-    ranks = workdir / "ranks_transfer_other_data_test_standard.npz"
-    assert Evaluation.load(ranks).rows()[0]["trained_on"] == "scenes"
-    table = run("compare", workdir, f"there={ranks}", "--allow_unlike").stdout
-    assert "there [" in table
-    assert "a transfer: trained on scenes" in table
-    (workdir / "ranks.npz").unlink()
-    assert Evaluation.load(ranks).split == "test"
-    assert "the rank of each query is not kept" in run("compare", workdir).stdout  # and the transfer's are not taken
-
-
-def test_the_rank_of_every_query_gives_the_results_to_the_digit(finished):
-    workdir, _ = finished
-    kept = Evaluation.load(workdir / "ranks.npz")
-    assert kept.rows() == json.loads((workdir / "results.json").read_text())["results"]
-    assert kept.image_ids == (workdir / "scenes" / "test_ids.txt").read_text().split()
-    assert [len(kept.ranks[1]["fused"].i2t), len(kept.ranks[1]["fused"].t2i)] == [20, 100]
-
-
-@pytest.fixture(scope="module")
-def completed(finished, tmp_path_factory):
-    """The results of the finished run under label completion, and its similarity matrix."""
-    directory = tmp_path_factory.mktemp("completed")
-    arguments = ("--workdir", finished[0], "--protocol", "label_completion", "--folds", "2")
-    done = run("evaluate", *arguments, "--output", directory / "lc.json", "--similarity", directory / "lc.npy")
-    assert done.returncode == 0, done.stderr
-    return directory, done.stdout
-
-
-def test_label_completion_is_called_transductive_wherever_it_is_told(completed, finished):
-    directory, printed = completed
-    assert "label_completion protocol (transductive)" in printed
-    assert "test (2 folds), fused, label_completion, transductive" in printed
-    rows = json.loads((directory / "lc.json").read_text())["results"]
-    assert all(row["transductive"] and row["label_neighbours"] == "f30k" for row in rows)
-    with np.load(directory / "lc_ranks.npz") as arrays:
-        assert bool(arrays["transductive"])
-    assert json.loads((directory / "lc.npy.json").read_text())["transductive"]
-    assert Evaluation.load(directory / "lc_ranks.npz").rows() == rows
-    done = run("compare", finished[0], directory / "lc.json", "--allow_unlike")
-    assert "label_completion f30k (transductive)" in done.stdout
-    assert run("compare", finished[0], directory / "lc.json").returncode == 2
-
-
-def test_label_completion_encodes_again_with_the_labels_of_neighbours_over_all_folds(completed, finished):
-    experiment = Experiment.of_workdir(finished[0], protocol="label_completion")
-    split = experiment.load_split(finished[0] / "scenes", "test", (2,))
-    variables, _ = experiment.restore_best()
-    encoded = experiment.encoder(variables, split)
-    labels = split.caption_labels.copy()
-    sides = (np.asarray(side.fused, float) for side in encoded)
-    for i, neighbours in enumerate(oracle.completion_neighbours(*sides, 3, 3)):
-        for j in neighbours:
-            labels[i] |= split.caption_labels[j]
-    assert (labels != split.caption_labels).any(axis=1).sum() > 20
-    text = experiment.encoder(variables, dataclasses.replace(split, caption_labels=labels)).text
-    matrix = np.load(completed[0] / "lc.npy")
-    assert (matrix.dtype, matrix.shape) == (np.float32, (20, 100))
-    np.testing.assert_allclose(matrix, encoded.image.fused @ text.fused.T, atol=1e-5)
-    assert np.abs(matrix - np.asarray(encoded.image.fused @ encoded.text.fused.T)).max() > 1e-4
-
-
-def test_an_ensemble_of_a_run_with_itself_is_the_run(completed, finished, tmp_path):
-    workdir, matrix = finished[0], completed[0] / "lc.npy"
-    ensembles = ("--ensemble", workdir, workdir, "--ensemble", f"a={workdir}", matrix)
-    arguments = ("--protocol", "label_completion", "--folds", "2", "--format", "csv")
-    done = run("compare", completed[0] / "lc.json", *ensembles, *arguments, "--output", tmp_path / "out.csv")
-    assert done.returncode == 0, done.stderr
-    assert "evaluating" in done.stderr
-    with (tmp_path / "out.csv").open() as file:
-        rows = {row["name"]: row for row in csv.DictReader(file)}
-    assert rows.keys() == {"lc", "ensemble of run + run", "ensemble of a + lc"}
-    for name in ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"):
-        assert len({row[name] for row in rows.values()}) == 1
-    assert {row["transductive"] for row in rows.values()} == {"true"}
 
 
 @pytest.mark.slow
@@ -391,77 +256,3 @@ def test_help_helps(module, option):
     done = run_by_itself(module, "--help")
     assert done.returncode == 0
     assert option in done.stdout
-
-
-def results_in(workdir):
-    return json.loads((workdir / "results.json").read_text())["results"]
-
-
-@pytest.fixture(scope="module")
-def pair_model(tmp_path_factory):
-    """A finished run of a model that scores pairs, on the same scenes, and what it printed."""
-    workdir = tmp_path_factory.mktemp("pairs") / "run"
-    arguments = [str(each).replace("configs/demo.py", "configs/cross_attention_demo.py") for each in tiny(workdir)]
-    done = run("main", *arguments, "--config.eval.validation_captions=50", "--config.num_epochs=1")
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
-
-
-def test_a_model_that_scores_pairs_trains_and_is_tested_on_all_of_them(pair_model):
-    workdir, printed = pair_model
-    assert "model     cross_attention, D 16, 2 heads: " in printed
-    (row,) = results_in(workdir)
-    assert (row["embedding"], row["num_images"], row["num_captions"]) == ("fused", 20, 100)
-    terms = {"loss_fusion", "loss_instance", "loss_matching", "weight_matching"}
-    lines = train_lines(workdir)
-    assert terms <= set(lines[0])
-    assert "loss_kl" not in lines[0]
-    validated = [line for line in lines if line["kind"] == "dev_fused"]
-    assert len(validated) == 1
-    assert (workdir / "matches.png").exists()
-    assert "tells the two apart" in printed
-
-
-def test_re_ranking_all_candidates_is_scoring_all_pairs(finished, pair_model, tmp_path):
-    output = tmp_path / "reranked.json"
-    shared = ("--workdir", finished[0], "--rerank", pair_model[0], "--output", output)
-    done = run("evaluate", *shared, "--rerank_top_k", 1000)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(output.read_text())
-    assert found["results"] == results_in(pair_model[0]) == found["rerank"]["all_pairs"]["results"]
-    assert found["rerank"]["first"]["results"] == results_in(finished[0])
-    assert "test, its top 1000 by cross_attention, " in done.stdout
-    few = run("evaluate", *shared, "--rerank_top_k", 3, "--rerank_only")
-    assert few.returncode == 0, few.stderr
-    found = json.loads(output.read_text())
-    assert found["results"] != results_in(pair_model[0])
-    assert "all_pairs" not in found["rerank"]
-
-
-def test_models_that_cannot_re_rank_are_refused(finished, pair_model):
-    for first, second, message in (
-        (finished[0], finished[0], "holds mhcvse; expected a model that scores pairs"),
-        (pair_model[0], pair_model[0], "scores pairs itself; expected a model with embeddings"),
-    ):
-        done = run("evaluate", "--workdir", first, "--rerank", second)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert message in done.stderr
-    done = run("evaluate", "--workdir", finished[0], "--rerank_top_k", 3)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "go with --rerank WORKDIR" in done.stderr
-    done = run("evaluate", "--workdir", pair_model[0], "--protocol", "label_completion")
-    assert done.returncode == 2
-    assert "expected another, as cross_attention has no labels" in done.stderr
-
-
-def test_what_a_pair_model_does_not_have_is_said(pair_model, tmp_path):
-    for arguments, message in (
-        (
-            ("export_pytorch", pair_model[0], "--out", tmp_path / "x.tar"),
-            "holds cross_attention, mean pooling; expected",
-        ),
-        (("compare", pair_model[0], "--embedding", "instance"), "has no instance embedding; expected fused"),
-    ):
-        done = run(*arguments)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert message in done.stderr
