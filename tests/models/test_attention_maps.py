@@ -123,14 +123,14 @@ def test_maps_and_vectors_equal_the_loops(looked):
         whole = np.asarray(getattr(maps, name))
         for pair, weights in zip(whole, pairs, strict=True):
             heads, rows, columns = weights.shape
-            np.testing.assert_allclose(pair[:, :rows, :columns], weights, atol=2e-6)
+            np.testing.assert_allclose(pair[:, :rows, :columns], weights, atol=1e-5)
             assert pair[:, rows:].sum() == pair[:, :, columns:].sum() == 0
             assert np.ptp(pair.sum(axis=2)[:, :rows]) < 1e-5
             assert len(pair) == heads
         assert np.std(whole[whole > 0]) > 0.01
     for side, whole in (("image", maps.regions), ("text", maps.words)):
         for pair, own in zip(np.asarray(whole), vectors[side], strict=True):
-            np.testing.assert_allclose(pair[: len(own)], own, atol=2e-6)
+            np.testing.assert_allclose(pair[: len(own)], own, atol=1e-5)
             assert not pair[len(own) :].any()
 
 
