@@ -146,8 +146,8 @@ KEYS = {
     "model.attention_residual": Key(False, "adds the input to what was attended", switch(), start=SAME),
     "model.attention_start": Key(
         "random",
-        "of its output projection; zero, with a residual: elements begin as they came",
-        one_of("random", "zero"),
+        "of its output; with a residual elements begin as they came by zero, of its projection, or by gate, a factor",
+        one_of("random", "zero", "gate"),
     ),
     "model.attention_dropout_rate": Key(0.0, "of attention weights", share()),
     "model.pooling": Key(

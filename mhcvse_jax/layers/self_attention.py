@@ -27,8 +27,10 @@ class SelfAttention(nn.Module):
       residual: adds what Q, K and V were made from to the output.
       dropout_rate: of the attention weights.
       dtype: of the arithmetic; the softmax is float32.
-      start: "random", or "zero": the output projection begins at zero, so that with a residual connection elements
-        begin as they came. At random, attention scatters what the layers before it have aligned.
+      start: "random", "zero" or "gate". At random, attention scatters what the layers before it have aligned. From
+        zero (the output projection's) elements begin as they came, given a residual connection, but Adam's steps are
+        of one size whatever the gradient, and ten of them make as much of the attention as of the element. A gate, a
+        learned factor a feature that begins at zero (ReZero, arXiv:2003.04887), lets it in a thousandth a step.
       masks_are_prefixes: whether a mask keeps the first elements alone: cuDNN takes their number.
     """
 
@@ -51,6 +53,8 @@ class SelfAttention(nn.Module):
             force_fp32_for_softmax=True,
             out_kernel_init=nn.initializers.zeros if self.start == "zero" else nn.initializers.lecun_normal(),
         )
+        if self.start == "gate":
+            self.gate = Gate()
 
     def __call__(self, elements: jax.Array, mask: jax.Array | None, *, train: bool, pooled: bool = False) -> jax.Array:
         """Returns <dtype>[batch, elements, D], or <float32>[batch, D], their mean over what `mask` keeps.
@@ -66,12 +70,13 @@ class SelfAttention(nn.Module):
         if mask is not None:
             self.sow("intermediates", "num_elements", jnp.sum(mask, axis=1))
         if pooled and not self.is_initializing():
-            attended = self._mean_attended(elements, mask, train)
+            attended = self._let_in(self._mean_attended(elements, mask, train))
             return mean_pool(elements, mask) + attended if self.residual else attended
         if self._by_cudnn(elements, train) and not self.is_initializing():
             attended = self._attended_by_cudnn(elements, mask)
         else:
             attended = self.attention(elements, mask=_of_keys(mask), deterministic=not train, sow_weights=True)
+        attended = self._let_in(attended)
         attended = elements.astype(self.dtype) + attended if self.residual else attended
         return mean_pool(attended, mask) if pooled else attended
 
@@ -89,6 +94,9 @@ class SelfAttention(nn.Module):
         if self.input_form == "scaled":
             return elements * math.sqrt(elements.shape[-1])
         return self.norm(elements) if self.input_form == "layer_norm" else elements
+
+    def _let_in(self, attended: jax.Array) -> jax.Array:
+        return self.gate(attended) if self.start == "gate" else attended
 
     def _weights(self, elements: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
         params = self.attention.variables["params"]
@@ -142,6 +150,14 @@ class SelfAttention(nn.Module):
         )
         kernel, bias = params["out"]["kernel"].astype(self.dtype), params["out"]["bias"].astype(self.dtype)
         return jnp.einsum("bnhk,hkd->bnd", attended, kernel) + bias
+
+
+class Gate(nn.Module):
+    """Returns features times a learned factor each, which begins at zero."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.param("factor", nn.initializers.zeros, x.shape[-1:]).astype(x.dtype)
 
 
 def _of_keys(mask: jax.Array | None) -> jax.Array | None:

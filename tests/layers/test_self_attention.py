@@ -15,8 +15,8 @@ BATCH, ELEMENTS, DIM, HEADS = 3, 7, 26, 2
 MASKS = {"regions": None, "words": np.arange(ELEMENTS) < np.array([7, 1, 4])[:, None]}
 
 
-def attention(form="scaled", residual=False, dropout_rate=0.0, dtype="float32"):
-    return SelfAttention(HEADS, form, residual, dropout_rate, jnp.dtype(dtype))
+def attention(form="scaled", residual=False, dropout_rate=0.0, dtype="float32", start="random"):
+    return SelfAttention(HEADS, form, residual, dropout_rate, jnp.dtype(dtype), start)
 
 
 def problem(layer):
@@ -44,9 +44,11 @@ def assert_close(found, expected, atol):
 
 
 @pytest.mark.parametrize("kind", MASKS)
-@pytest.mark.parametrize(("form", "residual"), [("scaled", False), ("layer_norm", True)])
-def test_pooled_is_the_mean_of_all(kind, form, residual):
-    layer, mask = attention(form, residual), MASKS[kind]
+@pytest.mark.parametrize(
+    ("form", "residual", "start"), [("scaled", False, "random"), ("layer_norm", True, "random"), ("unit", True, "gate")]
+)
+def test_pooled_is_the_mean_of_all(kind, form, residual, start):
+    layer, mask = attention(form, residual, start=start), MASKS[kind]
     params, elements, cotangent = problem(layer)
 
     def mean_of_all(params, x):
@@ -140,7 +142,7 @@ def test_where_cudnn_is_asked(monkeypatch):
 
 def test_a_start_at_zero_hands_elements_on_as_they_came():
     _, elements, _ = problem(attention())
-    for start, same in (("zero", True), ("random", False)):
+    for start, same in (("zero", True), ("gate", True), ("random", False)):
         layer = SelfAttention(HEADS, "scaled", True, 0.0, jnp.dtype("float32"), start)
         variables = layer.init(jax.random.key(0), elements, None, train=False)
         found = jax.jit(functools.partial(layer.apply, train=False))(variables, elements, None)
