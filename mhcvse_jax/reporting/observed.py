@@ -1,7 +1,7 @@
 """A run as a report sees it: what it left in its workdir, and what its best checkpoint does with a split."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -163,10 +163,17 @@ def concept_vectors(tested: Tested) -> ConceptVectors | None:
 
 def collapse_levels(run: Observed) -> dict[str, float]:
     """Returns the value that each contrastive loss has where all embeddings are alike, by its name in the log."""
-    steps = [int(steps[0]) for steps, _ in run.log.kinds.get("dev_fused", {}).values()]
-    if not steps:  # no epoch has ended: how many steps one has is not known
-        return {}
-    config, last = run.config, curves.last_step(run.log)
+    value_at, last = collapse_value_at(run.config, run.log), curves.last_step(run.log)
+    return {} if value_at is None else {f"loss_{term}": value_at(term, last) for term in CONTRASTIVE}
+
+
+def collapse_value_at(config: Config, log: Log) -> Callable[[str, int], float] | None:
+    """Returns a function of term and step: a run's loss where all embeddings are alike.
+
+    None while no epoch has ended: how many steps one has is not known.
+    """
+    steps = [int(steps[0]) for steps, _ in log.kinds.get("dev_fused", {}).values()]
+    if not steps:
+        return None
     mined = config.model.mined_negatives if "mined_negatives" in models.keys(config.model.name) else 0
-    value_at = collapse_values(parts.loss_settings(config, steps[0]), config.batch_size, mined)
-    return {f"loss_{term}": value_at(term, last) for term in CONTRASTIVE}
+    return collapse_values(parts.loss_settings(config, steps[0]), config.batch_size, mined)

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shutil
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    collapse,
     detector,
     floor,
     gru,
@@ -293,6 +295,33 @@ def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
 
 
 @pytest.mark.slow
+def test_a_stay_at_the_collapse_value_and_a_fall_are_told(tmp_path, capfd, finished):
+    steps = np.arange(1, 401)
+    losses = np.where((steps > 50) & (steps <= 217) | (steps > 390), 0.96, 0.94)
+    assert collapse.longest_stay(steps, losses, np.ones(400)) == 117  # of the first hundred none counts
+
+    for name, loss, rsums, code in (
+        ("sound", 3.0, (90, 100, 96), 0),
+        ("stuck", 6.2, (1, 2, 2), 3),
+        ("fell", 3.0, (100, 94), 3),
+    ):
+        run = tmp_path / name
+        run.mkdir()
+        shutil.copy(finished[0] / "config.json", run)
+        lines = [{"step": step, "kind": "train", "loss_fusion": loss} for step in range(1, 300)]
+        lines += [{"step": 99 * (epoch + 1), "kind": "dev_fused", "rsum": rsum} for epoch, rsum in enumerate(rsums)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert collapse.main([str(run)]) == code
+    printed = capfd.readouterr().out
+    for row in (
+        "| sound | 0 | - | - | 96.0 | 100.0 |",
+        "| stuck | 199 | - | - |",
+        "| fell | 0 | - | - | 94.0 | 100.0 |",
+    ):
+        assert row in printed
+    assert collapse.main([str(tmp_path)]) == 2
+
+
 def test_levels_of_a_cross_attention(tmp_path, capfd):
     """The global level ranks as one product of both wholes does, whatever the others do."""
     data, workdir = tmp_path / "data", tmp_path / "runs" / "cross_attention_seed0"
