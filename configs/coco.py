@@ -6,11 +6,11 @@ Needs SCAN's coco_precomp directory (113,287 training pictures of 36 x 2048; dev
 not yet measured; the paper reports none on COCO. CVSE's fixed_sum has 0.9 here.
 """
 
-from mhcvse_jax.config import base
+from mhcvse_jax.config import mhcvse
 
 
 def get_config():
-    config = base()
+    config = mhcvse()
     config.data.dir = "data/coco_precomp"
     config.model.fixed_instance_weight = 0.9
     config.eval.test_split = "testall"

@@ -146,8 +146,9 @@ KEYS = {
     "model.attention_residual": Key(False, "adds the input to what was attended", switch(), start=SAME),
     "model.attention_start": Key(
         "random",
-        "of its output; with a residual elements begin as they came by zero, of its projection, or by gate, a factor",
+        "of what it adds; nothing at first, with a residual: zero (of the output projection) or gate (a learned factor)",
         one_of("random", "zero", "gate"),
+        start=SAME,  # a gate is a parameter
     ),
     "model.attention_dropout_rate": Key(0.0, "of attention weights", share()),
     "model.pooling": Key(
@@ -379,7 +380,7 @@ def mhcvse() -> Config:
     config = base()
     config.concepts.training_label = "caption"
     config.model.attention_residual = True
-    config.model.attention_start = "zero"
+    config.model.attention_start = "gate"
     config.model.fusion_start = "fixed_sum"
     config.model.consensus_norm = "layer"
     config.model.consensus_start = "zero"
