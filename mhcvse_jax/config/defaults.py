@@ -146,7 +146,7 @@ KEYS = {
     "model.attention_residual": Key(False, "adds the input to what was attended", switch(), start=SAME),
     "model.attention_start": Key(
         "random",
-        "of what it adds; nothing at first, with a residual: zero (of the output projection) or gate (a learned factor)",
+        "of what it adds; nothing at first, with a residual: zero, of the output projection, or gate, a learned factor",
         one_of("random", "zero", "gate"),
         start=SAME,  # a gate is a parameter
     ),

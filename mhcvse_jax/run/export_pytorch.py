@@ -51,8 +51,12 @@ def export(arguments: argparse.Namespace) -> None:
     if "consensus_norm" not in models.keys(config.model.name) or config.model.pooling == "gpo":
         found = f"{config.model.name}, {config.model.pooling} pooling"
         raise InputError(f"{workdir} holds {found}; expected cvse or mhcvse, mean or attention pooling")
-    if config.model.num_heads and config.model.attention_input == "layer_norm":
-        raise InputError(f"{workdir}: config.model.attention_input is 'layer_norm'; expected 'unit' or 'scaled'")
+    for key, lacking, expected in (
+        ("attention_input", "layer_norm", "'unit' or 'scaled'"),
+        ("attention_start", "gate", "'random' or 'zero'"),
+    ):
+        if config.model.num_heads and config.model[key] == lacking:
+            raise InputError(f"{workdir}: config.model.{key} is {lacking!r}; expected {expected}")
     exported = Experiment.of_workdir(workdir)
     language = exported.language
     variables, progress = exported.restore_best()

@@ -77,6 +77,10 @@ def test_what_the_pytorch_program_lacks_is_not_exported(workdir, tmp_path, capsy
     code, _, errors = run(export_pytorch, capsys, tmp_path / "changed", "--out", tmp_path / "new.pth.tar")
     assert code == 2
     assert "config.model.consensus_norm is 'layer', which the PyTorch program does not have" in errors
+    config.model.update(name="mhcvse", consensus_norm="batch", num_heads=2, attention_start="gate")
+    config_lib.save(config, tmp_path / "changed" / "config.json")
+    code, _, errors = run(export_pytorch, capsys, tmp_path / "changed", "--out", tmp_path / "new.pth.tar")
+    assert (code, "config.model.attention_start is 'gate'; expected 'random' or 'zero'" in errors) == (2, True)
     assert not (tmp_path / "new.pth.tar").exists()
 
 
