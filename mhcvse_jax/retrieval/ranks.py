@@ -17,12 +17,14 @@ from mhcvse_jax.retrieval import ties
 from mhcvse_jax.retrieval.recall import Ranks
 
 BLOCK = 1024  # queries whose similarities with all candidates are held at once
+MOST_AT_ONCE = 1 << 25  # similarities that are held whole, for both directions: 128 MiB
 
 
 def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks:
     """Returns the ranks of both directions by dot product, in float32 at the highest precision.
 
-    Costs two products [images, D] x [D, texts]; holds BLOCK rows of the similarity at a time.
+    Costs one product [images, D] x [D, texts] where all similarities are held at once (`MOST_AT_ONCE`), else two, of
+    which BLOCK rows are held at a time.
 
     Args:
       image: <float32>[images, D] embeddings.
@@ -34,6 +36,8 @@ def ranks(image: jax.Array, text: jax.Array, image_of_text: np.ndarray) -> Ranks
     """
     check_finite(image, text)
     owner = np.asarray(image_of_text)
+    if len(image) * len(text) <= MOST_AT_ONCE:
+        return _at_once(image, text, owner)
     everything = np.arange(len(image))
     return Ranks(
         i2t=_in_blocks(_image_ranks, image, everything, text, owner),
@@ -56,11 +60,45 @@ def check_finite(image: jax.Array, text: jax.Array) -> None:
             )
 
 
+def _at_once(image: jax.Array, text: jax.Array, owner: np.ndarray) -> Ranks:
+    """Returns the ranks of both directions from one product, the pictures split over the devices."""
+    mesh = _mesh(image)
+    missing = -len(image) % (1 if mesh is None else mesh.size)
+    chosen = np.minimum(np.arange(len(image) + missing), len(image) - 1)  # the devices divide them
+    i2t, t2i = _both_ranks(image, chosen, text, owner, mesh)
+    return Ranks(np.asarray(i2t)[: len(image)], np.asarray(t2i))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _both_ranks(
+    images: jax.Array, chosen: jax.Array, texts: jax.Array, owner: jax.Array, mesh: Mesh | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns <int32>[chosen] and <int32>[texts]; `chosen` are all pictures, then the last again.
+
+    The matrix is read once a direction and no mask is made of its size: all candidates count, and those that are
+    right are taken off again.
+    """
+    similarity = jnp.matmul(_share(images, chosen, mesh), texts.T, precision=jax.lax.Precision.HIGHEST)
+    right = _gather(similarity[owner, jnp.arange(len(owner))], mesh)
+    best = jax.ops.segment_max(right, owner, len(chosen))
+    is_level = (right >= best[owner]).astype(jnp.int32)
+    captions, level = (jax.ops.segment_sum(ones, owner, len(chosen)) for ones in (jnp.ones_like(owner), is_level))
+    no_worse = similarity >= best[:, None]
+    i2t = jnp.where(captions > 0, 1 + no_worse.sum(axis=1, dtype=jnp.int32) - level, 0)
+    is_first = jnp.arange(len(chosen)) < len(images)
+    t2i = ((similarity >= right) & is_first[:, None]).sum(axis=0, dtype=jnp.int32)  # itself is the 1
+    return _gather(i2t, mesh), _gather(t2i, mesh)
+
+
+def _mesh(embeddings: jax.Array) -> Mesh | None:
+    return embeddings.sharding.mesh if isinstance(embeddings.sharding, NamedSharding) else None  # pyright: ignore[reportReturnType]
+
+
 def _in_blocks(
     rank: Callable, queries: jax.Array, query_ids: np.ndarray, candidates: jax.Array, candidate_ids: np.ndarray
 ) -> np.ndarray:
     """Returns <int32>[queries] the ranks; where the arrays lie on several devices each ranks a share of a block."""
-    mesh = queries.sharding.mesh if isinstance(queries.sharding, NamedSharding) else None
+    mesh = _mesh(queries)
     num_devices = 1 if mesh is None else mesh.size
     block = -(-min(BLOCK, len(queries)) // num_devices) * num_devices
     found = []

@@ -1,5 +1,6 @@
 """Ranks against loops; recall, folds and the mix of similarities by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from mhcvse_jax.devices.mesh import make_mesh, replicated
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.models.embeddings import Embeddings
@@ -51,12 +53,21 @@ def assert_equals_loops(image, text, owner):
     return found
 
 
+@pytest.fixture(params=["at once", "in blocks"])
+def way(request, monkeypatch):
+    """Both ways to the ranks: all similarities at once, or a product a direction."""
+    if request.param == "in blocks":
+        monkeypatch.setattr(ranks_module, "MOST_AT_ONCE", 0)
+
+
+@pytest.mark.usefixtures("way")
 def test_uneven_numbers_of_captions_equal_the_loops():
     found = assert_equals_loops(*random_sides(0), OWNER)
     assert len(set(found.i2t)) > 3
     assert len(set(found.t2i)) > 3
 
 
+@pytest.mark.usefixtures("way")
 def test_ties_equal_the_loops():
     image, text = coarse_sides(1)
     found = assert_equals_loops(image, text, OWNER)
@@ -85,6 +96,14 @@ def test_any_shapes_and_ties_equal_the_loops(sides):
     assert_equals_loops(jnp.asarray(image), jnp.asarray(text), owner)
 
 
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_devices_that_share_the_pictures_find_the_same(num_devices):
+    """11 pictures: the last device's share is filled up with the last picture, which is no candidate again."""
+    image, text = coarse_sides(1)
+    placed = jax.device_put((image, text), replicated(make_mesh(jax.devices()[:num_devices])))
+    assert_equals_loops(*placed, OWNER)
+
+
 def test_permuted_captions_have_the_permuted_ranks():
     image, text = random_sides(2)
     before = ranks(image, text, OWNER)
@@ -98,12 +117,14 @@ def test_permuted_captions_have_the_permuted_ranks():
 def test_blocks_change_nothing(monkeypatch, block):
     image, text = coarse_sides(3)
     whole = ranks(image, text, OWNER)
+    monkeypatch.setattr(ranks_module, "MOST_AT_ONCE", len(CAPTIONS) * len(OWNER) - 1)
     monkeypatch.setattr(ranks_module, "BLOCK", block)
     in_blocks = ranks(image, text, OWNER)
     np.testing.assert_array_equal(in_blocks.i2t, whole.i2t)
     np.testing.assert_array_equal(in_blocks.t2i, whole.t2i)
 
 
+@pytest.mark.usefixtures("way")
 def test_constant_embeddings_have_the_worst_ranks():
     images, each, dim = 211, 5, 257
     owner = np.repeat(np.arange(images), each)
@@ -195,6 +216,7 @@ def test_folds_that_do_not_divide_are_refused():
         protocols.split_ranks(encoded, OWNER, kind="fused", consensus_weight=0.0, folds=3)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_picture_without_captions_is_no_query_but_a_candidate():
     assert recall(np.array([0, 1, 0, 7])) == Recall(r1=50.0, r5=50.0, r10=100.0, medr=4.0, meanr=4.0)
     image, text = np.eye(3, dtype=np.float32), np.float32([[0, 0.5, 0.9], [0, 1, 0]])
