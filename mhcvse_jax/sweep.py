@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.comparison import formats, side_by_side
 from mhcvse_jax.comparison.sources import Wanted
+from mhcvse_jax.devices.memory import RUNS_VARIABLE
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.run import command_line
@@ -152,7 +153,7 @@ def train(runs: Sequence[Run], *, jobs: int) -> None:
                     run = waiting.pop(0)
                     number = len(runs) - len(waiting)
                     print(f"\nrun {number} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
-                    running[place] = run, start(run, shares[place], logged=jobs > 1)
+                    running[place] = run, start(run, shares[place], jobs=jobs)
             for place, (run, process) in list(running.items()):
                 code = process.poll()
                 if code is None:
@@ -189,12 +190,12 @@ def check_run(run: Run) -> None:
             )
 
 
-def start(run: Run, gpus: str | None, *, logged: bool) -> subprocess.Popen:
+def start(run: Run, gpus: str | None, *, jobs: int) -> subprocess.Popen:
     """Returns the process of a run, which Ctrl-C at the terminal does not reach: it is told once, by this one."""
-    environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
+    environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}) | {RUNS_VARIABLE: str(jobs)}
     command = [sys.executable, "-m", "mhcvse_jax.main", *run.arguments]
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment, "start_new_session": True}
-    if not logged:
+    if jobs == 1:
         return subprocess.Popen(command, **options)
     run.directory.mkdir(parents=True, exist_ok=True)
     with pathlib.Path(f"{run.workdir}.log").open("a", encoding="utf-8") as log:

@@ -2,6 +2,8 @@
 
     python tests/recording.py -m mhcvse_jax.main ...
 
+$SCARCE_MEMORY is the number of a process that finds a thousand bytes free.
+
 Writes `$RECORD_DIR/process_N.pid` when it begins, and `process_N.json`, {kind of features and their number: pictures
 read}, after each read.
 """
@@ -15,8 +17,10 @@ import sys
 import threading
 
 from mhcvse_jax.data import regions, tfds
+from mhcvse_jax.devices import memory
 
-RECORD = pathlib.Path(os.environ["RECORD_DIR"]) / f"process_{os.environ.get('MHCVSE_PROCESS_ID', '0')}"
+PROCESS = os.environ.get("MHCVSE_PROCESS_ID", "0")
+RECORD = pathlib.Path(os.environ["RECORD_DIR"]) / f"process_{PROCESS}"
 lock = threading.Lock()
 read_of = collections.defaultdict(list)
 
@@ -35,6 +39,8 @@ def recorded(read):
 RECORD.with_suffix(".pid").write_text(str(os.getpid()))
 regions.MappedRegions.read = recorded(regions.MappedRegions.read)
 tfds.RecordRegions.read = recorded(tfds.RecordRegions.read)
+if os.environ.get("SCARCE_MEMORY") == PROCESS:
+    memory.free_on_host = lambda: 1000
 _, flag, module, *arguments = sys.argv
 assert flag == "-m"
 sys.argv = [module, *arguments]

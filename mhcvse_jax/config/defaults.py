@@ -42,7 +42,10 @@ KEYS = {
         "", "a workdir whose best parameters, words and concepts the run begins with; empty: random ones", text()
     ),
     "steps_per_dispatch": Key(
-        8, "steps that the host hands over at once, where the features are on the devices", more_than(0), resume=FREE
+        8,
+        "steps that the host hands over at once, where the features are on the devices; fewer where they are slow",
+        more_than(0),
+        resume=FREE,
     ),
     "compute_dtype": Key(
         "float32", "of the layers' arithmetic; parameters and losses are float32", one_of("float32", "bfloat16")
@@ -68,7 +71,8 @@ KEYS = {
     "data.caption_lengths": Key((16, 24, 32, 48, 64), "tokens; a batch is padded to the first that fits", rising(2)),
     "data.placement": Key(
         "auto",
-        "of training features: on the devices, read from the host by batch, or auto: on the devices if they fit",
+        "of training features: on the devices, read from the host by batch, or auto: on the devices if they take at "
+        "most half of what is free there",
         one_of("auto", "device", "host"),
         resume=FREE,
     ),
@@ -133,8 +137,9 @@ KEYS = {
     ),
     "model.gru": Key(
         "auto",
-        "how the GRU is computed; auto: the best for the device; all give the same result",
-        one_of("auto", "plain", "scan", "packed"),
+        "how the GRU is computed; auto: the best for the device; pallas: a kernel for GPUs that is not measured yet, "
+        "slow on a CPU; all give the same result",
+        one_of("auto", "plain", "scan", "packed", "pallas"),
     ),
     "model.num_heads": Key(8, "0 leaves self-attention out", at_least(0), start=SAME),
     "model.attention_input": Key(

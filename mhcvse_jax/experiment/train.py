@@ -124,7 +124,10 @@ def _train(experiment: Experiment, train_split: Split, dev_split: Split, start: 
     if loop.is_over(settings, progress):
         checkpoints.close()
         return progress
-    feed = make_feed(step_parts, parts.feed_settings(config), train_split, state)
+    feed = make_feed(
+        *(step_parts, parts.feed_settings(config), train_split, state), were_on_devices=progress.features_on_devices
+    )
+    progress.features_on_devices = feed.on_devices
     log = MetricsLog(experiment.workdir, resume_step=int(state.step)) if distributed.is_first() else NoLog()
     try:
         return loop.train(

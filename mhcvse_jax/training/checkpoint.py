@@ -34,6 +34,7 @@ class Progress:
     epochs_without_better: int = 0
     skipped_steps: int = 0  # whose loss or gradient was not finite
     train_seconds: float = 0.0  # over all starts
+    features_on_devices: bool | None = None  # None: in no start yet, or not noted then
 
     def best(self) -> str:
         """Returns the best step in words, with its dev rsum where that is known."""

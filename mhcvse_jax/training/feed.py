@@ -18,6 +18,9 @@ from mhcvse_jax.training import resident
 from mhcvse_jax.training.resident import Placement
 from mhcvse_jax.training.step import Metrics, StepParts, TrainState, make_resident_steps, make_train_step
 
+SLOW_SECONDS = 10.0
+"""A dispatch that takes longer is made of fewer steps from then on: a stop waits for those that are handed over."""
+
 
 class FeedSettings(NamedTuple):
     """How training batches are made and read."""
@@ -36,6 +39,8 @@ class FeedSettings(NamedTuple):
 class Feed(Protocol):
     """Takes the steps of an epoch. A step's batch depends on seed, epoch and step alone, whatever the feed."""
 
+    on_devices: bool  # whether the features lie there
+
     def epoch(
         self, state: TrainState, epoch: int, first_step: int
     ) -> Iterator[tuple[TrainState, int, dict[str, jax.Array]]]:
@@ -48,6 +53,8 @@ class Feed(Protocol):
 
 class HostFeed:
     """Reads batches ahead of the device, from memory-mapped files; each is copied to it."""
+
+    on_devices = False
 
     def __init__(
         self,
@@ -83,6 +90,8 @@ class HostFeed:
 class ResidentFeed:
     """Gathers batches on the devices, which hold the whole split; the host sends indices for several steps at once."""
 
+    on_devices = True
+
     def __init__(
         self,
         settings: FeedSettings,
@@ -104,17 +113,36 @@ class ResidentFeed:
         )
         index = np.searchsorted(self._caption_lengths, lengths).astype(np.int32)
         everywhere = replicated(self._mesh)
-        for start in range(first_step, len(captions), most):
-            num_steps = min(most, len(captions) - start)
+        start, at_once = first_step, most
+        while start < len(captions):
+            began = time.monotonic()
+            num_steps = min(at_once, len(captions) - start)
             chosen, chosen_index = np.zeros((most, size), np.int32), np.zeros(most, np.int32)
             chosen[:num_steps] = captions[start : start + num_steps]
             chosen_index[:num_steps] = index[start : start + num_steps]
             sent = jax.device_put((chosen, chosen_index, np.int32(num_steps)), everywhere)
             state, metrics = self._steps(state, self._data, *sent)
-            yield state, num_steps, metrics
+            yield state, num_steps, metrics  # who takes them waits for those before
+            start += num_steps
+            if not distributed.is_several():  # several processes have to hand over the same steps
+                at_once = _steps_at_once(at_once, most, time.monotonic() - began)
 
 
-def make_feed(parts: StepParts, settings: FeedSettings, split: Split, state: TrainState) -> Feed:
+def _steps_at_once(now: int, most: int, seconds: float) -> int:
+    """Returns how many steps to hand over next, when `now` of them took so long."""
+    if seconds > SLOW_SECONDS:
+        return max(now // 2, 1)
+    return min(2 * now, most) if seconds < SLOW_SECONDS / 4 else now
+
+
+def make_feed(
+    parts: StepParts,
+    settings: FeedSettings,
+    split: Split,
+    state: TrainState,
+    *,
+    were_on_devices: bool | None = None,
+) -> Feed:
     """Returns the feed that `settings.placement` asks for, and prints which; features are read while it compiles.
 
     Args:
@@ -122,22 +150,27 @@ def make_feed(parts: StepParts, settings: FeedSettings, split: Split, state: Tra
       settings: how batches are made and read.
       split: what is learnt.
       state: one like those that it will be given.
+      were_on_devices: where the features of this run have been before; None if it begins.
 
     Raises:
       InputError: features are to be on the devices, and do not fit, or one is not finite.
     """
     # One choice for all: devices of unlike memory would take unlike ones, and wait for each other for ever.
-    placement: Placement = distributed.from_first(
-        lambda: resident.choose_placement(settings.placement, split, parts.mesh, settings.dtype)
+    free_each, num_bytes = resident.free_each(parts.mesh), resident.features_bytes(split, settings.dtype)
+    choice = resident.Choice(
+        *distributed.from_first(
+            lambda: resident.choose_placement(
+                settings.placement, num_bytes, parts.mesh, free_each, were_on_devices=were_on_devices
+            )
+        )
     )
-    if placement != "host":
-        return make_resident_feed(parts, settings, split, state, placement)
+    size = f"{num_bytes / 1e9:.2f} GB in {settings.dtype}, {choice.reason}"
+    if choice.placement != "host":
+        print(f"features  on the devices, {choice.placement}: {size}", flush=True)
+        return make_resident_feed(parts, settings, split, state, choice.placement)
     feed = HostFeed(settings, split, parts.mesh, make_train_step(parts))
-    print(
-        f"features  read from the host as steps need them; captions padded to "
-        f"{', '.join(map(str, feed.caption_lengths))}",
-        flush=True,
-    )
+    print(f"features  read from the host as steps need them: {size}", flush=True)
+    print(f"captions  padded to {', '.join(map(str, feed.caption_lengths))}", flush=True)
     return feed
 
 
@@ -166,12 +199,9 @@ def make_resident_feed(
         placing = executor.submit(resident.place, split, mesh, placement, **reading)
         compiled = steps.lower(like, resident.shapes(split, mesh, placement, dtype), *sent).compile()
         data = placing.result()
-    print(
-        f"features  on the devices, {placement}: {resident.features_bytes(split, dtype) / 1e9:.2f} GB in {dtype}; "
-        f"captions padded to {', '.join(map(str, caption_lengths))}; read and compiled in "
-        f"{time.monotonic() - started:.1f} s",
-        flush=True,
-    )
+    lengths = ", ".join(map(str, caption_lengths))
+    seconds = time.monotonic() - started
+    print(f"captions  padded to {lengths}; features read and steps compiled in {seconds:.1f} s", flush=True)
     return ResidentFeed(settings, split, data, caption_lengths, mesh, compiled)
 
 

@@ -1,5 +1,6 @@
 """A training split in device memory: batches are gathered there by index, and nothing is copied per step."""
 
+import collections
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -13,6 +14,7 @@ from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.read_ahead import read_ahead
 from mhcvse_jax.data.regions import count_regions
 from mhcvse_jax.data.text import PAD, EncodedCaptions
+from mhcvse_jax.devices import distributed, memory
 from mhcvse_jax.devices.mesh import by_batch, replicated
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.captions import Captions
@@ -21,7 +23,7 @@ Placement: TypeAlias = Literal["host", "replicated", "sharded"]
 """Where features are: with the host, whole on every device, or split over the devices by picture."""
 
 SHARE_OF_MEMORY = 0.5
-"""Fraction of a device's memory that features may use under `auto`."""
+"""Fraction of what a device may hold that features use at most: the rest is for the model, the steps, the test."""
 CHUNK_BYTES = 64 * 2**20
 """Bytes of features that are read and copied at once."""
 
@@ -36,32 +38,51 @@ class ResidentSplit(NamedTuple):
     image_of_caption: jax.Array  # <int32>[T]
 
 
-def choose_placement(wanted: str, split: Split, mesh: Mesh, dtype: str) -> Placement:
+class Choice(NamedTuple):
+    """Where features go, and why, in words that follow their size."""
+
+    placement: Placement
+    reason: str
+
+
+def choose_placement(
+    wanted: str, num_bytes: int, mesh: Mesh, free_each: int | None, *, were_on_devices: bool | None = None
+) -> Choice:
     """Returns where the features go: "host", "replicated" on every device, or "sharded" over them by picture.
 
     Args:
-      wanted: "host", "device", or "auto": on the devices, where these are no CPUs and the features take at most
-        `SHARE_OF_MEMORY` of each.
-      split: whose features.
+      wanted: "host", "device", or "auto": on the devices where they take at most `SHARE_OF_MEMORY` of what each may
+        hold.
+      num_bytes: what the features take.
       mesh: the devices.
-      dtype: that they would be kept in.
+      free_each: bytes that each may hold, as `free_each` returns them; None where that is unknown.
+      were_on_devices: where this run has had them before; None if it begins. The other place adds float32 numbers in
+        another order, so that "auto" does not go back to the devices.
 
     Raises:
-      InputError: they are to be on the device, and do not fit even when sharded.
+      InputError: they are to be on the devices, which are no CPUs, and do not fit even when sharded.
     """
-    limit = device_memory(mesh)
-    if wanted == "host" or (wanted == "auto" and limit is None):
-        return "host"
-    num_bytes = features_bytes(split, dtype)
-    if limit is None or num_bytes <= SHARE_OF_MEMORY * limit:
-        return "replicated"
-    if num_bytes / mesh.size <= SHARE_OF_MEMORY * limit:
-        return "sharded"
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    if wanted == "host":
+        return Choice("host", "as config.data.placement says")
+    if wanted == "auto" and were_on_devices is False:
+        return Choice("host", "as the run began")
+    if free_each is None:
+        return Choice("host", "as the free memory is unknown") if wanted == "auto" else Choice("replicated", "as asked")
+    whose = "of a device" if not on_cpu else "free for each device" if mesh.size > 1 else "free"
+    half = f"half of the {free_each / 1e9:.1f} GB {whose}"
+    if num_bytes <= SHARE_OF_MEMORY * free_each:
+        return Choice("replicated", f"at most {half}")
+    if num_bytes / mesh.size <= SHARE_OF_MEMORY * free_each:
+        return Choice("sharded", f"a device's part is at most {half}")
     if wanted == "auto":
-        return "host"
+        return Choice("host", f"more than {half}")
+    if on_cpu:  # what is free there changes, and its user may know better
+        return Choice("sharded" if mesh.size > 1 else "replicated", f"as asked, though more than {half}")
     raise InputError(
         f"config.data.placement is 'device', and the features take {num_bytes / 1e9:.1f} GB; expected at most "
-        f"{SHARE_OF_MEMORY:.0%} of the {mesh.size} devices' {limit / 1e9:.1f} GB each, or config.data.placement=host"
+        f"{SHARE_OF_MEMORY:.0%} of the {mesh.size} devices' {free_each / 1e9:.1f} GB each, or "
+        "config.data.placement=host"
     )
 
 
@@ -70,10 +91,28 @@ def features_bytes(split: Split, dtype: str) -> int:
     return int(np.prod(split.regions.shape, dtype=np.int64)) * jnp.dtype(dtype).itemsize
 
 
-def device_memory(mesh: Mesh) -> int | None:
-    """Returns the bytes that a device of the mesh can hand out; None for CPUs, whose memory is the host's."""
-    stats = mesh.local_devices[0].memory_stats()
-    return stats.get("bytes_limit") if stats and mesh.local_devices[0].platform != "cpu" else None
+def free_each(mesh: Mesh) -> int | None:
+    """Returns the bytes that each device of a mesh may hold: the least of all. All processes must call this.
+
+    Of an accelerator it is what the device can hand out; of CPUs, their part of the memory that is free on their
+    machine. None where the system does not say.
+    """
+    device = mesh.local_devices[0]
+    if device.platform == "cpu":
+        sharing, mine = memory.machine(), memory.free_on_host()
+    else:
+        sharing, mine = None, (device.memory_stats() or {}).get("bytes_limit")
+    report: tuple[str | None, int, int | None] = (sharing, len(mesh.local_devices), mine)
+    reports = distributed.from_all(report)
+    devices_of: dict[str | None, int] = collections.Counter()
+    for machine, num_devices, _ in reports:
+        devices_of[machine] += num_devices
+    each = []
+    for machine, _, free in reports:
+        if free is None:
+            return None
+        each.append(free if machine is None else free // devices_of[machine])
+    return min(each)
 
 
 def place(

@@ -126,7 +126,7 @@ def jobs(finished, tmp_path_factory):
     assert build_tfds.main([str(finished[0] / "scenes"), str(directory / "tfds")]) == 0
     workdir = directory / "run"
     arguments = scenes(finished[0] / "scenes", workdir)
-    with Job(directory / "stopped", *arguments) as job:
+    with Job(directory / "stopped", *arguments, SCARCE_MEMORY="1") as job:
         stopped = outcome(job, signal.SIGUSR1, when=lambda: steps_done(workdir) >= 2)
     stopped_at = train_lines(workdir)[-1]["step"]
     with Job(directory / "killed", *arguments, MHCVSE_GRACE_SECONDS="2") as job:
@@ -188,6 +188,16 @@ def test_a_killed_process_ends_the_job(jobs):
     assert "Traceback" not in jobs.killed.errors
     assert jobs.seconds_to_end < 60  # far less than the 100 after which a silent process is missed
     assert f"resuming  at step {jobs.stopped_at}," in jobs.finished.output
+
+
+@pytest.mark.slow
+def test_processes_of_unlike_memory_choose_alike_and_keep_to_it(jobs):
+    assert (
+        "features  read from the host as steps need them: 0.00 GB in float32, more than half of" in jobs.stopped.output
+    )
+    assert (
+        "features  read from the host as steps need them: 0.00 GB in float32, as the run began" in jobs.finished.output
+    )
 
 
 @pytest.mark.slow

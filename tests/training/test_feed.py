@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import flax.linen as nn
 import front_door
@@ -17,6 +18,7 @@ from mhcvse_jax.data import batches
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
 from mhcvse_jax.data.text import EncodedCaptions
+from mhcvse_jax.devices import distributed, memory
 from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
@@ -24,8 +26,9 @@ from mhcvse_jax.experiment import parts
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.models.embeddings import Embeddings
+from mhcvse_jax.training import feed as feed_module
 from mhcvse_jax.training import resident
-from mhcvse_jax.training.feed import HostFeed, ResidentFeed, make_resident_feed
+from mhcvse_jax.training.feed import HostFeed, ResidentFeed, make_feed, make_resident_feed
 from mhcvse_jax.training.step import initialize, make_train_step
 
 IMAGES, PER_IMAGE, REGIONS, FEATURES, CONCEPTS, BATCH = 21, 2, 3, 5, 4, 8
@@ -141,6 +144,20 @@ def test_features_on_the_devices_train_alike(training, by_host, placement):
     assert_same(training.run(feed, first_step=2), training.run(by_host, first_step=2))  # as an epoch is gone on with
 
 
+def test_slow_steps_are_handed_over_one_by_one(training, by_host, monkeypatch):
+    monkeypatch.setattr(feed_module, "SLOW_SECONDS", 0.0)
+    found = training.run(training.feed("replicated"))
+    assert found[2] == [3, 1, 1]
+    assert_same(found, training.run(by_host))
+    monkeypatch.setattr(feed_module, "SLOW_SECONDS", 10.0)
+    assert [feed_module._steps_at_once(now, 8, took) for now, took in ((8, 11), (1, 99), (4, 5), (3, 2))] == [
+        4,
+        1,
+        4,
+        6,
+    ]
+
+
 @pytest.mark.parametrize("how", ["a file", "zeros"])
 def test_regions_of_varying_number_train_alike(training, by_host, how):
     numbers = np.random.default_rng(1).integers(1, REGIONS + 1, IMAGES).astype(np.int32)
@@ -194,27 +211,75 @@ def test_a_feature_that_is_not_finite_is_named_before_the_first_step():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "memory", "num_devices", "expected"),
+    ("wanted", "free_each", "num_devices", "expected"),
     [
-        ("auto", None, 1, "host"),  # a CPU
+        ("auto", None, 1, "host"),  # not known
         ("device", None, 1, "replicated"),
-        ("host", 1e9, 1, "host"),
-        ("auto", 2 * 1260, 4, "replicated"),  # 21 x 3 x 5 x 4 bytes are a half of it
+        ("host", 10**9, 1, "host"),
+        ("auto", 2 * 1260, 1, "replicated"),
+        ("auto", 2 * 1260 - 2, 1, "host"),
+        ("device", 1, 1, "replicated"),  # a CPU, as its user wants it
+        ("device", 1, 4, "sharded"),
+        ("auto", 2 * 1260, 4, "replicated"),
         ("auto", 2 * 1260 - 2, 4, "sharded"),
         ("auto", 2 * 1260 // 4, 4, "sharded"),
         ("auto", 2 * 1260 // 4 - 2, 4, "host"),
     ],
 )
-def test_where_features_go(monkeypatch, wanted, memory, num_devices, expected):
-    monkeypatch.setattr(resident, "device_memory", lambda mesh: memory)
+def test_where_features_go(wanted, free_each, num_devices, expected):
+    """1,260 bytes of them may take half of what is free."""
     mesh = make_mesh(jax.devices()[:num_devices])
-    assert resident.choose_placement(wanted, make_split(), mesh, "float32") == expected
+    assert resident.choose_placement(wanted, 1260, mesh, free_each).placement == expected
 
 
-def test_features_that_fit_no_device_are_refused(monkeypatch):
-    monkeypatch.setattr(resident, "device_memory", lambda mesh: 100)
+def test_devices_of_one_cpu_share_its_memory(monkeypatch):
+    monkeypatch.setattr(memory, "free_on_host", lambda: 7000)
+    assert resident.free_each(make_mesh(jax.devices()[:1])) == 7000
+    assert resident.free_each(make_mesh(jax.devices()[:4])) == 1750
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        ([["a", 2, 6000], ["b", 2, 9000]], 3000),
+        ([["a", 2, 6000], ["a", 1, 6600]], 2000),  # two processes on one machine
+        ([["a", 2, 6000], ["b", 2, None]], None),
+        ([[None, 2, 6000], [None, 2, 5000]], 5000),  # accelerators, each with memory of its own
+    ],
+)
+def test_the_least_device_of_all_processes_counts(monkeypatch, reports, expected):
+    monkeypatch.setattr(distributed, "from_all", lambda mine: reports)
+    assert resident.free_each(make_mesh(jax.devices()[:1])) == expected
+
+
+def test_a_run_goes_on_where_its_features_were():
+    mesh, plenty, little = make_mesh(jax.devices()[:1]), 10**6, 10
+    for before, free_each, expected in ((False, plenty, "host"), (True, plenty, "replicated"), (True, little, "host")):
+        choice = resident.choose_placement("auto", 1260, mesh, free_each, were_on_devices=before)
+        assert choice.placement == expected
+    assert resident.choose_placement("device", 1260, mesh, plenty, were_on_devices=False).placement == "replicated"
+
+
+def test_features_that_fit_no_accelerator_are_refused():
+    gpus = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu")] * 2), size=2)
     with pytest.raises(InputError, match=r"config.data.placement is 'device', and the features take .* GB; expected"):
-        resident.choose_placement("device", make_split(), make_mesh(jax.devices()[:2]), "float32")
+        resident.choose_placement("device", 1260, gpus, 100)
+
+
+@pytest.mark.parametrize(
+    ("free", "on_devices", "says"),
+    [
+        (16.2e9, True, "features  on the devices, replicated: 0.00 GB in float32, at most half of the 16.2 GB free\n"),
+        (1e3, False, "features  read from the host as steps need them: 0.00 GB in float32, more than half of the"),
+        (None, False, "as the free memory is unknown"),
+    ],
+)
+def test_the_choice_and_its_reason_are_said(capsys, monkeypatch, free, on_devices, says):
+    monkeypatch.setattr(memory, "free_on_host", lambda: free)
+    alone = Training(make_config(), 1)
+    feed = make_feed(alone.parts, parts.feed_settings(alone.config), alone.split, alone.start())
+    assert feed.on_devices == on_devices
+    assert says in capsys.readouterr().out
 
 
 def test_a_rare_length_is_not_compiled_for():
