@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = timing.parser((__doc__ or "").splitlines()[0], rounds=7)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--gru", choices=("auto", "plain", "scan", "packed"), default="auto")
+    parser.add_argument("--gru", choices=("auto", "plain", "scan", "packed", "pallas"), default="auto")
     parser.add_argument("--width", type=int, default=4096, help="of the square product that shows the device's rate")
     options = parser.parse_args(arguments)
 

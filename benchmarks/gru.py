@@ -2,8 +2,8 @@
 
     python -m benchmarks.gru --dim 1024 --words 24
 
-Those of the program ("plain", "scan", "packed") beside what they were chosen from, and PyTorch's where it is
-installed. Captions have Flickr30k's lengths up to `--words`; one has them all.
+Those of the program ("plain", "scan", "packed", on a GPU also "pallas") beside what they were chosen from, and
+PyTorch's where it is installed. Captions have Flickr30k's lengths up to `--words`; one has them all.
 """
 
 import functools
@@ -21,6 +21,7 @@ from benchmarks.synthetic import caption_lengths
 from benchmarks.workload import PRECISIONS, set_precision
 from mhcvse_jax.layers.gru_cell import GRUWeights, fuse_gates, gru_step
 from mhcvse_jax.layers.gru_packed import bi_gru_packed
+from mhcvse_jax.layers.gru_pallas import bi_gru_pallas
 from mhcvse_jax.layers.gru_scan import bi_gru_scan
 from mhcvse_jax.layers.text_gru import word_mask
 
@@ -73,12 +74,12 @@ def _scan(group: list[GRUWeights], words: jax.Array, mask: jax.Array, flipped: l
     return jnp.stack([jnp.swapaxes(turn(states[:, i], flip), 0, 1) for i, flip in enumerate(flipped)])
 
 
-def fast(cells: Any, words: jax.Array, lengths: jax.Array, *, packed: bool) -> jax.Array:
+def fast(cells: Any, words: jax.Array, lengths: jax.Array, *, way: str) -> jax.Array:
     """Returns the same by the program's own ways."""
     directions = [fuse_gates(cells[name], words.dtype) for name in ("forward", "backward")]
-    if packed:
+    if way == "packed":
         return bi_gru_packed(directions, words, lengths)
-    return bi_gru_scan(directions, words, word_mask(lengths, words.shape[1]))
+    return (bi_gru_scan if way == "scan" else bi_gru_pallas)(directions, words, word_mask(lengths, words.shape[1]))
 
 
 CANDIDATES: dict[str, Callable] = {
@@ -86,8 +87,7 @@ CANDIDATES: dict[str, Callable] = {
     "plain, unrolled 4 times": functools.partial(flax_rnn, unroll=4),
     "input hoisted, a scan a direction": functools.partial(hoisted, together=False),
     "input hoisted, one scan": functools.partial(hoisted, together=True),
-    "scan": functools.partial(fast, packed=False),
-    "packed": functools.partial(fast, packed=True),
+    **{way: functools.partial(fast, way=way) for way in ("scan", "packed", "pallas")},
 }
 
 
@@ -102,6 +102,8 @@ def jax_programs(
 
     programs = {}
     for name, candidate in CANDIDATES.items():
+        if name == "pallas" and jax.default_backend() == "cpu":  # which would interpret it
+            continue
         run = jax.jit(functools.partial(value_and_gradients, candidate))
         programs[name] = functools.partial(run, cells, *map(jnp.asarray, (words, lengths, cotangent)))
     return programs

@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="on both sides")
     parser.add_argument("--twins", nargs="+", choices=TWINS, default=list(TWINS), help="ways to write the twin")
-    parser.add_argument("--gru", nargs="+", choices=("auto", "plain", "scan", "packed"), default=["auto"])
+    parser.add_argument("--gru", nargs="+", choices=("auto", "plain", "scan", "packed", "pallas"), default=["auto"])
     parser.add_argument("--batches", type=int, default=4, help="different batches; a run takes a step on each")
     parser.add_argument("--data", choices=("device", "host"), default="device", help="where features lie before a step")
     parser.add_argument("--compile", action="store_true", help="torch.compile the fast twins")

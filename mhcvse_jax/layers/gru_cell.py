@@ -6,6 +6,7 @@ The equations are those of `flax.linen.GRUCell` (and of cuDNN and PyTorch), and 
     z = sigmoid(W_iz x + b_iz + W_hz h)     h' = (1 - z) * n + z * h
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +54,14 @@ def gru_step(from_input: jax.Array, from_hidden: jax.Array, bias: jax.Array, h: 
       bias: <dtype>[D], b_hn.
       h: <float32>[..., D], the state before.
     """
-    (r, z, n), (hidden_r, hidden_z, hidden) = (jnp.split(part, 3, axis=-1) for part in (from_input, from_hidden))
+    return gates_and_state(jnp.split(from_input, 3, axis=-1), jnp.split(from_hidden, 3, axis=-1), bias, h)
+
+
+def gates_and_state(
+    from_input: Sequence[jax.Array], from_hidden: Sequence[jax.Array], bias: jax.Array, h: jax.Array
+) -> tuple[jax.Array, Gates]:
+    """Returns what `gru_step` does, from the parts of r, z and n one by one, each [..., D]."""
+    (r, z, n), (hidden_r, hidden_z, hidden) = from_input, from_hidden
     r, z, hidden = jax.nn.sigmoid(r + hidden_r), jax.nn.sigmoid(z + hidden_z), hidden + bias
     n = jnp.tanh(n + r * hidden)
     return (1 - z) * n + z * h, Gates(r, z, n, hidden)
@@ -69,10 +77,16 @@ def gru_step_gradient(gradient: jax.Array, gates: Gates, h: jax.Array) -> tuple[
       gates: of the step.
       h: <float32>[..., D], the state before.
     """
-    r, z, n, hidden = (gate.astype(jnp.float32) for gate in gates)
+    of_input, of_hidden, passed_on = gate_gradients(gradient, Gates(*(gate.astype(jnp.float32) for gate in gates)), h)
+    return jnp.concatenate(of_input, axis=-1), jnp.concatenate(of_hidden, axis=-1), passed_on
+
+
+def gate_gradients(
+    gradient: jax.Array, gates: Gates, h: jax.Array
+) -> tuple[Sequence[jax.Array], Sequence[jax.Array], jax.Array]:
+    """Returns what `gru_step_gradient` does, for r, z and n one by one, each [..., D]."""
+    r, z, n, hidden = gates
     of_z = gradient * (h - n) * z * (1 - z)
     of_n = gradient * (1 - z) * (1 - n * n)
     of_r = of_n * hidden * r * (1 - r)
-    of_input = jnp.concatenate([of_r, of_z, of_n], axis=-1)
-    of_hidden = jnp.concatenate([of_r, of_z, of_n * r], axis=-1)
-    return of_input, of_hidden, gradient * z
+    return (of_r, of_z, of_n), (of_r, of_z, of_n * r), gradient * z

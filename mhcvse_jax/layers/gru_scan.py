@@ -4,7 +4,7 @@ The input's products stand before the loop. The weights' gradients stand after i
 differentiated as it stands, a scan would add up a whole kernel at every word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,19 @@ import jax.numpy as jnp
 from mhcvse_jax.layers.gru_cell import Gates, GRUWeights, gru_step, gru_step_gradient
 
 
-def bi_gru_scan(directions: Sequence[GRUWeights], words: jax.Array, mask: jax.Array) -> jax.Array:
+def bi_gru_scan(
+    directions: Sequence[GRUWeights],
+    words: jax.Array,
+    mask: jax.Array,
+    recurrence: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
+) -> jax.Array:
     """Returns the states of both directions <float32>[2, batch, words, D], zero at padding.
 
     Args:
       directions: forward and backward.
       words: <dtype>[batch, words, width].
       mask: <bool>[batch, words], false at padding, which stands at the end.
+      recurrence: another way to take the steps; None: a scan.
     """
     input_kernel, input_bias, hidden_kernel, hidden_bias = (jnp.stack(pair) for pair in zip(*directions, strict=True))
     in_time = jnp.swapaxes(words, 0, 1)
@@ -26,7 +32,8 @@ def bi_gru_scan(directions: Sequence[GRUWeights], words: jax.Array, mask: jax.Ar
     both = jnp.stack([in_time, jnp.flip(in_time, 0)], axis=1)
     both_mask = jnp.stack([mask.T, jnp.flip(mask.T, 0)], axis=1)
     from_input = jnp.einsum("tgbe,gef->tgbf", both, input_kernel) + input_bias[:, None]
-    forward, backward = jnp.unstack(_recurrence(from_input, both_mask, hidden_kernel, hidden_bias[:, None]), axis=1)
+    states = (recurrence or _recurrence)(from_input, both_mask, hidden_kernel, hidden_bias[:, None])
+    forward, backward = jnp.unstack(states, axis=1)
     return jnp.swapaxes(jnp.stack([forward, jnp.flip(backward, 0)]), 1, 2)
 
 
@@ -51,7 +58,7 @@ def _forward(from_input, mask, kernel, bias):
 
 def _backward(saved, gradient):
     states, gates, mask, kernel = saved
-    before = jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
+    before = _before(states)
 
     def step(of_next, now):
         of_state, gates, is_word, h = now
@@ -64,9 +71,23 @@ def _backward(saved, gradient):
     _, (of_input, of_hidden) = jax.lax.scan(
         step, jnp.zeros_like(states[0]), (gradient, gates, mask, before), reverse=True
     )
-    of_kernel = jnp.einsum("tgbd,tgbf->gdf", before.astype(kernel.dtype), of_hidden)
-    of_bias = jnp.sum(of_hidden[..., -states.shape[-1] :], axis=(0, 2))[:, None]
-    return of_input, None, of_kernel, of_bias
+    return of_input, None, *weight_gradients(states, of_hidden)
 
 
 _recurrence.defvjp(_forward, _backward)
+
+
+def weight_gradients(states: jax.Array, of_hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the gradients <dtype>[2, D, 3 D] of the hidden kernels and <dtype>[2, 1, D] of their biases.
+
+    Args:
+      states: <float32>[words, 2, batch, D] as the recurrence returned them.
+      of_hidden: <dtype>[words, 2, batch, 3 D] the gradient of W_h h.
+    """
+    before = _before(states).astype(of_hidden.dtype)
+    of_bias = jnp.sum(of_hidden[..., -states.shape[-1] :], axis=(0, 2))[:, None]
+    return jnp.einsum("tgbd,tgbf->gdf", before, of_hidden), of_bias
+
+
+def _before(states: jax.Array) -> jax.Array:
+    return jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from mhcvse_jax.layers.gru_cell import fuse_gates
 from mhcvse_jax.layers.gru_packed import bi_gru_packed
+from mhcvse_jax.layers.gru_pallas import bi_gru_pallas
 from mhcvse_jax.layers.gru_scan import bi_gru_scan
 from mhcvse_jax.layers.normalize import l2_normalize
 
@@ -19,7 +20,8 @@ def choose_gru(gru: str) -> str:
     """Returns the way to compute the GRU: the given one, or for "auto" the best for the devices.
 
     On a CPU "packed" is the fastest of those measured (`python -m benchmarks.gru`). On a GPU "scan" has the fewest
-    and largest operations; it is not measured there. Where one CPU stands for several devices, "plain".
+    and largest operations; it is not measured there. Where one CPU stands for several devices, "plain". "pallas" is
+    never chosen before it is measured.
     """
     if gru != "auto":
         return gru
@@ -36,8 +38,8 @@ class TextGRU(nn.Module):
       word_dim: width of the word vectors.
       embedding_dim: width of a direction of the GRU, and of the output.
       dropout_rate: of the word vectors.
-      gru: "plain" (`flax.linen.RNN`), "scan" (`gru_scan`), "packed" (`gru_packed`) or "auto" (`choose_gru`): equal
-        but for rounding, with the same parameters.
+      gru: "plain" (`flax.linen.RNN`), "scan" (`gru_scan`), "packed" (`gru_packed`), "pallas" (`gru_pallas`) or
+        "auto" (`choose_gru`): equal but for rounding, with the same parameters.
       dtype: of the arithmetic; parameters are float32.
     """
 
@@ -68,8 +70,8 @@ class TextGRU(nn.Module):
             states = jnp.where(mask[..., None], jnp.asarray(rnn(words, seq_lengths=lengths)), 0.0)
         else:
             directions = [fuse_gates(cell.variables["params"], self.dtype) for cell in cells]
-            if gru == "scan":
-                states = bi_gru_scan(directions, words, mask)
-            else:
+            if gru == "packed":
                 states = bi_gru_packed(directions, words, lengths)
+            else:
+                states = (bi_gru_scan if gru == "scan" else bi_gru_pallas)(directions, words, mask)
         return l2_normalize(jnp.mean(states, axis=0))
