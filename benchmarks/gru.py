@@ -2,7 +2,7 @@
 
     python -m benchmarks.gru --dim 1024 --words 24
 
-Those of the program ("plain", "scan", "packed", on a GPU also "pallas") beside what they were chosen from, and
+Those of the program ("plain", "scan", "packed", with --pallas also "pallas") beside what they were chosen from, and
 PyTorch's where it is installed. Captions have Flickr30k's lengths up to `--words`; one has them all.
 """
 
@@ -92,9 +92,9 @@ CANDIDATES: dict[str, Callable] = {
 
 
 def jax_programs(
-    cells: Any, words: np.ndarray, lengths: np.ndarray, cotangent: np.ndarray, dtype: jnp.dtype
+    cells: Any, words: np.ndarray, lengths: np.ndarray, cotangent: np.ndarray, dtype: jnp.dtype, *, pallas: bool
 ) -> dict[str, Callable[[], Any]]:
-    """Returns the candidates, each giving its states and the gradients of `cells` and words."""
+    """Returns the candidates, each giving its states and the gradients of `cells` and words; "pallas" if asked for."""
 
     def value_and_gradients(candidate, cells, words, lengths, cotangent):
         states, pull_back = jax.vjp(lambda c, x: candidate(c, x.astype(dtype), lengths), cells, words)
@@ -102,7 +102,7 @@ def jax_programs(
 
     programs = {}
     for name, candidate in CANDIDATES.items():
-        if name == "pallas" and jax.default_backend() == "cpu":  # which would interpret it
+        if name == "pallas" and not pallas:
             continue
         run = jax.jit(functools.partial(value_and_gradients, candidate))
         programs[name] = functools.partial(run, cells, *map(jnp.asarray, (words, lengths, cotangent)))
@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--word_dim", type=int, default=300)
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--pallas", action="store_true", help="also the kernel in Pallas, which a CPU interprets")
     options = parser.parse_args(arguments)
     dtype = jnp.dtype(set_precision(options.precision))
 
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cotangent = rng.standard_normal((2, options.batch, options.words, options.dim), dtype=np.float32)
     cotangent *= word_mask(jnp.asarray(lengths), options.words)[..., None]
 
-    programs = jax_programs(cells, words, lengths, cotangent, dtype)
+    programs = jax_programs(cells, words, lengths, cotangent, dtype, pallas=options.pallas)
     tolerance = 0.1 if dtype == jnp.bfloat16 else 1e-2 if options.precision == "tf32" else 1e-4
     difference = check_equal(programs, tolerance)
     if importlib.util.find_spec("torch"):

@@ -128,6 +128,7 @@ What follows from it:
   Pallas's Triton, which the kernel is written for, has no way to say so. Its Mosaic has, on Hopper.
 
 The rates of small products and of the cache are guesses, so the table says what to try in which order, not how it ends.
+`python -m benchmarks.gru --pallas` measures it.
 """
 
 
