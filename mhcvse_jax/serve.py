@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
     add("--port", type=_port, default=8000, help="default %(default)s; 0 takes a free one")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="who may ask: 127.0.0.1, this machine alone (default)")
+    add("--rerank", type=path, metavar="RUN", help="a model that scores pairs puts answers in order and is looked into")
     add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
     add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of pictures, where no package brings them")
     arguments = command_line.parse(parser, argv)
@@ -53,10 +54,12 @@ def serve(arguments: argparse.Namespace) -> None:
 
         from mhcvse_jax.browser.app import Site, is_this_machine
         from mhcvse_jax.indexing.index import Index
+        from mhcvse_jax.indexing.reranking import Reranker
 
         print(f"reading   {arguments.index}", flush=True)
         index = Index.open_for(arguments.index, arguments.workdir, arguments.encoder_weights)
-        site = Site(index)
+        reranker = Reranker(arguments.rerank, index.header.source) if arguments.rerank else None
+        site = Site(index, reranker)
         print(f"index     {len(index):,} pictures; compiling", flush=True)
         site.warm_up()
         host, port = arguments.host, listener.getsockname()[1]
@@ -92,7 +95,7 @@ def settings(app: "ASGIApp") -> "uvicorn.Config":
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = command_line.whole_number(text)
     if not 0 <= port < 1 << 16:
         raise argparse.ArgumentTypeError(f"{port}; expected 0 to {(1 << 16) - 1}")
     return port

@@ -32,14 +32,28 @@ def pytest_unconfigure():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A finished run and what it printed: one for all workers."""
+    return run_once(tmp_path_factory, "finished", *front_door.tiny("run"))
+
+
+@pytest.fixture(scope="session")
+def pair_model(tmp_path_factory):
+    """Likewise a run of a model that scores pairs, on the same scenes."""
+    arguments = [each.replace("demo.py", "cross_attention_demo.py") for each in front_door.tiny("run")]
+    arguments += ["--config.eval.validation_captions=50", "--config.num_epochs=1"]
+    return run_once(tmp_path_factory, "pair_model", *arguments)
+
+
+def run_once(tmp_path_factory, name, *arguments):
+    """The workdir "run" among the arguments, of a run that one of the workers has made, and what it printed."""
     directory = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         directory = directory.parent
-    workdir, printed = directory / "finished" / "run", directory / "finished" / "printed.txt"
-    with filelock.FileLock(directory / "finished.lock"):
+    workdir, printed = directory / name / "run", directory / name / "printed.txt"
+    with filelock.FileLock(directory / f"{name}.lock"):
         if not printed.exists():
             workdir.parent.mkdir()
-            done = front_door.run_by_itself("main", *front_door.tiny(workdir))
+            own = [str(workdir) if each == "run" else each for each in arguments]
+            done = front_door.run_by_itself("main", *own)
             assert done.returncode == 0, done.stderr
             printed.write_text(done.stdout)
     return workdir, printed.read_text()

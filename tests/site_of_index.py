@@ -56,9 +56,9 @@ def make_index(workdir, directory):
 
 
 @contextlib.contextmanager
-def serving(index, host="127.0.0.1"):
+def serving(index, host="127.0.0.1", reranker=None):
     """Context with the port of a server of this index, in a thread."""
-    config = settings(Site(index).app(host))
+    config = settings(Site(index, reranker).app(host))
     config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

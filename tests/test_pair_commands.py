@@ -2,22 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
-from front_door import run, tiny, train_lines
+from front_door import run, train_lines
+from site_of_index import ask, make_index, serving
+
+from mhcvse_jax.indexing.reranking import Reranker
 
 
 def results_in(workdir):
     return json.loads((workdir / "results.json").read_text())["results"]
-
-
-@pytest.fixture(scope="module")
-def pair_model(tmp_path_factory):
-    """A finished run of a model that scores pairs, on the same scenes, and what it printed."""
-    workdir = tmp_path_factory.mktemp("pairs") / "run"
-    arguments = [str(each).replace("configs/demo.py", "configs/cross_attention_demo.py") for each in tiny(workdir)]
-    done = run("main", *arguments, "--config.eval.validation_captions=50", "--config.num_epochs=1")
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
 
 
 def test_a_model_that_scores_pairs_trains_and_is_tested_on_all_of_them(pair_model):
@@ -78,3 +72,35 @@ def test_what_a_pair_model_does_not_have_is_said(pair_model, tmp_path):
         done = run(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
+
+
+QUERY = "a red circle above a blue square"
+
+
+def test_the_page_shows_where_the_model_that_re_ranks_looks(finished, pair_model, tmp_path):
+    index = make_index(finished[0], tmp_path / "index")
+    reranker = Reranker(pair_model[0], None)
+    (first,) = index.search([QUERY], 100)
+    expected = reranker.pictures(index, QUERY, first)
+    with serving(index, reranker=reranker) as port:
+        _, _, found = ask(port, "/api/search", q=QUERY, k=7)
+        _, _, about = ask(port, "/api/index")
+        _, _, seen = ask(port, "/api/explain", picture=4, q=QUERY)
+    assert about["reranked_by"] == "cross_attention"
+    assert [hit["place"] for hit in found["hits"]] == [hit.place for hit in expected[:7]]
+    assert [hit.place for hit in expected] != [hit.place for hit in first]
+    pair = seen["pair"]
+    assert pair["words"] == ["<start>", *QUERY.split(), "<end>"]
+    assert pair["score"] == pytest.approx(next(hit.score for hit in expected if hit.place == 4), abs=1e-4)
+    tokens, _ = reranker.experiment.language.read([QUERY])
+    maps = reranker.experiment.model.apply(
+        reranker.variables,
+        index.regions(4)[None],
+        tokens.padded(np.array([0]), tokens.lengths[0]),
+        tokens.lengths,
+        method="attention_maps",
+    )
+    assert set(pair["maps"]) == {"text_to_image", "image_to_text"}
+    for name, values in pair["maps"].items():
+        assert len(values) == 2 * pair["layers"]  # heads
+        np.testing.assert_allclose(values, getattr(maps, name)[0], atol=2e-4)

@@ -66,6 +66,7 @@ def test_a_run_without_a_checkpoint_has_its_curves(run, capsys):
         shutil.rmtree(run / lost) if (run / lost).is_dir() else (run / lost).unlink()
     text, _ = written(capsys, run)
     assert re.findall(r'<section id="(\w+)">', text) == ["recall", "run", "curves"]
+    assert "Matches, attention, hubs and concepts are left out: " in text
     assert "no epoch has been validated yet" in text
 
 
@@ -80,6 +81,14 @@ def test_captions_that_are_long_or_markup_or_run_from_right_to_left(run, capsys)
     assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in text
     assert 'dir="auto">שני' in text
     assert "… (1,999 letters)" in text
+
+
+def test_what_the_regions_show_is_said(run, capsys):
+    np.save(run / "scenes" / "test_classes.npy", np.arange(100, dtype=np.int32).reshape(20, 5) % 3)
+    (run / "scenes" / "class_names.txt").write_text("lamp\n<b>cup</b>\ndog\n")
+    text, _ = written(capsys, run, "--queries", 2)
+    said = re.findall(r">in: ([^<]*)</span></figcaption>", text)
+    assert set(said) == {"lamp", "&lt;b&gt;cup&lt;/b&gt;", "dog"}
 
 
 def test_pictures_with_any_number_of_captions_and_no_boxes(run, capsys):
@@ -163,17 +172,12 @@ def test_a_card_says_what_a_result_was_made_from(run, capsys):
     ("arguments", "error"),
     [
         (("nowhere",), "nowhere/config.json: no such file"),
-        (("RUN", "--split", "train_of_others"), None),
+        (("RUN", "--split", "train_of_others"), "train_of_others_ims.npy: no such file"),
         (("RUN", "--output", "nowhere/page.html"), "no such directory"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(run, capsys, arguments, error):
     arguments = [run if argument == "RUN" else argument for argument in arguments]
-    if error is None:  # a page without what needs the split
-        text, _ = written(capsys, *arguments)
-        assert "Matches, attention, hubs and concepts are left out: " in text
-        assert "train_of_others_ims.npy" in text
-        return
     _, said = written(capsys, *arguments, code=2)
     assert error in said
     assert said.count("\n") == 1

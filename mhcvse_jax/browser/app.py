@@ -31,7 +31,8 @@ from mhcvse_jax.browser.files import MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, Pictur
 from mhcvse_jax.data.lines import MAX_CAPTION
 from mhcvse_jax.data.text import SPECIAL_TOKENS
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.indexing.index import Index
+from mhcvse_jax.indexing.index import Hit, Index
+from mhcvse_jax.indexing.reranking import TOP_K, Reranker
 
 MOST, DEFAULT = 100, 24  # answers to a query
 CAPTIONS = 3  # of the index, that are answered to a picture
@@ -52,9 +53,10 @@ Result = TypeVar("Result")
 class Site:
     """The answers to a browser about one index."""
 
-    def __init__(self, index: Index):
-        """Takes what is searched."""
-        self._index, self._explainer, self._files = index, Explainer(index), PictureFiles(index)
+    def __init__(self, index: Index, reranker: Reranker | None = None):
+        """Takes what is searched, and what puts the answers to words in order."""
+        self._index, self._reranker = index, reranker
+        self._explainer, self._files = Explainer(index, reranker), PictureFiles(index)
         # One query at a time: each has all cores, so that several at once would only make all of them late.
         self._turn = anyio.CapacityLimiter(1)
 
@@ -85,7 +87,7 @@ class Site:
         """
         words = self._index.model.experiment.language.vocabulary.words[len(SPECIAL_TOKENS) :]
         text = next((word for word in words if word.isalpha()), "a")
-        self._hits(self._index.model.encode_texts([text]), DEFAULT)
+        self._by_text(text, DEFAULT)
         with contextlib.suppress(InputError):  # features that are gone: said to who asks for them
             self._explained(0, text)
 
@@ -96,6 +98,7 @@ class Site:
             "captions": index.header.num_captions,
             "model": index.header.model,
             "fingerprint": hashlib.sha256(repr(index.header).encode()).hexdigest()[:12],
+            "reranked_by": self._reranker.name if self._reranker else None,
             "takes_pictures": index.model.source is not None,
             "examples": [index.pictures[place].captions[:1] for place in _spread(len(index), 3)],
             "limits": {
@@ -109,7 +112,12 @@ class Site:
     def _by_text(self, text: str, k: int) -> Answer:
         model = self._index.model
         model.check_query(text)
-        hits = self._hits(model.encode_texts([text]), k)
+        vectors = model.encode_texts([text])
+        if self._reranker:
+            (first,) = self._index.search_pictures(vectors, TOP_K)
+            hits = [self._hit(hit) for hit in self._reranker.pictures(self._index, text, first)[:k]]
+        else:
+            hits = self._hits(vectors, k)
         return {"query": text, "unknown_words": model.unknown_words(text), "hits": hits}
 
     def _by_place(self, place: int, k: int) -> Answer:
@@ -125,13 +133,14 @@ class Site:
     def _hits(self, vectors: np.ndarray, k: int) -> list[Answer]:
         # Always as many: another number would be another compilation.
         scores, places = self._index.search_vectors(vectors, MOST + 1)
-        return [self._hit(float(score), int(place)) for score, place in zip(scores[0][:k], places[0][:k], strict=True)]
+        found = zip(scores[0][:k].tolist(), places[0][:k].tolist(), strict=True)
+        return [self._hit(Hit(score, place, self._index.pictures[place])) for score, place in found]
 
-    def _hit(self, score: float, place: int) -> Answer:
-        picture = self._index.pictures[place]
+    def _hit(self, hit: Hit) -> Answer:
+        picture = hit.picture
         return {
-            "place": place,
-            "score": round(score, 4),
+            "place": hit.place,
+            "score": round(hit.score, 4),
             "id": picture.id,
             "file": _shown_name(picture),
             "size": picture.size,

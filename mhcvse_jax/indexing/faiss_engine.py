@@ -1,9 +1,12 @@
 """Approximate search by faiss (Douze et al., arXiv:2401.08281), for more vectors than are compared one by one."""
 
+import contextlib
 import importlib
 import importlib.util
+import os
 import pathlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,13 +66,27 @@ def build(path: pathlib.Path, vectors: np.ndarray, factory: str, search: str) ->
         _set(faiss, index, search)
         if not index.is_trained:
             chosen = np.random.default_rng(0).permutation(len(vectors))[:LEARNED_FROM]
-            index.train(np.asarray(vectors[np.sort(chosen)], np.float32))
+            with _silent():
+                index.train(np.asarray(vectors[np.sort(chosen)], np.float32))
         for start in range(0, len(vectors), ADDED_AT_ONCE):
             index.add(np.ascontiguousarray(vectors[start : start + ADDED_AT_ONCE], np.float32))
         faiss.write_index(index, str(path))
     except RuntimeError as error:
         reason = str(error).splitlines()[0].split(": ", 1)[-1]
         raise InputError(f"faiss cannot make {factory} of {len(vectors):,} vectors: {reason}") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps faiss from warning that vectors are few, a line for each part of a vector: the recall says what of it."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _set(faiss: Any, index: Any, search: str) -> None:

@@ -20,7 +20,13 @@ TOP_K = 100  # of a query's answers that are scored
 
 
 class Reranker:
-    """The best checkpoint of a run whose model scores pairs."""
+    """The best checkpoint of a run whose model scores pairs.
+
+    Attributes:
+      name: of the model, scan for example.
+      experiment: the run's configuration, language and model.
+      variables: the model's parameters.
+    """
 
     def __init__(self, workdir: pathlib.Path, source: FeatureSource | None):
         """Takes the run, and what made the features of the pictures that it is to score.
@@ -37,8 +43,8 @@ class Reranker:
         trained = feature_source.read(workdir)
         if trained and source and trained != source:
             raise InputError(f"{workdir} was trained on features of {trained}; expected {source}, as the index has")
-        self._experiment, self._scorer = experiment, experiment.encoder
-        self._variables, _ = experiment.restore_best()
+        self.name, self.experiment, self._scorer = experiment.config.model.name, experiment, experiment.encoder
+        self.variables, _ = experiment.restore_best()
 
     def scores(self, regions: Sequence[np.ndarray], texts: Sequence[str], pairs: np.ndarray) -> np.ndarray:
         """Returns <float32>[pairs], higher is better.
@@ -49,7 +55,7 @@ class Reranker:
           pairs: <int>[pairs, 2], a picture and a text each.
         """
         features, num_regions = picture_encoder.padded([Regions(each, np.zeros((0, 4))) for each in regions])
-        tokens, labels = self._experiment.language.read(texts)
+        tokens, labels = self.experiment.language.read(texts)
         split = Split(
             name="pictures that were found",
             regions=MappedRegions(features, np.arange(len(features))),
@@ -62,7 +68,7 @@ class Reranker:
             image_names=None,
             num_regions=num_regions,
         )
-        return self._scorer.score_pairs(self._variables, split, *pairs.T)
+        return self._scorer.score_pairs(self.variables, split, *pairs.T)
 
     def pictures(self, index: Index, text: str, hits: Sequence[Hit]) -> list[Hit]:
         """Returns pictures that a text has found in the order of their scores with it, which they get."""

@@ -10,9 +10,10 @@ import numpy as np
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.config import Config
-from mhcvse_jax.data import batches, dataset, feature_source, region_boxes
+from mhcvse_jax.data import batches, dataset, feature_source, region_boxes, region_names
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.region_boxes import RegionBoxes
+from mhcvse_jax.data.region_names import RegionNames
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.evaluation.evaluation import Evaluation
@@ -48,6 +49,7 @@ class Tested(NamedTuple):
     directory: pathlib.Path
     split: Split
     places: RegionBoxes
+    shows: RegionNames
     encoded: protocols.Found
     similarity: Similarity
     found: queries.Found
@@ -70,7 +72,7 @@ def observe(name: str, workdir: pathlib.Path, options: Options) -> Observed:
     """Returns all that can be said of a run.
 
     Raises:
-      InputError: the directory is no workdir.
+      InputError: the directory is no workdir, or a split or data that the options name cannot be read.
     """
     config = config_lib.load(workdir / "config.json")
     results, notes = facts.results(workdir / "results.json"), []
@@ -81,6 +83,8 @@ def observe(name: str, workdir: pathlib.Path, options: Options) -> Observed:
     try:
         tested = _test(workdir, split, options)
     except InputError as error:
+        if options.split or options.data_dir:
+            raise
         notes.append(f"Matches, attention, hubs and concepts are left out: {error}")
     if tested and tested.is_part:
         notes.append(
@@ -99,13 +103,14 @@ def _test(workdir: pathlib.Path, name: str, options: Options) -> Tested:
     split = dataset.first_images(whole, number) if number < whole.num_images else whole
     num_regions, _ = split.regions.shape[1:]
     places = region_boxes.read(directory, name, split.num_images, num_regions)
+    shows = region_names.read(directory, name, split.num_images, num_regions)
     variables, progress = experiment.restore_best(split.regions.shape[1:])
     print(f"encoding  {split.num_images:,} pictures and {split.num_captions:,} captions of {name}", flush=True)
     encoded = experiment.encode_for_protocol(variables, split)
     similarity = protocols.similarity_of(encoded, "fused", experiment.config.eval.consensus_weight)
     found = queries.search(similarity, split.image_of_caption)
     is_part = split is not whole
-    return Tested(experiment, variables, progress, directory, split, places, encoded, similarity, found, is_part)
+    return Tested(experiment, variables, progress, directory, split, places, shows, encoded, similarity, found, is_part)
 
 
 def evaluation(run: Observed) -> Evaluation | None:

@@ -67,6 +67,23 @@ class Hubs(NamedTuple):
     num_images: int
 
 
+class LitWord(NamedTuple):
+    """A word and the picture as it lights it."""
+
+    word: str
+    svg: str
+    shows: str  # what the detector says of the region that counts most; empty where nobody says it
+
+
+class LitHead(NamedTuple):
+    """A head, the picture and the words as it lights them; None where it takes of none."""
+
+    head: Head
+    svg: str | None
+    shows: str  # likewise
+    words: list[tuple[str, float]] | None
+
+
 class LookedAt(NamedTuple):
     """A pair with where the model looks in it; pictures are <svg> elements."""
 
@@ -77,9 +94,9 @@ class LookedAt(NamedTuple):
     picture: Picture
     hangs_on: str  # lit where the pair loses similarity without a region
     words: list[tuple[str, float]]  # the caption's, from -1, the pair gains most without it, to 1, it loses most
-    by_word: list[tuple[str, str]]  # a word with the picture it lights
+    by_word: list[LitWord]
     is_attention: bool
-    heads: list[tuple[Head, str | None, list[tuple[str, float]] | None]]
+    heads: list[LitHead]
 
 
 class PictureConcepts(NamedTuple):

@@ -16,7 +16,7 @@ from mhcvse_jax.reporting.attention import MARKS, Head, Looks, lit, lit_together
 from mhcvse_jax.reporting.left_out import Losses
 from mhcvse_jax.reporting.matches import PictureOf
 from mhcvse_jax.reporting.observed import Observed, Tested
-from mhcvse_jax.reporting.page import ConceptPart, Hub, Hubs, LookedAt, PictureConcepts, Recalls
+from mhcvse_jax.reporting.page import ConceptPart, Hub, Hubs, LitHead, LitWord, LookedAt, PictureConcepts, Recalls
 from mhcvse_jax.reporting.pictures import BLANK, Album, Overlays, Picture
 from mhcvse_jax.reporting.queries import NEAR, top
 
@@ -155,6 +155,7 @@ def _looked_at(
     boxes = tested.places.boxes
     boxes = None if boxes is None else np.asarray(boxes[image][: len(losses.regions)])
     row = tested.similarity.rows(image, image + 1)[0]
+    told = tested.shows.of(image)
     light = lit_together(looks.word_regions)
     is_word = np.array([word not in MARKS and any(map(str.isalnum, word)) for word in words])
     is_content = is_word & [word not in stop_words() for word in words]
@@ -163,9 +164,13 @@ def _looked_at(
 
     strongest = int(np.argmax(np.abs(losses.words)))
 
-    def head(one: Head) -> tuple[Head, str | None, list[tuple[str, float]] | None]:
+    def of_most(weights: np.ndarray | None) -> str:
+        return "" if weights is None or not told else told[int(np.argmax(weights))]
+
+    def head(one: Head) -> LitHead:
         regions = None if one.regions is None else overlays.lit(picture, lit(one.regions), boxes)
-        return one, regions, None if one.words is None else list(zip(words, lit(one.words).tolist(), strict=True))
+        by_word = None if one.words is None else list(zip(words, lit(one.words).tolist(), strict=True))
+        return LitHead(one, regions, of_most(one.regions), by_word)
 
     return LookedAt(
         title,
@@ -175,7 +180,10 @@ def _looked_at(
         picture,
         overlays.lit(picture, np.maximum(signed(losses.regions), 0.0), boxes),
         list(zip(words, signed(losses.words).tolist(), strict=True)),
-        [(words[place], overlays.lit(picture, light[place], boxes)) for place in sorted(brightest.tolist())],
+        [
+            LitWord(words[place], overlays.lit(picture, light[place], boxes), of_most(light[place]))
+            for place in sorted(brightest.tolist())
+        ],
         looks.is_attention,
         [head(one) for one in looks.heads],
     )

@@ -163,9 +163,17 @@ def check_output(option: str, path: pathlib.Path) -> None:
         raise InputError(f"{option} {path}: the directory cannot be written; expected one that can")
 
 
+def whole_number(text: str) -> int:
+    """Returns the whole number that a text holds."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number") from error
+
+
 def positive(text: str) -> int:
     """Returns the whole number of 1 or more that a text holds."""
-    number = int(text)
+    number = whole_number(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number}; expected 1 or more")
     return number
@@ -173,7 +181,7 @@ def positive(text: str) -> int:
 
 def not_negative(text: str) -> int:
     """Returns the whole number of 0 or more that a text holds."""
-    number = int(text)
+    number = whole_number(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number}; expected 0 or more")
     return number

@@ -1,12 +1,14 @@
 """The page in a real browser: typed into, clicked, dropped onto, gone back in."""
 
+import json
 import re
 import shutil
 
 import pytest
-from site_of_index import Stripes, make_index, serving
+from site_of_index import Stripes, ask, make_index, serving
 
 from mhcvse_jax.encoders import ENCODERS
+from mhcvse_jax.indexing.reranking import Reranker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -31,13 +33,11 @@ def address(finished, tmp_path_factory):
         patch.setitem(ENCODERS, "stripes", Stripes)
         index = make_index(finished[0], tmp_path_factory.mktemp("index"))
         (records,) = index.directory.glob("*_pictures.jsonl")
-        records.write_text(records.read_text().replace('"captions": ["', f'"captions": [{as_json(MARKUP)}, "'))
+        shows = f'"shows": {json.dumps([f"<b>thing</b> {region}" for region in range(5)])}'
+        text = records.read_text().replace('"captions": ["', f'"captions": [{json.dumps(MARKUP)}, "')
+        records.write_text(text.replace('"shows": null', shows))
         with serving(type(index).open(index.directory, index.model)) as port:
             yield f"http://127.0.0.1:{port}/"
-
-
-def as_json(text):
-    return '"' + text.replace('"', '\\"') + '"'
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,7 @@ def test_the_light_falls_on_the_box_that_is_most_alike(page, address):
     box = page.locator("#boxes rect.first")
     for name, value in (("x", left), ("y", top), ("width", right - left), ("height", bottom - top)):
         assert float(box.get_attribute(name)) == pytest.approx(value, abs=0.01)
+    playwright.expect(page.locator("#shows span").first).to_have_text(f"<b>thing</b> {cosines.index(max(cosines))}")
     width, height = found["size"]
     middle = [(left + right) / 2 / width, (top + bottom) / 2 / height]
     darkness = page.evaluate(
@@ -184,6 +185,34 @@ def test_the_keyboard_is_enough(page):
     playwright.expect(page.locator("#says")).to_contain_text("“a”")
     page.keyboard.press("Escape")
     playwright.expect(page.locator("#picture")).to_be_hidden()
+
+
+def test_the_attention_of_the_model_that_re_ranks_is_shown(chromium, finished, pair_model, tmp_path):
+    index = make_index(finished[0], tmp_path / "index")
+    with serving(index, reranker=Reranker(pair_model[0], None)) as port, chromium.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        page.goto(f"http://127.0.0.1:{port}/")
+        search(page, "a red circle")
+        playwright.expect(page.locator("#status")).to_contain_text("put in order by cross_attention")
+        page.locator("#hits .open").first.click()
+        page.locator("#words .chip", has_text="circle").click()
+        ways = page.locator("#pair-views fieldset")
+        playwright.expect(ways).to_have_count(2)
+        chips = ["all heads", *(f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2))]
+        place = re.search(r"picture=(\d+)", page.url).group(1)
+        seen = ask(port, "/api/explain", picture=place, q="a red circle")[2]
+        word = seen["pair"]["words"].index("circle")
+        for way, name in enumerate(("text_to_image", "image_to_text")):
+            playwright.expect(ways.nth(way).locator(".chip")).to_have_text(chips)
+            ways.nth(way).locator(".chip").nth(3).click()  # layer 2, head 1
+            playwright.expect(page.locator("#says")).to_contain_text("“circle”")
+            map = seen["pair"]["maps"][name][2]
+            looks = map[word] if name == "text_to_image" else [row[word] for row in map]
+            left, top, right, bottom = seen["boxes"][looks.index(max(looks))]
+            box = page.locator("#boxes rect.first")
+            for side, value in (("x", left), ("y", top), ("width", right - left), ("height", bottom - top)):
+                assert float(box.get_attribute(side)) == pytest.approx(value, abs=0.01)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

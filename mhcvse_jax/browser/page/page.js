@@ -72,7 +72,7 @@ function describe(asked, found) {
   if (asked === "q") {
     document.title = `${found.query} - search pictures`;
     const unknown = found.unknown_words.map((word) => `“${word}”`).join(", ");
-    say(`${best} for “${found.query}”.`, unknown ? ` The model does not know ${unknown}: left out of the search.` : "");
+    say(`${best} for “${found.query}”${about.reranked_by ? `, put in order by ${about.reranked_by}` : ""}.`, unknown ? ` The model does not know ${unknown}: left out of the search.` : "");
     return;
   }
   document.title = "Pictures like this - search pictures";
@@ -101,7 +101,13 @@ function card(hit, rank) {
   image.addEventListener("error", () => open.classList.add("missing"));
   const like = moves(element("a", { className: "like", href: `?like=${hit.place}`, textContent: "More like this" }));
   return element("li", {}, open, element("div", { className: "below" },
-    element("span", { className: "score", textContent: hit.score.toFixed(3), title: "Cosine of the picture and what you asked with" }), like));
+    element("span", { className: "score", textContent: hit.score.toFixed(3), title: scoreTitle() }), like));
+}
+
+// By words the pictures are in the order of the model that re-ranks, where there is one.
+function scoreTitle() {
+  if (about.reranked_by && shown.asked.startsWith("q=")) return `Score of ${about.reranked_by} for the picture and your words`;
+  return "Cosine of the picture and what you asked with";
 }
 
 function showAmount() {

@@ -36,11 +36,12 @@ export async function showPicture(number, words, found) {
     if (place !== number) return;
     seen = { ...answer, text: words };
     $("picture-name").textContent = seen.file;
-    $("picture-score").textContent = `cosine ${seen.score.toFixed(3)}`;
+    $("picture-score").textContent = `cosine ${seen.score.toFixed(3)}` + (seen.pair ? ` · ${seen.pair.model} ${seen.pair.score.toFixed(3)}` : "");
     showCaptions(seen.captions);
     clear();
     showWords();
     showViews();
+    showPairViews();
     draw();
   } catch (error) {
     if (place === number) $("says").textContent = error.message;
@@ -70,7 +71,9 @@ function clear() {
     $(id).hidden = true;
     $(id).querySelectorAll(".chip").forEach((chip) => chip.remove());
   }
+  $("pair-views").replaceChildren();
   $("boxes").replaceChildren();
+  $("shows").replaceChildren();
   $("shade").width = $("shade").height = 0;
 }
 
@@ -105,8 +108,40 @@ function showViews() {
     ...heads("image", "head", image),
     ...heads("image_pooling", "share in the picture", pooling),
   ];
-  $("views").hidden = views.length < 2;
+  $("views").hidden = views.length < 2 && !seen.pair;
   $("views").append(...views.map(([name, title], number) => chip("view", name, title, number === 0)));
+}
+
+// What the model that re-ranks attends to across the pair, both ways: the mean of all heads, then one by one.
+function showPairViews() {
+  if (!seen.pair) return;
+  const { model, layers, maps } = seen.pair;
+  const ways = { text_to_image: `${model}: where each word looks`, image_to_text: `${model}: which regions look at the word` };
+  for (const [name, title] of Object.entries(ways)) {
+    if (!maps[name]) continue;
+    const heads = maps[name].length, each = heads / layers;
+    const chips = heads === 1 ? [[0, "attention"]] : [["mean", "all heads"], ...maps[name].map((_, head) =>
+      [head, `${layers > 1 ? `layer ${Math.floor(head / each) + 1}, ` : ""}head ${head % each + 1}`])];
+    $("pair-views").append(element("fieldset", {}, element("legend", { textContent: title }),
+      ...chips.map(([head, text]) => chip("view", `${name} ${head}`, text, false))));
+  }
+}
+
+// The place of a word in the text as the other model reads it, which may leave words out: -1 then.
+function placeInPair(number) {
+  const word = seen.words[number], before = seen.words.slice(0, number).filter((other) => other === word).length;
+  return seen.pair.words.map((other, at) => other === word ? at : -1).filter((at) => at >= 0)[before] ?? -1;
+}
+
+function pairWeights(name, head, chosen) {
+  const { model, maps } = seen.pair;
+  const map = head === "mean" ? maps[name][0].map((row, at) => mean(maps[name].map((each) => each[at]))) : maps[name][head];
+  const rows = name === "text_to_image" ? map : map[0].map((_, word) => map.map((row) => row[word]));  // [words][regions]
+  const numbers = (chosen === "all" ? shownWords().map(({ number }) => number) : [Number(chosen)]).map(placeInPair).filter((at) => at >= 0);
+  if (!numbers.length) return [seen.cosines[0].map(() => 0), `${model} does not read this word.`];
+  const quoted = chosen === "all" ? "the words" : `“${seen.words[Number(chosen)]}”`;
+  const says = name === "text_to_image" ? `Lit: where ${model} looks for ${quoted}.` : `Lit: the regions that look most at ${quoted}, in ${model}.`;
+  return [mean(numbers.map((at) => rows[at])), says];
 }
 
 const mean = (rows) => rows[0].map((_, column) => rows.reduce((sum, row) => sum + row[column], 0) / rows.length);
@@ -116,6 +151,7 @@ const placeOfLargest = (values) => values.indexOf(Math.max(...values));
 function weights(view, chosen) {
   const numbers = chosen === "all" ? shownWords().map(({ number }) => number) : [Number(chosen)];
   const [name, head] = view.split(" ");
+  if (name === "text_to_image" || name === "image_to_text") return pairWeights(name, head, chosen);
   const cosines = mean(numbers.map((number) => seen.cosines[number]));
   const quoted = chosen === "all" ? "all words together" : `“${seen.words[numbers[0]]}”`;
   if (name === "cosine") {
@@ -126,7 +162,7 @@ function weights(view, chosen) {
   if (name === "image_pooling") return [map[0], "Lit: the regions that count most in the picture's vector, whatever the words."];
   if (chosen === "all") return [mean(map), `Lit: the regions that head ${Number(head) + 1} takes most from, whatever the words.`];
   const nearest = placeOfLargest(cosines);
-  return [map[nearest], `Lit: where head ${Number(head) + 1} looks from the region most like ${quoted} (dashed).`, nearest];
+  return [map[nearest], `Lit: where head ${Number(head) + 1} looks from the region most like ${quoted} (dashed). Words are shaded by how much ${quoted} looks at them.`, nearest];
 }
 
 function draw() {
@@ -201,6 +237,12 @@ function outline(values, isAlike, from) {
     const values = { x: left, y: top, width: right - left, height: bottom - top, class: rank };
     for (const [key, value] of Object.entries(values)) box.setAttribute(key, value);
     return box;
+  }));
+  $("shows").replaceChildren(...marked.filter(([number]) => seen.shows?.[number]).map(([number]) => {
+    const tag = element("span", { textContent: seen.shows[number], title: "What the detector says of this region" });
+    tag.style.left = `${100 * Math.max(seen.boxes[number][0], 0) / seen.size[0]}%`;
+    tag.style.top = `${100 * Math.max(seen.boxes[number][1], 0) / seen.size[1]}%`;
+    return tag;
   }));
 }
 
