@@ -1,7 +1,7 @@
 """The nearest of many vectors: the exact search beside the product alone, NumPy and faiss, in turn.
 
-    python -m benchmarks.search --vectors 100000 --faiss Flat HNSW32 IVF1024,PQ64
-    python -m benchmarks.search --index index --faiss HNSW32 IVF128,PQ64
+    python -m benchmarks.search --vectors 100000 --faiss Flat HNSW32 IVF1024,PQ64np
+    python -m benchmarks.search --index index --faiss HNSW32 IVF128,PQ64np
 
 Vectors are random, of unit length: the worst case for what is approximate, as no vector has near neighbours. With
 `--index` they are the pictures of an index, and its captions ask. The product alone is one of all queries with all

@@ -54,7 +54,7 @@ def build(path: pathlib.Path, vectors: np.ndarray, factory: str, search: str) ->
     Args:
       path: where to.
       vectors: of unit length.
-      factory: what faiss calls the index: "HNSW32", "IVF1024,PQ64" for example.
+      factory: what faiss calls the index: "HNSW32", "IVF1024,PQ64np" for example.
       search: its parameters of the search: "efSearch=128", "nprobe=32" for example; "" for faiss's own.
 
     Raises:
