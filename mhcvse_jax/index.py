@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
         choices=("exact", "faiss"),
         help="exact needs no making; faiss is made here, and then searched by `mhcvse search --engine faiss`",
     )
-    add("--faiss_index", metavar="FACTORY", help="in faiss's words: HNSW32 (the default), or IVF1024,PQ64np for example")
+    add("--faiss_index", metavar="FACTORY", help="in faiss's words: HNSW32 (the default), IVF1024,PQ64np, ...")
     add("--faiss_search", metavar="PARAMETERS", help="of its search: efSearch=128 (HNSW's default), nprobe=32, ...")
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: index(arguments))
