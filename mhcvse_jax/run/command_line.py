@@ -9,6 +9,8 @@ import pathlib
 import signal
 import sys
 import threading
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -145,12 +147,19 @@ def _quiet_failed_writes() -> None:
 
 def _report_unraisable(unraisable: Any) -> None:
     if isinstance(unraisable.exc_value, KeyboardInterrupt):  # came within a finaliser, which Python drops: once more
-        # By SIGTERM: a job in the background is started with SIGINT ignored.
-        again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGTERM])
-        again.daemon = True
-        again.start()
+        threading.Thread(target=_interrupt_once_more, daemon=True).start()
     elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt_once_more() -> None:
+    """Sends the signal to the main thread when its hook has ended: within it Python would drop the signal again."""
+    main = threading.main_thread().ident or 0
+    while any(
+        frame.f_code is _report_unraisable.__code__ for frame, _ in traceback.walk_stack(sys._current_frames()[main])
+    ):
+        time.sleep(0.01)
+    signal.pthread_kill(main, signal.SIGTERM)  # SIGINT may be ignored: a job in the background is started so
 
 
 def check_output(option: str, path: pathlib.Path) -> None:
