@@ -8,6 +8,7 @@ from front_door import run, train_lines
 from site_of_index import ask, make_index, serving
 
 from mhcvse_jax.indexing.reranking import Reranker
+from mhcvse_jax.terminal import progress
 
 
 def results_in(workdir):
@@ -77,7 +78,8 @@ def test_what_a_pair_model_does_not_have_is_said(pair_model, tmp_path):
 QUERY = "a red circle above a blue square"
 
 
-def test_the_page_shows_where_the_model_that_re_ranks_looks(finished, pair_model, tmp_path):
+def test_the_page_shows_where_the_model_that_re_ranks_looks(finished, pair_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     index = make_index(finished[0], tmp_path / "index")
     reranker = Reranker(pair_model[0], None)
     (first,) = index.search([QUERY], 100)
@@ -86,6 +88,7 @@ def test_the_page_shows_where_the_model_that_re_ranks_looks(finished, pair_model
         _, _, found = ask(port, "/api/search", q=QUERY, k=7)
         _, _, about = ask(port, "/api/index")
         _, _, seen = ask(port, "/api/explain", picture=4, q=QUERY)
+    assert capsys.readouterr().out.count("pairs") == 0  # on standard output `mhcvse search --json` has JSON alone
     assert about["reranked_by"] == "cross_attention"
     assert [hit["place"] for hit in found["hits"]] == [hit.place for hit in expected[:7]]
     assert [hit.place for hit in expected] != [hit.place for hit in first]

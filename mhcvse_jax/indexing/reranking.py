@@ -68,7 +68,7 @@ class Reranker:
             image_names=None,
             num_regions=num_regions,
         )
-        return self._scorer.score_pairs(self.variables, split, *pairs.T)
+        return self._scorer.score_pairs(self.variables, split, *pairs.T, is_shown=False)
 
     def pictures(self, index: Index, text: str, hits: Sequence[Hit]) -> list[Hit]:
         """Returns pictures that a text has found in the order of their scores with it, which they get."""

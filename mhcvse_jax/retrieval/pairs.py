@@ -143,7 +143,9 @@ class PairScorer:
         """Returns what a call does: these models have no labels to complete."""
         return self(variables, split)
 
-    def score_pairs(self, variables: Any, split: Split, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+    def score_pairs(
+        self, variables: Any, split: Split, images: np.ndarray, captions: np.ndarray, *, is_shown: bool = True
+    ) -> np.ndarray:
         """Returns <float32>[pairs], the scores of chosen pairs.
 
         Args:
@@ -151,11 +153,12 @@ class PairScorer:
           split: where from.
           images: <int>[pairs].
           captions: <int>[pairs], the caption that goes with each picture.
+          is_shown: whether the progress is printed.
         """
         scores = np.empty(len(images), np.float32)
         texts = self._texts(variables, split, np.unique(captions))
         size = self._blocks.captions * max(self._blocks.images // 4, 1)  # each gathers both its sides
-        with counted(len(images), "pair") as done:
+        with counted(len(images), "pair", is_shown=is_shown) as done:
 
             def collect(pairs: np.ndarray, found: jax.Array) -> None:
                 scores[pairs] = np.asarray(found)[: len(pairs)]

@@ -203,10 +203,12 @@ def _compared(runs: Sequence[Observed]) -> table.Table | None:
         if column.group.startswith("difference") or (column.group, column.title) in (("", "system"), ("", "rsum"))
     ]
     columns = [whole.columns[place] for place in kept]
+    rows = [[row[place] for place in kept] for row in whole.rows]
+    has_intervals = any("[" in cell for _, *cells in rows for cell in cells)  # not of runs on other pictures
     return table.Table(
         [one._replace(group="", title=f"{one.title}, difference" if one.group else one.title) for one in columns],
-        [[row[place] for place in kept] for row in whole.rows],
-        [f"Differences are to {ended[0].name}, each with its 95% interval.", *whole.notes],
+        rows,
+        [f"Differences are to {ended[0].name}{', each with its 95% interval' * has_intervals}.", *whole.notes],
     )
 
 

@@ -79,9 +79,9 @@ class ProgressBar:
 
 
 @contextlib.contextmanager
-def counted(total: int, unit: str, *, compiles: bool = False) -> Iterator[Callable[[int], None]]:
+def counted(total: int, unit: str, *, compiles: bool = False, is_shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Context with a function to call after each part of the work, with how many units it was."""
-    bar, done = ProgressBar(total, unit, compiles=compiles), 0
+    bar, done = ProgressBar(total, unit, compiles=compiles, is_shown=is_shown), 0
 
     def add(number: int) -> None:
         nonlocal done
