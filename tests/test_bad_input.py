@@ -268,7 +268,7 @@ def answers(tmp_path_factory):
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": front_door.xla_flags(8)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((top / "answers.json").read_text())
