@@ -108,6 +108,7 @@ def test_type_see_click_see_boxes_go_back(page):
     assert len(seen) > 1  # words are seen in different places
     page.locator("#views .chip").nth(1).click()
     playwright.expect(page.locator("#says")).to_contain_text("head 1")
+    assert page.locator("#boxes rect").count() <= 2  # from where it looks, and where to
 
     page.go_back()
     playwright.expect(page.locator("#picture")).to_be_hidden()

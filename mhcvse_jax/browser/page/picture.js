@@ -162,7 +162,8 @@ function weights(view, chosen) {
   if (name === "image_pooling") return [map[0], "Lit: the regions that count most in the picture's vector, whatever the words."];
   if (chosen === "all") return [mean(map), `Lit: the regions that head ${Number(head) + 1} takes most from, whatever the words.`];
   const nearest = placeOfLargest(cosines);
-  return [map[nearest], `Lit: where head ${Number(head) + 1} looks from the region most like ${quoted} (dashed). Words are shaded by how much ${quoted} looks at them.`, nearest];
+  const which = placeOfLargest(map[nearest]) === nearest ? "it looks at itself" : "dashed";
+  return [map[nearest], `Lit: where head ${Number(head) + 1} looks from the region most like ${quoted} (${which}). Words are shaded by how much ${quoted} looks at them.`, nearest];
 }
 
 function draw() {
@@ -228,9 +229,9 @@ function shade(heat) {
 
 function outline(values, isAlike, from) {
   $("boxes").setAttribute("viewBox", `0 0 ${seen.size[0]} ${seen.size[1]}`);
-  const best = values.map((_, number) => number).sort((a, b) => values[b] - values[a]).slice(0, isGrid() ? 1 : 3);
+  const best = values.map((_, number) => number).sort((a, b) => values[b] - values[a]).slice(0, isGrid() || from !== undefined ? 1 : 3);
   const marked = isAlike ? [] : best.map((number, rank) => [number, rank ? "second" : "first"]);
-  if (from !== undefined && best[0] !== from) marked.push([from, "second"]);
+  if (from !== undefined && (isAlike || best[0] !== from)) marked.push([from, "second"]);
   $("boxes").replaceChildren(...marked.map(([number, rank]) => {
     const [left, top, right, bottom] = seen.boxes[number];
     const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
