@@ -1,10 +1,12 @@
 """Where a training step's time goes, against the least that this device could take for it.
 
     python -m benchmarks.floor --size full
+    python -m benchmarks.floor --precision tf32 --device_rates h100    # what a GPU would take, run on any machine
 
 For each part of the model: the products and bytes that its mathematics needs, forward and backward; the time that
 these take at the rates that the device shows in the same minute; and the time of the part alone, compiled, forward
-and backward. Captions count by their words, not by their padding, so padding is a distance from the floor.
+and backward. Captions count by their words, not by their padding, so padding is a distance from the floor. On a GPU
+whose rates are published (`published.py`) the time at these stands beside.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ import numpy as np
 import optax
 
 from benchmarks import timing
+from benchmarks.published import PUBLISHED, Rates, of_device
 from benchmarks.workload import PRECISIONS, SIZES, Sizes, Trainer, make_batches, make_config, set_precision
 from mhcvse_jax import losses
 from mhcvse_jax.data.batches import Batch
@@ -111,6 +114,7 @@ def num_parameters(sizes: Sizes) -> int:
     )
 
 
+WHOLE, EMBEDDED_GRU = "whole step", "GRU with its embedding"
 GRU_PARTS = ("GRU, input", "GRU, recurrence")
 TWICE = ("consensus", "fusion")  # once for pictures, once for captions
 
@@ -194,7 +198,7 @@ def part_programs(
             nn.Dense(dim, dtype=dtype), fixed=(jnp.asarray(batch.regions),), finish=l2_normalize
         ),
         "word embedding": module(embed, fixed=(tokens,)),
-        "GRU with its embedding": module(gru_layer, fixed=(tokens, lengths), train=True),
+        EMBEDDED_GRU: module(gru_layer, fixed=(tokens, lengths), train=True),
         "attention, regions": attend(unit(batch_size, sizes.regions, dim), None),
         "attention, words": attend(unit(batch_size, longest, dim) * mask[..., None], mask),
         "consensus": module(consensus, unit(batch_size, dim), concepts, fixed=(None, 0.0), train=True),
@@ -205,11 +209,33 @@ def part_programs(
     }
 
 
-class Rates(NamedTuple):
-    """What the device shows."""
+def floor_seconds(name: str, cost: dict[str, Cost], rates: Rates) -> float:
+    """Returns the least time of a part, or of the "whole step": products or bytes, whichever takes longer, by part."""
+    return sum(max(part.flops / rates.flops, part.bytes / rates.bytes) for part in members(name, cost))
 
-    flops: float  # a second, of a large square product
-    bytes: float  # a second, read and written by a copy
+
+def members(name: str, cost: dict[str, Cost]) -> list[Cost]:
+    """Returns the costs that make up a measured part."""
+    if name == WHOLE:
+        return [*cost.values(), *(cost[key] for key in TWICE)]
+    return [cost[key] for key in ("word embedding", *GRU_PARTS)] if name == EMBEDDED_GRU else [cost[name]]
+
+
+def print_published(cost: dict[str, Cost], precision: str, device: str) -> None:
+    """Prints what each part would take at least on a device, at the rates that its maker prints."""
+    rates = PUBLISHED[device].at(precision)
+    print(
+        f"rates     {rates.flops / 1e12:.1f} TFLOP/s, {rates.bytes / 1e9:.0f} GB/s: {device} as published, {precision}"
+    )
+    print(f"\n{'part':<26}{'GFLOP':>8}{'MB':>8}{'floor us':>10}{'of the step':>13}  bound by")
+    whole = floor_seconds(WHOLE, cost, rates)
+    for name in [*cost, WHOLE]:
+        flops, num_bytes = (sum(values) for values in zip(*members(name, cost), strict=True))
+        seconds = floor_seconds(name, cost, rates)
+        share = seconds * (2 if name in TWICE else 1) / whole
+        bound = "products" if flops / rates.flops > num_bytes / rates.bytes else "memory"
+        print(f"{name:<26}{flops / 1e9:>8.2f}{num_bytes / 1e6:>8.0f}{1e6 * seconds:>10.1f}{share:>13.0%}  {bound}")
+    print(f"\n{' and '.join(TWICE)} come twice in a step, once for pictures and once for captions")
 
 
 def rate_programs(precision: str, width: int) -> dict[str, Callable[[], jax.Array]]:
@@ -232,20 +258,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--gru", choices=("auto", "plain", "scan", "packed", "pallas"), default="auto")
     parser.add_argument("--width", type=int, default=4096, help="of the square product that shows the device's rate")
+    parser.add_argument(
+        "--device_rates", choices=PUBLISHED, help="run nothing: print the floor at a GPU's published rates"
+    )
     options = parser.parse_args(arguments)
 
     sizes = SIZES[options.size]
     config = make_config(sizes, gru=options.gru)
     config.compute_dtype = set_precision(options.precision)
     dtype = jnp.dtype(config.compute_dtype)
-    trainer = Trainer(sizes, config)
     (batch,) = make_batches(sizes, config, 1)
+    cost = costs(sizes, batch.captions.lengths, item_bytes=dtype.itemsize)
+    if options.device_rates:
+        print_published(cost, options.precision, options.device_rates)
+        return
+    trainer = Trainer(sizes, config)
     parts = part_programs(sizes, trainer, batch, options.gru, dtype)
     programs: dict[str, Callable[[], Any]] = {
         name: lambda function=function, args=args: function(*args) for name, (function, args) in parts.items()
     }
     placed = trainer.place(batch)
-    programs["whole step"] = lambda: trainer.step(placed)
+    programs[WHOLE] = lambda: trainer.step(placed)
     rates = rate_programs(options.precision, options.width)
     times = timing.interleave(rates | programs, options.rounds)
 
@@ -253,24 +286,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = Rates(
         2 * options.width**3 / times["product"].seconds.min(), 8 * _copied(options.width) / times["copy"].seconds.min()
     )
-    cost = costs(sizes, batch.captions.lengths, item_bytes=dtype.itemsize)
+    known = of_device(timing.device_name())
     words, places = int(batch.captions.lengths.sum()), batch.captions.tokens.size
     print(f"device    {timing.device_name()}, {options.precision}; GRU {options.gru}")
     print(f"rates     {best.flops / 1e12:.3f} TFLOP/s (product of {options.width}), {best.bytes / 1e9:.1f} GB/s (copy)")
     print(f"batch     {words} words in {places} places, {batch.captions.tokens.shape[1]} a caption")
-    print(f"\n{'part':<26}{'GFLOP':>8}{'MB':>8}{'floor ms':>10}{'ours ms':>10}{'ratio':>7}  fastest to slowest")
+    published_head = f"{f'{known} ms':>9}" if known else ""
+    head = f"{'part':<26}{'GFLOP':>8}{'MB':>8}{published_head}{'floor ms':>10}{'ours ms':>10}{'ratio':>7}"
+    print(f"\n{head}  fastest to slowest")
     rows, missing = [], {}
-    for name in [*parts, "whole step"]:
-        if name == "GRU with its embedding":
-            chosen = [cost[key] for key in ("word embedding", *GRU_PARTS)]
-        else:
-            chosen = [*cost.values(), *(cost[key] for key in TWICE)] if name == "whole step" else [cost[name]]
-        floor = sum(max(part.flops / best.flops, part.bytes / best.bytes) for part in chosen)
-        flops, num_bytes = (sum(values) for values in zip(*chosen, strict=True))
+    for name in [*parts, WHOLE]:
+        floor = floor_seconds(name, cost, best)
+        published = 1e3 * floor_seconds(name, cost, PUBLISHED[known].at(options.precision)) if known else None
+        flops, num_bytes = (sum(values) for values in zip(*members(name, cost), strict=True))
         ours = times[name]
         print(
-            f"{name:<26}{flops / 1e9:>8.2f}{num_bytes / 1e6:>8.0f}{1e3 * floor:>10.2f}{1e3 * ours.median:>10.2f}"
-            f"{ours.median / floor:>7.1f}  {ours.spread}"
+            f"{name:<26}{flops / 1e9:>8.2f}{num_bytes / 1e6:>8.0f}{'' if published is None else f'{published:>9.3f}'}"
+            f"{1e3 * floor:>10.3f}{1e3 * ours.median:>10.3f}{ours.median / floor:>7.1f}  {ours.spread}"
         )
         missing[name] = (ours.median - floor) * (2 if name in TWICE else 1)
         rows.append(
@@ -281,6 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ratio=floor / ours.median,
                 unit="ms (theirs: the floor)",
                 spread=ours.spread,
+                **({} if published is None else {f"{known}_published_ms": float(f"{published:.4g}")}),
             )
         )
     farthest = max(parts, key=lambda name: missing[name])

@@ -20,6 +20,7 @@ from benchmarks import (
     loss_memory,
     models,
     pairs,
+    published,
     recall,
     search,
     step_vs_pytorch,
@@ -62,6 +63,25 @@ def test_floor(tmp_path, capsys):
     floor.main(["--size", "tiny", "--rounds", "1", "--width", "32", "--output", str(tmp_path / "floor.json")])
     assert any("whole step" in row["measure"] for row in read(tmp_path / "floor.json"))
     assert "farthest from its floor" in capsys.readouterr().out
+
+
+def test_floor_at_published_rates(capsys):
+    """By hand: two products for the projection of features, which need no gradient; memory for the optimiser."""
+    floor.main(["--precision", "tf32", "--device_rates", "h100"])
+    of_h100 = capsys.readouterr().out
+    floor.main(["--precision", "bfloat16", "--device_rates", "h200"])
+    of_h200 = capsys.readouterr().out
+    sizes = SIZES["full"]
+    flops = 2 * 2 * sizes.batch * sizes.regions * sizes.features * sizes.embedding_dim
+    num_bytes = 4 * 8 * floor.num_parameters(sizes)
+    for printed, tflops, memory in ((of_h100, 494.7, 3.35), (of_h200, 989.4, 4.8)):
+        micros = {line[:26].strip(): float(line[42:52]) for line in printed.splitlines()[3:15]}
+        assert micros["region projection"] == pytest.approx(flops / tflops / 1e6, abs=0.1)
+        assert micros["optimiser"] == pytest.approx(num_bytes / memory / 1e6, abs=0.1)
+        parts = sum(value for name, value in micros.items() if name != "whole step")
+        assert micros["whole step"] == pytest.approx(parts + sum(micros[name] for name in floor.TWICE), abs=1)
+    assert published.of_device("1 x NVIDIA H200") == "h200"
+    assert published.of_device("1 x NVIDIA H100 PCIe") is None
 
 
 def xla_flops(function, *args):
