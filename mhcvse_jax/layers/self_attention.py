@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.devices.platform import platform
 from mhcvse_jax.layers.pooling import mean_pool
 
 ENTROPY_SAMPLE = 16  # the first pairs of a batch, from which the entropy is read: all would cost time
@@ -134,7 +135,7 @@ class SelfAttention(nn.Module):
         head_dim = elements.shape[-1] // self.num_heads
         fits = self.dtype == jnp.bfloat16 and head_dim <= 128 and head_dim % 8 == 0
         fits = fits and (self.masks_are_prefixes or not train)
-        return fits and jax.default_backend() == "gpu" and not (train and self.dropout_rate)
+        return fits and platform() == "gpu" and not (train and self.dropout_rate)
 
     def _attended_by_cudnn(self, elements: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Returns what Flax's attention does, without ever holding its weights but those that the entropy is of."""

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mhcvse_jax.devices.platform import platform
 from mhcvse_jax.layers.gru_cell import fuse_gates
 from mhcvse_jax.layers.gru_packed import bi_gru_packed
 from mhcvse_jax.layers.gru_pallas import bi_gru_pallas
@@ -25,7 +26,7 @@ def choose_gru(gru: str) -> str:
     """
     if gru != "auto":
         return gru
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return "scan"
     return "packed" if jax.device_count() == 1 else "plain"
 
