@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from mhcvse_jax.devices.platform import platform
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.layers.gru_cell import Gates, GRUWeights, gate_gradients, gates_and_state
 from mhcvse_jax.layers.gru_scan import bi_gru_scan, weight_gradients
@@ -97,7 +98,7 @@ def tiles_of_gpu(batch: int, dim: int, multiprocessors: int) -> Tiles:
 
 
 def _is_interpreted() -> bool:
-    return jax.default_backend() == "cpu"
+    return platform() == "cpu"
 
 
 @jax.custom_vjp
