@@ -151,8 +151,9 @@ def peak(config: Config, data: Data) -> Peak:
     with lowered_for("gpu"):
         step_parts = make_parts(config, data, mesh)
         state, batch = state_shapes(step_parts, data), batch_shapes(config, data, mesh, _words(config))
+        step: Any = make_train_step(step_parts)
         with jax.default_matmul_precision(parts.precision(config)):
-            compiled = make_train_step(step_parts).lower(state, batch).compile()
+            compiled = step.lower(state, batch).compile()
     found = compiled.memory_analysis()
     assert found is not None
     made = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
