@@ -131,10 +131,10 @@ class SelfAttention(nn.Module):
         return attended.astype(jnp.float32) + out["bias"]
 
     def _by_cudnn(self, elements: jax.Array, train: bool) -> bool:
-        """Returns whether cuDNN has this attention: on GPUs, in bfloat16, without dropout."""
+        """Returns whether cuDNN has this attention: on GPUs, in bfloat16, without dropout; backward of even lengths."""
         head_dim = elements.shape[-1] // self.num_heads
         fits = self.dtype == jnp.bfloat16 and head_dim <= 128 and head_dim % 8 == 0
-        fits = fits and (self.masks_are_prefixes or not train)
+        fits = fits and (not train or (self.masks_are_prefixes and elements.shape[1] % 2 == 0))
         return fits and platform() == "gpu" and not (train and self.dropout_rate)
 
     def _attended_by_cudnn(self, elements: jax.Array, mask: jax.Array | None) -> jax.Array:

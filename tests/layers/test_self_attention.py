@@ -125,8 +125,8 @@ def test_what_cudnn_is_asked_for(kind, monkeypatch):
 
 
 def test_where_cudnn_is_asked(monkeypatch):
-    def by_cudnn(layer, dim=64, train=True):
-        return layer._by_cudnn(jnp.zeros((1, 1, dim)), train)
+    def by_cudnn(layer, dim=64, train=True, elements=4):
+        return layer._by_cudnn(jnp.zeros((1, elements, dim)), train)
 
     assert not by_cudnn(attention(dtype="bfloat16"))  # there is no GPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -135,6 +135,8 @@ def test_where_cudnn_is_asked(monkeypatch):
     assert not by_cudnn(attention(dtype="bfloat16"), dim=26)
     assert not by_cudnn(attention(dtype="bfloat16", dropout_rate=0.1))
     assert by_cudnn(attention(dtype="bfloat16", dropout_rate=0.1), train=False)
+    assert not by_cudnn(attention(dtype="bfloat16"), elements=5)  # it has no gradient of odd lengths
+    assert by_cudnn(attention(dtype="bfloat16"), elements=5, train=False)
     scattered = attention(dtype="bfloat16").clone(masks_are_prefixes=False)  # elements were left out at random
     assert not by_cudnn(scattered)
     assert by_cudnn(scattered, train=False)
