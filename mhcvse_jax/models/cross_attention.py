@@ -42,7 +42,6 @@ from mhcvse_jax.models.pair_scores import Candidates, PairModel, PairScores, eve
 
 LEVELS = ("fragment", "context", "global")
 MATCHING_SCALE = 10.0  # of a score in the matching logit, at the start; learned
-CAPTIONS_IN_CACHE = 4  # with a block of 32 pictures
 
 
 class Side(NamedTuple):
@@ -121,15 +120,19 @@ class CrossAttention(PairModel):
     def score_matrix(self, images: Side, texts: Side) -> jax.Array:
         """Returns <float32>[images, texts], the score of every picture with every caption.
 
-        On a CPU a few captions after another: what a pair makes between its products then stays in the caches, and a
-        block takes less than half the time. An accelerator has all pairs of a block at once.
+        On a CPU one picture after another with all captions, then one caption after another with all pictures: its
+        products have many rows then, and what stands between them stays in the caches. An accelerator has all pairs
+        of a block at once.
         """
 
-        def few_by_few(images: Side, texts: Side) -> jax.Array:
-            of_all_images = jax.vmap(self.score_pair, in_axes=(0, None))
-            return jax.lax.map(lambda text: of_all_images(images, text), texts, batch_size=CAPTIONS_IN_CACHE).T
+        def one_by_one(images: Side, texts: Side) -> jax.Array:
+            of_words = levels_with_each(texts, images, jnp.exp(self.text_temperature), self.text_gates)
+            of_regions = levels_with_each(images, texts, jnp.exp(self.image_temperature), self.image_gates)
+            levels = {name: (of_words[name] + of_regions[name].T) / 2 for name in of_words}
+            levels["global"] = jnp.matmul(images.whole, texts.whole.T, precision=jax.lax.Precision.HIGHEST)
+            return self._joined(jnp.stack([levels[name] for name in self.cross_levels], axis=-1))
 
-        return jax.lax.platform_dependent(images, texts, cpu=few_by_few, default=super().score_matrix)
+        return jax.lax.platform_dependent(images, texts, cpu=one_by_one, default=super().score_matrix)
 
     def attention_maps(
         self, regions: jax.Array, tokens: jax.Array, lengths: jax.Array, *, num_regions: jax.Array | None = None
@@ -228,6 +231,58 @@ def attended_levels(own: Side, other: Side, temperature: jax.Array, gates: jax.A
     values = _flat(own.layers[-1].values).astype(jnp.float32)
     context = _cosine(own.shares @ values, own.shares @ found[-1])
     return {"fragment": jnp.mean(jnp.stack(cosines) @ own.shares), "context": context}
+
+
+def levels_with_each(own: Side, others: Side, temperature: jax.Array, gates: jax.Array) -> dict[str, jax.Array]:
+    """Returns what `attended_levels` does for all of several sides with each of others, <float32>[others, own] each.
+
+    The fragments of all own sides stand in one array, heads first, so that a layer is two products a head.
+    """
+    number, length = own.mask.shape
+
+    def heads_first(x: jax.Array) -> jax.Array:
+        """Returns [heads, number * fragments, d]."""
+        return jnp.moveaxis(x.reshape(number * length, *x.shape[2:]), 1, 0)
+
+    all_queries = [heads_first(layer.queries) for layer in own.layers]
+    all_values = [heads_first(layer.values).astype(jnp.float32) for layer in own.layers]
+    norms = [_norm(values, axis=(0, 2)) for values in all_values]
+    by_side = all_values[-1].reshape(len(all_values[-1]), number, length, -1)
+    pooled = jnp.einsum("an,hand->had", own.shares, by_side)
+    pooled_norm = _norm(pooled, axis=(0, 2))
+
+    def with_one(other: Side) -> dict[str, jax.Array]:
+        gathered, weights, other_values, cosines = jnp.zeros(0), jnp.zeros(0), jnp.zeros(0), []
+        for layer, (queries, values, norm, context) in enumerate(
+            zip(all_queries, all_values, norms, other.layers, strict=True)
+        ):
+            if layer:
+                on_own, on_gathered, bias = gates[layer - 1].reshape(3, len(queries), 1, -1)
+                share = nn.sigmoid(on_own * queries + on_gathered * gathered + bias)
+                queries = share * queries + (1 - share) * gathered
+            keys, other_values = (jnp.moveaxis(x, 1, 0) for x in (context.keys, context.values))
+            scale = temperature[layer][:, None] / _norm(queries, axis=2)
+            products = jnp.matmul(
+                queries.astype(keys.dtype), jnp.swapaxes(keys, 1, 2), preferred_element_type=jnp.float32
+            )
+            logits = jnp.where(other.mask, scale[..., None] * products, -jnp.inf)
+            weights = nn.softmax(logits, axis=-1).astype(other_values.dtype)
+            gathered = jnp.matmul(weights, other_values, preferred_element_type=jnp.float32)
+            cosines.append(jnp.sum(values * gathered, axis=(0, 2)) / (norm * _norm(gathered, axis=(0, 2))))
+        fragment = jnp.mean(jnp.stack(cosines), axis=0).reshape(number, length)
+        # The shares' sum of what was gathered, by way of the weights, which are fewer.
+        shared = jnp.einsum("an,hanm->ham", own.shares, weights.reshape(len(weights), number, length, -1))
+        found = jnp.matmul(shared.astype(other_values.dtype), other_values, preferred_element_type=jnp.float32)
+        context = jnp.sum(pooled * found, axis=(0, 2)) / (pooled_norm * _norm(found, axis=(0, 2)))
+        return {"fragment": jnp.sum(fragment * own.shares, axis=-1), "context": context}
+
+    return jax.lax.map(with_one, others)
+
+
+def _norm(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """Returns the length over some axes in float32, 1 for zeros, as `l2_normalize` divides by it."""
+    squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=axis)
+    return jnp.sqrt(jnp.where(squares > 0, squares, 1.0))
 
 
 def attended(own: Side, other: Side, temperature: jax.Array, gates: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:

@@ -320,7 +320,7 @@ def test_what_is_no_negative_is_not_mined():
     assert np.asarray(outputs.is_text).sum(axis=1).tolist() == IS_NEGATIVE.sum(axis=1).tolist() == [3, 4, 3, 4, 4]
 
 
-def test_a_few_captions_at_a_time_equal_all_at_once():
+def test_one_side_after_another_equals_all_at_once():
     """A CPU has the one, an accelerator the other."""
     model = build(**CHOSEN["cross"])
     variables = random_variables(model, GRAPH, INPUTS[0].shape[1:])
