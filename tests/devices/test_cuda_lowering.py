@@ -177,7 +177,7 @@ def test_encoders(name, dtype):
 @in_both
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in PAIR_MODELS])
 def test_pair_scorers(name, dtype):
-    """A GPU has all pairs of a block at once: the loop over few captions at a time is a CPU's."""
+    """A GPU has all pairs of a block at once: the loop over one side is a CPU's."""
     config, parts, state = prepared(name, dtype)
     batch, variables = batch_shapes(config, DATA, parts.mesh, WORDS), variables_of(state)
     scorer = PairScorer(parts.model, parts.graph, parts.mesh, blocks=PairBlocks(16, 16, 64), **options())
