@@ -5,6 +5,7 @@
 #
 #   PYTHON=python3.12   another Python (3.11 or 3.12)
 #   TORCH=1             installs PyTorch too, for the live comparison with it
+#   LEAVE_OUT="tests/…" tests that are not run, as pytest names them
 #   JAX=cpu|cuda12|cuda13   which JAX to install (default: cuda12 where an NVIDIA driver is seen)
 
 PYTHON ?= python3
@@ -31,7 +32,7 @@ demo: install
 	@echo "  $(BIN)/mhcvse index --workdir $(DEMO) --out $(DEMO)/index"
 	@echo "  $(BIN)/mhcvse serve $(DEMO)/index"
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix --deselect=,$(LEAVE_OUT))
 
 test: lint
 	$(PYTEST) -m "not slow"
