@@ -4,7 +4,7 @@
 
 D 256, 8 epochs of 234 steps, at a rate of 1e-3; words begin as GloVe's, by the extra `[glove]`. Chosen on dev, with 36
 cells of 1,280 features of EfficientNet-Lite2 a picture (`mhcvse extract`): docs/results.md has what each key brings.
-Test recall, seed 0: i2t 26.9 / 54.7 / 66.7, t2i 20.4 / 48.2 / 61.1 (R@1/5/10), rsum 278.0.
+Test recall, seed 0: i2t 29.7 / 56.9 / 68.8, t2i 22.0 / 50.1 / 63.4 (R@1/5/10), rsum 290.8.
 """
 
 from mhcvse_jax.config import mhcvse
