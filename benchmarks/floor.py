@@ -20,7 +20,16 @@ import optax
 
 from benchmarks import timing
 from benchmarks.published import PUBLISHED, Rates, of_device
-from benchmarks.workload import PRECISIONS, SIZES, Sizes, Trainer, make_batches, make_config, set_precision
+from benchmarks.workload import (
+    PRECISIONS,
+    SIZES,
+    ResidentTrainer,
+    Sizes,
+    Trainer,
+    make_batches,
+    make_config,
+    set_precision,
+)
 from mhcvse_jax import losses
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.layers.concept_gcn import ConceptGCN
@@ -115,6 +124,8 @@ def num_parameters(sizes: Sizes) -> int:
 
 
 WHOLE, EMBEDDED_GRU = "whole step", "GRU with its embedding"
+AT_ONCE = 4  # steps
+DISPATCHED = f"{WHOLE}, {AT_ONCE} at once"  # a step's share of them
 GRU_PARTS = ("GRU, input", "GRU, recurrence")
 TWICE = ("consensus", "fusion")  # once for pictures, once for captions
 
@@ -210,13 +221,13 @@ def part_programs(
 
 
 def floor_seconds(name: str, cost: dict[str, Cost], rates: Rates) -> float:
-    """Returns the least time of a part, or of the "whole step": products or bytes, whichever takes longer, by part."""
+    """Returns the least time of a part, or of a whole step: products or bytes, whichever takes longer, by part."""
     return sum(max(part.flops / rates.flops, part.bytes / rates.bytes) for part in members(name, cost))
 
 
 def members(name: str, cost: dict[str, Cost]) -> list[Cost]:
     """Returns the costs that make up a measured part."""
-    if name == WHOLE:
+    if name in (WHOLE, DISPATCHED):
         return [*cost.values(), *(cost[key] for key in TWICE)]
     return [cost[key] for key in ("word embedding", *GRU_PARTS)] if name == EMBEDDED_GRU else [cost[name]]
 
@@ -279,8 +290,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     placed = trainer.place(batch)
     programs[WHOLE] = lambda: trainer.step(placed)
+    programs[DISPATCHED] = ResidentTrainer(sizes, config, [batch] * AT_ONCE).run
     rates = rate_programs(options.precision, options.width)
     times = timing.interleave(rates | programs, options.rounds)
+    times[DISPATCHED] = times[DISPATCHED].shared(AT_ONCE)
 
     # The best run is what the device can do; a part's floor is to be below anything that it does.
     best = Rates(
@@ -295,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head = f"{'part':<26}{'GFLOP':>8}{'MB':>8}{published_head}{'floor ms':>10}{'ours ms':>10}{'ratio':>7}"
     print(f"\n{head}  fastest to slowest")
     rows, missing = [], {}
-    for name in [*parts, WHOLE]:
+    for name in [*parts, WHOLE, DISPATCHED]:
         floor = floor_seconds(name, cost, best)
         published = 1e3 * floor_seconds(name, cost, PUBLISHED[known].at(options.precision)) if known else None
         flops, num_bytes = (sum(values) for values in zip(*members(name, cost), strict=True))

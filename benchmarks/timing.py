@@ -31,6 +31,10 @@ class Timing(NamedTuple):
         """The fastest and the slowest run, in milliseconds."""
         return f"{1e3 * self.seconds.min():.1f} to {1e3 * self.seconds.max():.1f}"
 
+    def shared(self, number: int) -> "Timing":
+        """Returns the times of one of so many things that a run does at once."""
+        return Timing(self.seconds / number, self.cpu_seconds / number)
+
 
 def interleave(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
     """Returns the times of each program, run in turn: A B A B, so that a busy machine slows all alike.

@@ -61,7 +61,9 @@ def read(path):
 @pytest.mark.slow
 def test_floor(tmp_path, capsys):
     floor.main(["--size", "tiny", "--rounds", "1", "--width", "32", "--output", str(tmp_path / "floor.json")])
-    assert any("whole step" in row["measure"] for row in read(tmp_path / "floor.json"))
+    one, four = (row for row in read(tmp_path / "floor.json") if "whole step" in row["measure"])
+    assert "4 at once" in four["measure"]
+    assert one["theirs"] == four["theirs"]  # the floor of a step
     assert "farthest from its floor" in capsys.readouterr().out
 
 
