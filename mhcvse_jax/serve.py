@@ -86,6 +86,7 @@ def settings(app: "ASGIApp") -> "uvicorn.Config":
         http="h11",
         ws="none",
         lifespan="off",
+        log_config=None,  # its own resets the logging of the whole process, and absl then closes the stream it wrote to
         log_level="critical",  # a query that Ctrl-C cuts short is no error, and what is one the application prints
         access_log=False,
         server_header=False,
