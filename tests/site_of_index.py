@@ -83,3 +83,10 @@ def ask(port, path, *, body=None, method=None, headers=(), **parameters):
         content = answer.read()
         is_json = answer.getheader("content-type") == "application/json"
         return answer.status, answer.headers, json.loads(content) if is_json else content
+
+
+def maps_of(experiment, variables, regions, query):
+    """The attention maps of one picture's regions and one text, with a batch axis."""
+    tokens, _ = experiment.language.read([query])
+    inputs = regions[None], tokens.padded(np.array([0]), tokens.lengths[0]), tokens.lengths
+    return experiment.model.apply(variables, *inputs, method="attention_maps")

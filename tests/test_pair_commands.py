@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from front_door import run, train_lines
-from site_of_index import ask, make_index, serving
+from site_of_index import ask, make_index, maps_of, serving
 
 from mhcvse_jax.indexing.reranking import Reranker
 from mhcvse_jax.terminal import progress
@@ -95,14 +95,7 @@ def test_the_page_shows_where_the_model_that_re_ranks_looks(finished, pair_model
     pair = seen["pair"]
     assert pair["words"] == ["<start>", *QUERY.split(), "<end>"]
     assert pair["score"] == pytest.approx(next(hit.score for hit in expected if hit.place == 4), abs=1e-4)
-    tokens, _ = reranker.experiment.language.read([QUERY])
-    maps = reranker.experiment.model.apply(
-        reranker.variables,
-        index.regions(4)[None],
-        tokens.padded(np.array([0]), tokens.lengths[0]),
-        tokens.lengths,
-        method="attention_maps",
-    )
+    maps = maps_of(reranker.experiment, reranker.variables, index.regions(4), QUERY)
     assert set(pair["maps"]) == {"text_to_image", "image_to_text"}
     for name, values in pair["maps"].items():
         assert len(values) == 2 * pair["layers"]  # heads

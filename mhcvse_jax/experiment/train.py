@@ -124,9 +124,8 @@ def _train(experiment: Experiment, train_split: Split, dev_split: Split, start: 
     if loop.is_over(settings, progress):
         checkpoints.close()
         return progress
-    feed = make_feed(
-        *(step_parts, parts.feed_settings(config), train_split, state), were_on_devices=progress.features_on_devices
-    )
+    feeding, were_on_devices = parts.feed_settings(config), progress.features_on_devices
+    feed = make_feed(step_parts, feeding, train_split, state, were_on_devices=were_on_devices)
     progress.features_on_devices = feed.on_devices
     log = MetricsLog(experiment.workdir, resume_step=int(state.step)) if distributed.is_first() else NoLog()
     try:

@@ -12,7 +12,7 @@ import front_door
 import numpy as np
 import pytest
 from PIL import Image
-from site_of_index import Stripes, ask, make_index, serving
+from site_of_index import Stripes, ask, make_index, maps_of, serving
 
 from mhcvse_jax import serve
 from mhcvse_jax.browser import app, files
@@ -76,14 +76,7 @@ def test_a_picture_is_explained_by_the_maps_of_its_model(index, port):
     np.testing.assert_allclose(found["boxes"], picture.boxes, atol=0.051)
     with Image.open(picture.file) as whole:
         assert found["size"] == [*whole.size]
-    tokens, _ = model.experiment.language.read([QUERY])
-    maps = model.experiment.model.apply(
-        model.variables,
-        index.regions(4)[None],
-        tokens.padded(np.array([0]), tokens.lengths[0]),
-        tokens.lengths,
-        method="attention_maps",
-    )
+    maps = maps_of(model.experiment, model.variables, index.regions(4), QUERY)
     np.testing.assert_allclose(found["cosines"], maps.words[0] @ maps.regions[0].T, atol=2e-4)
     assert set(found["maps"]) == {"image", "text"}
     for name, values in found["maps"].items():
