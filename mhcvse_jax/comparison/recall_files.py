@@ -25,6 +25,7 @@ from typing import Any
 
 from mhcvse_jax.comparison.entry import FIGURES, RECALLS, Entry, Facts, figures_of
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_unpacked
 
 REQUIRED = ("name", *RECALLS)
 
@@ -35,6 +36,7 @@ def read_csv(path: pathlib.Path) -> list[Entry]:
     Raises:
       InputError: it cannot be read, a column is missing, or a value is not what it should be.
     """
+    check_unpacked(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)

@@ -14,6 +14,7 @@ from mhcvse_jax.comparison.recall_files import check_percent, entries_of_json, r
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import results
 from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.files.downloads import check_unpacked
 from mhcvse_jax.retrieval import similarity
 
 
@@ -312,6 +313,7 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _load_json(path: pathlib.Path) -> Any:
+    check_unpacked(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -6,6 +6,7 @@ import shutil
 from typing import Any, NamedTuple
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_no_web_page
 
 FILE = "features.json"
 FILE_BESIDE_TFDS = "feature_source.json"
@@ -35,6 +36,7 @@ def read(directory: pathlib.Path) -> FeatureSource | None:
     path = path_in(directory)
     if not path.exists():
         return None
+    check_no_web_page(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return FeatureSource(*(content[field] for field in FeatureSource._fields))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_unpacked
 
 SPLITS = {"train": ("train", "restval"), "dev": ("val", "dev"), "test": ("test",), "testall": ("test",)}
 """What Karpathy calls the splits of SCAN's layout."""
@@ -97,6 +98,7 @@ def caption_ids(
 @functools.lru_cache(3)  # each split asks
 def _read(path: pathlib.Path, *_version: int) -> dict[str, _Image]:
     """Returns the pictures by id; `_version` changes when the file does."""
+    check_unpacked(path)
     images = {}
 
     def keep(node: dict) -> dict | _Sentence:

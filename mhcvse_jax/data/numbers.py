@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_unpacked
 
 
 def read_whole_numbers(path: pathlib.Path, num: int, owner: str) -> np.ndarray:
@@ -18,6 +19,7 @@ def read_whole_numbers(path: pathlib.Path, num: int, owner: str) -> np.ndarray:
     Raises:
       InputError: the file is damaged, or holds anything else.
     """
+    check_unpacked(path)
     try:
         numbers = np.load(path, allow_pickle=False)
         found = f"{numbers.dtype} {numbers.shape}"

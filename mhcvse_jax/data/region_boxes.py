@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_unpacked
 
 
 class RegionBoxes(NamedTuple):
@@ -39,6 +40,7 @@ def map_rows(path: pathlib.Path, num_images: int, shape: tuple[int, ...]) -> np.
     """
     if not path.exists():
         return None
+    check_unpacked(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import result_rows
+from mhcvse_jax.files.downloads import check_no_web_page
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.retrieval.recall import Ranks, Retrieval, mean_recall_over_folds
 
@@ -108,6 +109,7 @@ class Evaluation:
         Raises:
           InputError: the file is missing, damaged or of another kind.
         """
+        check_no_web_page(path)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 loaded = cls(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_no_web_page
 from mhcvse_jax.importers.importer import Entry, Importer, Index, checked, files_in, whole_number
 from mhcvse_jax.precompute.directory import Made
 
@@ -44,6 +45,7 @@ class _Folder(Importer):
                 read = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
                 shape, _, _ = read(file)
         except Exception as error:  # damage shows in almost any way
+            check_no_web_page(path)
             raise InputError(f"{path}: not of {self.summary} ({error})") from error
         return shape[0] if len(shape) == 2 else 1
 
@@ -60,6 +62,7 @@ class _Folder(Importer):
                 with np.load(path, allow_pickle=False) as archive:
                     found = {key: archive[key] for key in (self.key, *more)}
         except Exception as error:  # damage shows in almost any way
+            check_no_web_page(path)
             raise InputError(f"{path}: not of {self.summary} ({error})") from error
         features = found[self.key]
         found[self.key] = features[None] if features.ndim == 1 else features
@@ -92,6 +95,7 @@ class Milvlg(_Folder):
             with np.load(path, allow_pickle=False) as archive:
                 num = archive["num_bbox"]
         except Exception as error:  # damage shows in almost any way
+            check_no_web_page(path)
             raise InputError(f"{path}: not of {self.summary} ({error})") from error
         return whole_number(f"{path}: num_bbox", num)
 

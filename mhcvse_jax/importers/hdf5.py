@@ -9,6 +9,7 @@ import numpy as np
 
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files import safe_pickle
+from mhcvse_jax.files.downloads import check_unpacked
 from mhcvse_jax.importers.importer import Entry, Importer, Index, checked
 from mhcvse_jax.precompute.directory import Made
 
@@ -112,6 +113,7 @@ def _open(path: pathlib.Path) -> Any:
 
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected HDF5")
+    check_unpacked(path)
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_unpacked
 from mhcvse_jax.importers.importer import Entry, Importer, Index, checked, whole_number
 from mhcvse_jax.precompute.directory import Made
 
@@ -31,6 +32,7 @@ class Lines(Importer):
             if not path.is_file():
                 what = "a directory" if path.is_dir() else "no such file"
                 raise InputError(f"{path}: {what}; expected a file of {self.summary}")
+            check_unpacked(path)
         self._paths = paths
 
     def size(self) -> tuple[int, str]:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from mhcvse_jax.data import coco_ids, scan_layout
 from mhcvse_jax.data.lines import MAX_CAPTION, read_lines
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.files.downloads import check_no_web_page
 
 COLUMNS = {
     "name": ("file_name", "filename", "image_name", "image", "file", "path", "name"),
@@ -106,6 +107,7 @@ def _rows(path: pathlib.Path) -> _Rows:
 
 
 def _text(path: pathlib.Path) -> str:
+    check_no_web_page(path)
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":

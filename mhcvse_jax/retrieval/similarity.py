@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mhcvse_jax.errors import InputError, RunFailedError
+from mhcvse_jax.files.downloads import check_unpacked
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.retrieval import ties
 from mhcvse_jax.retrieval.folds import fold_size
@@ -66,6 +67,7 @@ def of_file(path: pathlib.Path, captions_per_image: int | None) -> Similarity:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a similarity matrix")
+    check_unpacked(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
