@@ -19,8 +19,8 @@ published with SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matchin
 kuanghuei/SCAN); their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR 2018;
 repository peteanderson80/bottom-up-attention). Features of your own need the same three files a split.
 
-Every feature is read, unless --quick leaves that out. Exit codes: 0 sound (warnings apart), 2 a run would refuse
-something, 75 stopped.
+Every feature is read, unless you give --quick. Exit codes: 0 sound, though there may be warnings; 2 a command would
+refuse something; 75 stopped.
 """
 
 import collections
@@ -31,7 +31,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mhcvse_jax.data import feature_source, lines, region_names, scan_layout, text
+from mhcvse_jax.data import feature_source, lines, region_boxes, region_names, scan_layout, text
 from mhcvse_jax.data.check_features import LISTED_AT_MOST, Findings, FoundSplit, read_features, same_features, some
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
@@ -42,7 +42,7 @@ COMPARED_AT_MOST = 100  # pictures whose features are compared, of those with th
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.check_data") -> int:
-    """Returns the exit code: 0 sound, 2 something that a run would refuse, 75 stopped."""
+    """Returns the exit code: 0 sound, 2 a command would refuse something, 75 stopped."""
     parser = command_line.parser(prog, __doc__)
     parser.add_argument("directory", type=pathlib.Path, metavar="DIR", help="the data directory, as in config.data.dir")
     parser.add_argument(
@@ -57,7 +57,7 @@ def check(directory: pathlib.Path, captions_per_image: int, *, quick: bool) -> N
     """Prints what a directory in SCAN's layout holds, and all that is wrong with it.
 
     Raises:
-      InputError: a run would refuse something.
+      InputError: a command would refuse something.
     """
     if captions_per_image < 1:
         raise InputError(f"--captions_per_image is {captions_per_image}; expected 1 or more")
@@ -77,7 +77,7 @@ def check(directory: pathlib.Path, captions_per_image: int, *, quick: bool) -> N
     if any("no such file" in problem or "is missing" in problem for problem in findings.problems):
         print("What the files are and where they come from: python -m mhcvse_jax.check_data --help")
     if findings.problems:
-        raise InputError(f"{directory}: training would refuse this directory; problems found: {len(findings.problems)}")
+        raise InputError(f"{directory}: not sound; problems found: {len(findings.problems)}")
     print(f"sound{', as far as was looked (--quick)' if quick else ''}; warnings: {len(findings.warnings) or 'none'}")
 
 
@@ -142,6 +142,7 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
         numbers = findings.attempt(scan_layout.read_num_regions, directory, name, len(rows), regions.shape[1])
         if numbers is not None:
             _line(f"regions a picture: {numbers.min()} to {numbers.max()}, {numbers.mean():.1f} on average")
+        findings.attempt(region_boxes.read, directory, name, len(rows), regions.shape[1])
         told = findings.attempt(region_names.read, directory, name, len(rows), regions.shape[1])
         if told is not None and told.classes is not None:
             describe_classes(told, np.full(len(rows), regions.shape[1]) if numbers is None else numbers)

@@ -234,7 +234,7 @@ OTHERS = {
     "check no directory": (["mhcvse_jax.check_data", "DIR/absent"], ["DIR/absent: no such directory"]),
     "check bad data": (
         ["mhcvse_jax.check_data", "DIR"],
-        ["DIR: training would refuse this directory; problems found: 1"],
+        ["DIR: not sound; problems found: 1"],
     ),
     "main no configuration": (["mhcvse_jax.main", "--config", "DIR/absent.py"], ["DIR/absent.py: no such file"]),
 }

@@ -104,6 +104,14 @@ def test_all_that_is_wrong_is_listed_at_once(capsys, directory):
     assert "--help" in printed
 
 
+@pytest.mark.parametrize(("name", "shape"), [("boxes", (13, 3, 5)), ("boxes", ()), ("image_sizes", (12, 2))])
+def test_boxes_that_later_commands_would_refuse_are_a_problem(capsys, directory, name, shape):
+    np.save(directory / f"train_{name}.npy", np.ones(shape, np.float32))
+    code, printed = run(capsys, directory)
+    assert code == 2
+    assert f"train_{name}.npy is {shape}; expected (13, " in printed
+
+
 def test_quick_reads_no_features(capsys, directory):
     change(directory / "train_ims.npy", row3=np.nan)
     assert run(capsys, directory)[0] == 2

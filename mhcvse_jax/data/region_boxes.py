@@ -45,6 +45,6 @@ def map_rows(path: pathlib.Path, num_images: int, shape: tuple[int, ...]) -> np.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
-    if len(array) < num_images or array.shape[1:] != shape:
+    if array.ndim != 1 + len(shape) or len(array) < num_images or array.shape[1:] != shape:
         raise InputError(f"{path} is {array.shape}; expected {(num_images, *shape)}")
     return array[:num_images]

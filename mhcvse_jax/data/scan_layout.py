@@ -38,6 +38,8 @@ from mhcvse_jax.data.regions import MappedRegions, RegionFeatures
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.downloads import check_no_web_page, check_unpacked
 
+CAPTIONS_KEY = "config.data.num_captions_per_image (check and build-tfds: --captions_per_image)"
+
 
 class ScanSplit(NamedTuple):
     """One split of a directory; features are read only when asked for."""
@@ -254,25 +256,31 @@ def count_images(num_captions: int, path: pathlib.Path, captions_per_image: int)
     if left_over or not num_captions:
         raise InputError(
             f"{path} has {num_captions} captions; expected a multiple of {captions_per_image}, "
-            f"the captions of a picture{suggestion(path, num_captions, captions_per_image)}"
+            f"the number of captions per picture{advice(path, num_captions, captions_per_image)}"
         )
     return num_images
 
 
+def advice(captions_path: pathlib.Path, num_captions: int, captions_per_image: int) -> str:
+    """Returns what to do about a number of captions that does not fit."""
+    varying = owners_path(captions_path.parent, captions_path.name.removesuffix("_caps.txt")).name
+    return suggestion(captions_path, num_captions, captions_per_image) or (
+        f"; set {CAPTIONS_KEY} to the right number; if it varies, add {varying}, with the picture of each caption"
+    )
+
+
 def suggestion(captions_path: pathlib.Path, num_captions: int, captions_per_image: int) -> str:
-    """Returns advice on a number of captions that does not fit, from the numbers of rows and ids."""
+    """Returns the number of captions per picture that the rows of features or the ids suggest; "" for none."""
     split = captions_path.name.removesuffix("_caps.txt")
     counts: dict[str, int] = {}
     with contextlib.suppress(InputError):
         counts["rows of features"] = len(map_features(captions_path.with_name(f"{split}_ims.npy")))
     with contextlib.suppress(InputError):
         counts["ids"] = len(read_lines(captions_path.with_name(f"{split}_ids.txt")))
-    key = "config.data.num_captions_per_image (--captions_per_image of check and build-tfds)"
     for what, count in counts.items():
         if count and num_captions % count == 0 and num_captions // count not in (1, captions_per_image):
-            return f"; {count} {what} suggest {key} = {num_captions // count}"
-    varying = owners_path(captions_path.parent, split).name
-    return f"; {key} says how many; if they vary, {varying} says which picture each caption belongs to"
+            return f"; {count} {what} suggest {num_captions // count}: set {CAPTIONS_KEY}"
+    return ""
 
 
 def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, path: pathlib.Path) -> np.ndarray:
@@ -291,7 +299,7 @@ def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, pa
         raise InputError(
             f"{path} has {len(regions)} rows and {captions_name} {num_captions} captions; "
             f"expected one row a picture ({num_images}) or one a caption ({num_captions})"
-            f"{suggestion(path.with_name(captions_name), num_captions, captions_per_image)}"
+            f"{advice(path.with_name(captions_name), num_captions, captions_per_image)}"
         )
     rows = np.arange(num_images) * captions_per_image
     for start in {0, int(rows[-1])}:  # the first and the last picture tell whether a row is a picture over again
@@ -313,6 +321,8 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
     """
     lines = read_text_lines(path)
     num_captions = num_images * captions_per_image
+    if "" in lines:
+        raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one a picture or one a caption")
     if len(lines) not in (num_images, num_captions):
         a_caption = hint = ""
         if captions_per_image > 1:
@@ -320,8 +330,6 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
             captions_path = path.with_name(f"{path.name.rsplit('_ids.txt')[0].rsplit('_image_names.txt')[0]}_caps.txt")
             hint = suggestion(captions_path, num_captions, captions_per_image)
         raise InputError(f"{path} has {len(lines)} lines; expected one a picture ({num_images}){a_caption}{hint}")
-    if "" in lines:
-        raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one a picture or one a caption")
     if len(lines) == num_images:
         return lines
     firsts = lines[::captions_per_image]

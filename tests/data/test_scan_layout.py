@@ -332,14 +332,23 @@ def test_blank_lines_may_end_a_file(directory, end):
         read(directory)
 
 
+def test_a_blank_line_among_ids_is_named_and_not_taken_for_a_wrong_count(directory):
+    lines = (directory / "dev_ids.txt").read_text().splitlines(keepends=True)
+    (directory / "dev_ids.txt").write_text("".join([*lines[:3], "\n", *lines[3:]]))
+    with pytest.raises(InputError, match=r"dev_ids.txt line 4 is empty; expected one a picture or one a caption$"):
+        read(directory)
+
+
 def test_counts_that_do_not_fit_say_which_key_to_set(directory):
-    key = r"config\.data\.num_captions_per_image \(--captions_per_image of check and build-tfds\)"
+    key = r"config\.data\.num_captions_per_image \(check and build-tfds: --captions_per_image\)"
     for wrong in (2, 4, 7):  # 35 captions are a multiple of 7
-        with pytest.raises(InputError, match=rf"; 7 (rows of features|ids) suggest {key} = 5"):
+        with pytest.raises(InputError, match=rf"; 7 (rows of features|ids) suggest 5: set {key}"):
             read_split(directory, "dev", wrong)
     with (directory / "dev_caps.txt").open("a") as file:
         file.write("one more\n")
-    with pytest.raises(InputError, match=rf"{key} says how many; if they vary, dev_caption_images.txt says which"):
+    with pytest.raises(
+        InputError, match=rf"; set {key} to the right number; if it varies, add dev_caption_images.txt, with"
+    ):
         read(directory)
 
 
