@@ -199,7 +199,7 @@ MAIN = {
     ),
     "fewer concepts than asked for": (
         leave,
-        ["the captions hold too few words for 300 concepts: found", "object words of 120, "],
+        ["the captions hold too few words for 300 concepts: found", " of 120 object words, "],
         {"concepts.num": 300},
     ),
     "no vocabulary": (leave, ["DIR/v.json: no such file"], {"text.vocabulary_path": "DIR/v.json"}),

@@ -71,11 +71,12 @@ def compare(
 
 
 def _name_of(baseline: str | None, runs: Sequence[Run]) -> str | None:
-    """Returns the name of the run that a path was given for, where the baseline is such a path; else the baseline."""
+    """Returns the name of the run that the baseline was given as, PATH or NAME=PATH; else the baseline itself."""
     if baseline is None or baseline in {run.entry.name for run in runs}:
         return baseline
-    path = pathlib.Path(baseline).resolve()
-    return next((run.entry.name for run in runs if run.path is not None and run.path.resolve() == path), baseline)
+    name, path = sources.split_name(baseline)
+    fitting = [run.entry.name for run in runs if run.path is not None and run.path.resolve() == path.resolve()]
+    return next((one for one in fitting if name in (None, one)), baseline)
 
 
 def _find_baseline(entries: Sequence[Entry], name: str | None) -> Entry | None:

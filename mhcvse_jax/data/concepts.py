@@ -139,8 +139,8 @@ def mine_concepts(
         found_words = sorted(words_alone, key=lambda word: captions_with[word] > most)
         if len(found_words) < num_concepts:
             raise InputError(
-                f"the captions hold {len(found_words)} words that may be concepts; expected config.concepts.num, "
-                f"{num_concepts}, or more: lower it"
+                f"the captions hold only {len(found_words)} words that can be concepts, and config.concepts.num is "
+                f"{num_concepts}; set it to {len(found_words)} or less"
             )
         words = tuple(found_words[:num_concepts])
         return Concepts(words, ("",) * num_concepts, *count_concepts(captions, words))
@@ -148,16 +148,17 @@ def mine_concepts(
     found = {kind: [word for word in candidates if parts[word] == part] for part, kind in _KIND_OF_PART.items()}
     asked = dict(zip(KINDS, _apportion(num_concepts, shares), strict=True))
     if any(len(found[kind]) < asked[kind] for kind in KINDS):
-        told = ", ".join(f"{len(found[kind])} {kind} words of {asked[kind]}" for kind in KINDS)
-        fitting = (
+        told = ", ".join(f"{len(found[kind])} of {asked[kind]} {kind} words" for kind in KINDS)
+        fitting = next(
             number
             for number in range(num_concepts, -1, -1)
             if all(len(found[kind]) >= n for kind, n in zip(KINDS, _apportion(number, shares), strict=True))
         )
+        lower = f"config.concepts.num to {fitting} or less, or " if fitting else ""
         raise InputError(
-            f"the captions hold too few words for {num_concepts} concepts: found {told} asked for; expected "
-            f"config.concepts.num={next(fitting)} or less with config.concepts.shares={tuple(shares)}, or "
-            f"other shares, as of {tuple(len(found[kind]) for kind in KINDS)}"
+            f"the captions hold too few words for {num_concepts} concepts: found {told}; set {lower}"
+            f"config.concepts.shares, now {tuple(shares)}, in proportion to "
+            f"{tuple(len(found[kind]) for kind in KINDS)}, with {sum(map(len, found.values()))} concepts at most"
         )
 
     words = tuple(chain.from_iterable(found[kind][: asked[kind]] for kind in KINDS))

@@ -32,11 +32,11 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int, seed: in
 
     Reads GloVe and fastText (its first line, "count dim", is known by being two whole numbers). GloVe's
     tokens may contain spaces, so the numbers are taken from the right. The file is streamed; reading
-    stops when all words are found. Of a word that stands there twice the first is taken.
+    stops when all words are found. Of a word that stands there twice the first is taken. Blank lines are skipped.
 
     Raises:
-      InputError: a line has another number of values than `dim`, a wanted row is not finite numbers, or the file has
-        none of the words.
+      InputError: a line has another number of values than `dim`, a wanted row is not finite numbers, or the file is
+        empty or binary or has none of the words.
     """
     if path == GLOVE:
         return _glove(words, dim, seed)
@@ -49,8 +49,10 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int, seed: in
     first = ""
     check_unpacked(path)
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
                 # Only " " separates: a token may hold other characters that Python counts as spaces.
                 fields = line.rstrip(" \r\n").split(" ")
                 if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
@@ -59,7 +61,12 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int, seed: in
                     continue
                 width = len(fields) - 1
                 if width < dim or (width > dim and _all_numbers(fields[1:])):
-                    raise InputError(f"{path}, line {number}: {width} values, expected {dim}")
+                    if "\ufffd" in line or "\0" in line:
+                        raise InputError(
+                            f"{path}, line {number}: not a text in UTF-8; expected a word and its {dim} numbers on "
+                            "each line, as GloVe and fastText have them (word2vec's .bin does not)"
+                        )
+                    raise InputError(f"{path}, line {number}: {width} values, expected {dim}, separated by spaces")
                 word = " ".join(fields[:-dim])
                 first = first or word
                 wanted = rows.pop(word, None)
@@ -79,8 +86,10 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dim: int, seed: in
         if word in rows:
             vectors[rows[word]], found[rows[word]] = vector, True
             num_lowered += 1
+    if not first:
+        raise InputError(f"{path} is empty; expected a word and its {dim} numbers on each line")
     if words and not found.any():
-        asked = ", ".join([word for word in words if not word.startswith("<")][:3])
+        asked = ", ".join([word for word in words if word.isalnum()][:3])
         raise InputError(
             f"{path} has none of the {len(words):,} words, {asked} for example (it begins with {first[:40]!r}); "
             "expected vectors of the captions' language, in UTF-8"

@@ -99,6 +99,8 @@ def names_of(split: Split, image_dir: pathlib.Path) -> list[str]:
             f"the file names of the {split.name} pictures are not known; expected {split.name}_image_names.txt or "
             "Karpathy's dataset_*.json beside the features"
         )
+    if not image_dir.is_dir():
+        raise InputError(f"{image_dir}: no such directory; expected the {split.name} pictures, {names[0]} for example")
     if not any((image_dir / name).exists() for name in names):
         raise InputError(f"{image_dir}: none of the {split.name} pictures is there, {names[0]} for example")
     return names

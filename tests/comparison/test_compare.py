@@ -210,7 +210,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, run):
         assert err.count("\n") == 1, arguments
 
 
-@pytest.mark.parametrize("given", ["{}", "{}/", "{}/../good"])
+@pytest.mark.parametrize("given", ["{}", "{}/", "{}/../good", "a={}"])
 def test_the_baseline_may_be_the_path_of_a_source(tmp_path, run, given):
     good = make_workdir(tmp_path / "good", evaluation(0), batch_size=64)
     bad = make_workdir(tmp_path / "bad", evaluation(1), batch_size=65)

@@ -111,15 +111,17 @@ def test_shares_by_largest_remainder(num, shares, expected):
 
 
 def test_too_few_words_are_counted_by_kind():
-    message = "found 9 object words of 14, 4 property words of 4, 3 motion words of 2 asked for"
+    message = "found 9 of 14 object words, 4 of 4 property words, 3 of 2 motion words"
     with pytest.raises(InputError, match=f"too few words for 20 concepts: {message}"):
         mine_concepts(CAPTIONS, 20)
 
 
 def test_too_few_words_say_what_the_captions_allow():
-    message = r"expected config.concepts.num=13 or less with config.concepts.shares=\(7, 2, 1\), or other shares, as of"
-    with pytest.raises(InputError, match=rf"{message} \(9, 4, 3\)"):
+    other = r"config.concepts.shares, now \(7, 2, 1\), in proportion to \(9, 4, 3\), with 16 concepts at most"
+    with pytest.raises(InputError, match=rf"; set config.concepts.num to 13 or less, or {other}"):
         mine_concepts(CAPTIONS, 20)
+    with pytest.raises(InputError, match=r" 0 of 3 property words, .*; set config.concepts.shares, now \(0, 1, 0\)"):
+        mine_concepts([["the", "dog"], ["a", "dog"]], 3, shares=(0, 1, 0))  # no number would do
     assert len(mine_concepts(CAPTIONS, 13).words) == 13
     with pytest.raises(InputError, match="too few words for 14 concepts"):
         mine_concepts(CAPTIONS, 14)
@@ -133,7 +135,7 @@ def test_captions_of_another_language_have_concepts_of_no_known_kind():
     expected = sorted(words, key=lambda word: (-counts[word], word))
     assert (set(found.words), found.kinds) == (set(found.words) & set(words), ("",) * 7)  # neither "ein" nor "und"
     assert [counts[word] for word in found.words] == [counts[word] for word in expected[:7]]
-    with pytest.raises(InputError, match=r"hold 12 words that may be .* config.concepts.num, 13, or more: lower it"):
+    with pytest.raises(InputError, match=r"hold only 12 words .* config.concepts.num is 13; set it to 12 or less"):
         mine_concepts(captions, 13, stop_words={"a", "the", "of"})
 
 

@@ -52,7 +52,8 @@ def test_the_first_of_two_is_taken_and_reading_stops_there(tmp_path):
         ("the 1 2 3\ncat 1 2 3 4\n", "line 2: 4 values, expected 3"),
         ("2 4\nthe 1 2 3 4\n", "line 1: vectors of width 4, expected 3"),
         ("the 1 2 3\ndog 1 2", "line 2: 2 values, expected 3"),
-        ("the 1 2 3\n\ndog 1 2 3\n", "line 2: 0 values, expected 3"),
+        ("the\t1\t2\t3\n", "line 1: 0 values, expected 3, separated by spaces"),
+        ("2 3\nthe \x07\x00\x80 \x3f\n", "line 2: not a text in UTF-8; expected a word and its 3 numbers on each"),
         ("dog 1 x 3\n", "line 1: expected 3 numbers after the word, found '1 x 3'"),
         ("dog 1 nan 3\n", "line 1: holds values that are not finite"),
     ],
@@ -62,6 +63,13 @@ def test_bad_lines_are_named(tmp_path, text, message):
     path.write_text(text, "utf-8")
     with pytest.raises(InputError, match=rf"vectors\.txt, {message}"):
         read_word_vectors(path, ["dog"], 3)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "0 3\n"])
+def test_an_empty_file_is_called_empty(tmp_path, text):
+    (tmp_path / "vectors.txt").write_text(text)
+    with pytest.raises(InputError, match=r"vectors\.txt is empty; expected a word and its 3 numbers on each line"):
+        read_word_vectors(tmp_path / "vectors.txt", ["dog"], 3)
 
 
 def test_bytes_that_are_no_utf8_do_not_stop_the_reading(tmp_path):
@@ -140,10 +148,16 @@ def test_words_with_capitals_stand_in_for_those_without(tmp_path):
 
 def test_a_file_of_other_words_is_refused(tmp_path):
     path = tmp_path / "glove.txt"
-    for content in ("chien 1 2\nchat 3 4\n", ""):
-        path.write_text(content)
-        with pytest.raises(InputError, match=r"has none of the 3 words, dog, cat for example \(it begins with"):
-            read_word_vectors(path, ["<pad>", "dog", "cat"], 2)
+    path.write_text("chien 1 2\nchat 3 4\n")
+    with pytest.raises(InputError, match=r"has none of the 3 words, dog, cat for example \(it begins with 'chien'\)"):
+        read_word_vectors(path, ["<pad>", "dog", "cat"], 2)
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_words(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("\ufeffdog 1 2\n\ncat 3 4\n \n\n")
+    found = read_word_vectors(path, ["dog", "cat", "not there"], 2)
+    np.testing.assert_array_equal(found.vectors, [[1, 2], [3, 4], [0, 0]])
 
 
 def test_glove_of_the_package_has_places_of_its_own_to_learn_in():
