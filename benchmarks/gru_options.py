@@ -49,7 +49,7 @@ class Way(NamedTuple):
 
 
 def flops(sizes: Sizes) -> float:
-    """Returns the operations of the products in the chain: one a word, direction and pass."""
+    """Returns the operations of the products in the chain: one per word, direction and pass."""
     return 2 * 2 * sizes.words * 2 * sizes.batch * sizes.dim * 3 * sizes.dim
 
 

@@ -90,7 +90,7 @@ def make_captions(num: int, rng: np.random.Generator) -> list[str]:
 def write_directory(
     directory: pathlib.Path, num_images: dict[str, int], *, regions: int, features: int, seed: int
 ) -> None:
-    """Writes splits in SCAN's layout, a row of features a picture; the same arguments give the same files."""
+    """Writes splits in SCAN's layout, a row of features per picture; the same arguments give the same files."""
     directory.mkdir(parents=True, exist_ok=True)
     for place, (split, number) in enumerate(num_images.items()):
         rng = np.random.default_rng([seed, place])

@@ -3,7 +3,7 @@
     mhcvse build-tfds data/f30k_precomp data/f30k_tfds
     mhcvse train --config f30k --config.data.format=tfds --config.data.dir=data/f30k_tfds
 
-All splits that the directory has are built: ArrayRecord shards, one record a picture, each picture once. Batches are
+All splits that the directory has are built: ArrayRecord shards, one record per picture, each picture once. Batches are
 those of the directory itself, to the bit with float32, rounded with float16. Nothing is downloaded, TensorFlow is
 not needed. The data set appears when it is whole; an interrupted build leaves nothing under its name.
 """

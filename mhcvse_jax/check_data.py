@@ -5,19 +5,19 @@
 SCAN's layout, which Flickr30k and MS-COCO are shared in, has for each of the splits train, dev and test
 (COCO: testall, too)
 
-    {split}_ims.npy    float32 [rows, 36, 2048] region features, one row a picture, or each picture five times over
-    {split}_caps.txt   captions, UTF-8, one a line, five a picture, in the order of the pictures
-    {split}_ids.txt    Karpathy's image ids, one a picture or one a caption
+    {split}_ims.npy    float32 [rows, 36, 2048] region features, one row per picture, or each picture five times over
+    {split}_caps.txt   captions, UTF-8, one per line, five per picture, in the order of the pictures
+    {split}_ids.txt    Karpathy's image ids, one per picture or one per caption
     {split}_image_names.txt or dataset_*.json   where wanted: file names of the pictures
-    {split}_caption_images.txt   where pictures have other numbers of captions, or none: one line a caption, the id of
-                       its picture; ids and rows of features are then one a picture
+    {split}_caption_images.txt   where pictures have other numbers of captions, or none: one line per caption, the id of
+                       its picture; ids and rows of features are then one per picture
     {split}_num_regions.npy   where pictures have other numbers of regions: whole numbers, how many of the rows of a
                        picture are regions; config.data.zero_regions_are_padding finds trailing rows of zeros itself
 
 f30k_precomp has 29,000 / 1,014 / 1,000 pictures, coco_precomp 113,287 for training and 5,000 in testall. Both were
 published with SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; GitHub repository
 kuanghuei/SCAN); their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR 2018;
-repository peteanderson80/bottom-up-attention). Features of your own need the same three files a split.
+repository peteanderson80/bottom-up-attention). Features of your own need the same three files per split.
 
 Every feature is read, unless you give --quick. Exit codes: 0 sound, though there may be warnings; 2 a command would
 refuse something; 75 stopped.
@@ -116,7 +116,7 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
     owners_path = scan_layout.owners_path(directory, name)
     has_owners = owners_path.exists()
     if has_owners:
-        captions_per_image = 1  # rows, ids and names are one a picture
+        captions_per_image = 1  # rows, ids and names are one per picture
         num_images = None if regions is None else len(regions)
     elif captions is not None:
         num_images = findings.attempt(scan_layout.count_images, len(captions), captions_path, captions_per_image)
@@ -134,14 +134,14 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
     if regions is not None:
         if regions.shape[1] == 1:
             _line("features of whole pictures: one region each")
-        a_picture = "" if rows is None else f", rows a picture: {len(regions) // len(rows)}"
+        a_picture = "" if rows is None else f", rows per picture: {len(regions) // len(rows)}"
         _line(f"{path.name} {regions.dtype} {regions.shape}, {regions.nbytes / 1e9:.2f} GB{a_picture}")
         if regions.dtype != np.float32:
             findings.warnings.append(f"{path} holds {regions.dtype}; it is made float32 as it is read")
     if regions is not None and rows is not None:
         numbers = findings.attempt(scan_layout.read_num_regions, directory, name, len(rows), regions.shape[1])
         if numbers is not None:
-            _line(f"regions a picture: {numbers.min()} to {numbers.max()}, {numbers.mean():.1f} on average")
+            _line(f"regions per picture: {numbers.min()} to {numbers.max()}, {numbers.mean():.1f} on average")
         findings.attempt(region_boxes.read, directory, name, len(rows), regions.shape[1])
         told = findings.attempt(region_names.read, directory, name, len(rows), regions.shape[1])
         if told is not None and told.classes is not None:
@@ -172,7 +172,7 @@ def describe_ids(path: pathlib.Path, image_ids: list[str], findings: Findings) -
     for_each = "picture" if len(lines.read_lines(path)) == len(image_ids) else "caption"
     numbers = [int(image_id) for image_id in image_ids if image_id.isdecimal() and len(image_id) < 20]
     span = f", {min(numbers)} to {max(numbers)}" if len(numbers) == len(image_ids) else ", not all whole numbers"
-    _line(f"{path.name} one a {for_each}{span}")
+    _line(f"{path.name} one per {for_each}{span}")
     twice = [image_id for image_id, count in collections.Counter(image_ids).items() if count > 1]
     if twice:
         findings.warnings.append(f"{path}: {len(twice):,} ids of more than one picture: {some(twice)}")
@@ -203,7 +203,9 @@ def describe_owners(path: pathlib.Path, owner: np.ndarray, num_images: int) -> N
     """Prints how many captions pictures have."""
     counts = np.bincount(owner, minlength=num_images)
     without = f"; {np.sum(counts == 0):,} pictures without captions" if not counts.all() else ""
-    _line(f"{path.name}: {counts.min()} to {counts.max()} captions a picture, {counts.mean():.1f} on average{without}")
+    _line(
+        f"{path.name}: {counts.min()} to {counts.max()} captions per picture, {counts.mean():.1f} on average{without}"
+    )
 
 
 def compare_widths(splits: Sequence[FoundSplit], findings: Findings) -> None:

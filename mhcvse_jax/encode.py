@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.en
     add("--out", type=path, required=True, metavar="FILE", help=f"{' or '.join(WRITERS)}")
     add("--data", type=path, metavar="DIR", help="region features and captions (default: those of the run)")
     add("--split", metavar="NAME", help="of the data: train, dev, test, ... (default: the one that the run tests)")
-    add("--texts", type=path, metavar="FILE", help="texts, one a line, in place of pictures and their captions")
+    add("--texts", type=path, metavar="FILE", help="texts, one per line, in place of pictures and their captions")
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: encode(arguments))
 
@@ -102,7 +102,7 @@ def _of_texts(model: "TrainedModel", path: pathlib.Path) -> Table:
 
     texts = read_captions(path)
     if not texts:
-        raise InputError(f"--texts {path}: no text in it; expected one a line")
+        raise InputError(f"--texts {path}: no text in it; expected one per line")
     none = np.zeros((0, model.width), np.float32)
     return Table(none, model.encode_texts(texts), [], [], texts, np.full(len(texts), -1, np.int32))
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add = parser.add_argument
     add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
     add("texts", nargs="*", metavar="TEXT", help="what the pictures are to show; several are several queries")
-    add("--queries", metavar="FILE", help="texts, one a line; - reads them from standard input")
+    add("--queries", metavar="FILE", help="texts, one per line; - reads them from standard input")
     add("--image", type=path, action="append", default=[], metavar="FILE", help="a picture; may be given again")
     add("--find", choices=("pictures", "captions"), default="pictures", help="default: pictures")
     add("-k", type=command_line.positive, default=10, metavar="K", help="answers to a query (default 10)")

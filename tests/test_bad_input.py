@@ -113,7 +113,7 @@ MAIN = {
     "no data named": (leave, ["config.data.dir is empty; expected"], {"data.dir": ""}),
     "another count": (
         features("dev_ims.npy", 5, REGIONS, FEATURES),
-        ["dev_ims.npy has 5 rows and dev_caps.txt 20 captions; expected one row a picture (4) or one a caption (20)"],
+        ["dev_ims.npy has 5 rows and dev_caps.txt 20 captions; expected one row per picture (4) or one per caption"],
         {},
     ),
     "a caption too many": (
@@ -151,7 +151,7 @@ MAIN = {
     "captions not UTF-8": (edit("dev_caps.txt", 2, b"caf\xe9"), ["DIR/dev_caps.txt line 2: not UTF-8"], {}),
     "ids that do not fit": (
         edit("test_ids.txt", 1, b"0\n1"),
-        ["DIR/test_ids.txt has 5 lines; expected one a picture (4) or one a caption (20)"],
+        ["DIR/test_ids.txt has 5 lines; expected one per picture (4) or one per caption (20)"],
         {},
     ),
     "an unknown key": (

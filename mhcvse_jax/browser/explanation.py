@@ -17,7 +17,7 @@ DIGITS = 4  # that the page is sent
 
 
 class MapReader:
-    """Reads the attention maps of one model; holds the compiled function, one a caption length."""
+    """Reads the attention maps of one model; holds the compiled function, one per caption length."""
 
     def __init__(self, experiment: Experiment, variables: Any):
         """Takes a run and its restored variables."""

@@ -1,9 +1,9 @@
-"""COCO's number of each caption of a split: what annotations beyond COCO's own five captions a picture go by.
+"""COCO's number of each caption of a split: what annotations beyond COCO's own five captions per picture go by.
 
 They stand in one of these files of a data directory, the first that is there:
 
-    {split}_capids.txt     one line a caption, as `mhcvse extract` and `import-features` write it
-    coco_test_ids.npy      whole numbers, one a caption of COCO's 5,000 test pictures, in their order
+    {split}_capids.txt     one line per caption, as `mhcvse extract` and `import-features` write it
+    coco_test_ids.npy      whole numbers, one per caption of COCO's 5,000 test pictures, in their order
     dataset_coco.json      Karpathy's: `sentid` of each sentence, found by the picture's id and the caption's letters
 """
 
@@ -67,7 +67,7 @@ def read_file(directory: pathlib.Path, split: str, num_captions: int) -> np.ndar
         return None
     lines = read_text_lines(path)
     if len(lines) != num_captions:
-        raise InputError(f"{path} has {len(lines)} lines; expected one a caption ({num_captions})")
+        raise InputError(f"{path} has {len(lines)} lines; expected one per caption ({num_captions})")
     for number, line in enumerate(lines, start=1):
         if not (line.isascii() and line.isdigit()):
             raise InputError(f"{path} line {number}: {line[:80]!r}; expected a whole number, COCO's of the caption")

@@ -50,7 +50,7 @@ class Concepts:
     def __post_init__(self):
         num = len(_distinct(self.words))
         if len(self.kinds) != num:
-            raise InputError(f"concepts: {len(self.kinds)} kinds, expected {num}, one a word")
+            raise InputError(f"concepts: {len(self.kinds)} kinds, expected {num}, one per word")
         if unknown := sorted(set(self.kinds) - {*KINDS, ""}):
             raise InputError(f"concepts: kind {unknown[0]!r}, expected one of {', '.join(KINDS)} or none")
         for name, shape in (("occurrences", (num,)), ("cooccurrences", (num, num))):

@@ -10,7 +10,7 @@ MAX_CAPTION = 4096  # characters: a batch is as wide as its longest caption
 
 
 def read_captions(path: pathlib.Path) -> list[str]:
-    """Returns the captions of a file, one a line.
+    """Returns the captions of a file, one per line.
 
     Raises:
       InputError: the file is missing, a line is empty, not UTF-8, or too long for a caption.

@@ -26,5 +26,5 @@ def read_whole_numbers(path: pathlib.Path, num: int, owner: str) -> np.ndarray:
     except (OSError, ValueError, EOFError, AttributeError) as error:
         raise InputError(f"{path}: not a whole .npy array of numbers ({error})") from error
     if numbers.shape != (num,) or numbers.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {found}; expected whole numbers, one a {owner} ({num})")
+        raise InputError(f"{path} holds {found}; expected whole numbers, one per {owner} ({num})")
     return numbers

@@ -5,7 +5,7 @@ says what a word *may* be ("orange": noun or adjective, "park": noun or verb). W
 in these captions, its neighbours say, read by one table of votes (`_preferences`).
 
 Deviation: neither paper says which tagger it used. A trained one would want a download at run time, and a
-concept needs one class a word, not one a token.
+concept needs one class per word, not one per token.
 """
 
 from collections.abc import Iterable, Sequence

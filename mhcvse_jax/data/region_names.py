@@ -11,7 +11,7 @@ from mhcvse_jax.data.region_boxes import map_rows
 from mhcvse_jax.errors import InputError
 
 FILES = {"classes": "class_names.txt", "attributes": "attribute_names.txt"}
-"""The names of the classes and attributes, in the order of their numbers, one a line: one file for all splits."""
+"""The names of the classes and attributes, in the order of their numbers, one per line: one file for all splits."""
 NOUNS = {"classes": "class", "attributes": "attribute"}
 SURE = 0.1  # score from which an attribute is told, as in the demonstrations of bottom-up attention
 
@@ -68,7 +68,7 @@ def read(directory: pathlib.Path, split: str, num_images: int, num_regions: int)
 
 
 def read_names(path: pathlib.Path) -> list[str]:
-    """Returns the names that a vocabulary holds, one a line: of several with commas between them, the first.
+    """Returns the names that a vocabulary holds, one per line: of several with commas between them, the first.
 
     A first line for the background, or for no attribute, is left out: numbers start after it.
 
@@ -79,9 +79,9 @@ def read_names(path: pathlib.Path) -> list[str]:
     if names and names[0].strip("_").lower() in ("background", "no_attribute"):
         names = names[1:]
     if not names:
-        raise InputError(f"{path}: no name in it; expected one a line, as in objects_vocab.txt")
+        raise InputError(f"{path}: no name in it; expected one per line, as in objects_vocab.txt")
     if "" in names:
-        raise InputError(f"{path} line {names.index('') + 1}: no name; expected one a line, as in objects_vocab.txt")
+        raise InputError(f"{path} line {names.index('') + 1}: no name; expected one per line, as in objects_vocab.txt")
     return names
 
 

@@ -1,17 +1,17 @@
 """A directory in SCAN's layout, memory-mapped: the layout in which this field shares its data.
 
-    {split}_ims.npy   float32 [rows, regions, features], one row a picture or each picture five times over; features
+    {split}_ims.npy   float32 [rows, regions, features], one row per picture or each picture five times over; features
                       of whole pictures, [rows, features], are one region each
-    {split}_caps.txt  one caption a line, UTF-8, five lines a picture, in picture order
-    {split}_ids.txt   Karpathy image ids, one a picture or one a caption
+    {split}_caps.txt  one caption per line, UTF-8, five lines per picture, in picture order
+    {split}_ids.txt   Karpathy image ids, one per picture or one per caption
 
-and, where the user has them, file names: {split}_image_names.txt (one a picture or one a caption) or Karpathy's
+and, where the user has them, file names: {split}_image_names.txt (one per picture or one per caption) or Karpathy's
 dataset_*.json, found by image id, split and captions. Text files may end their lines as Windows does and begin with a
 byte order mark.
 
-Pictures with other numbers of captions, or with none, need one more file, and one row of features a picture:
+Pictures with other numbers of captions, or with none, need one more file, and one row of features per picture:
 
-    {split}_caption_images.txt   one line a caption: the id of its picture. The ids are then unique, one a picture;
+    {split}_caption_images.txt   one line per caption: the id of its picture. The ids are then unique, one per picture;
                                  without a file of ids a picture's id is its place, from 0
 
 Pictures with other numbers of regions are padded at their end, and say how many they have:
@@ -102,7 +102,7 @@ def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num
     if owners_path(directory, split).exists():
         image_ids = read_image_ids(ids_path, num_rows)
         image_of_caption = read_owners(owners_path(directory, split), image_ids, len(captions))
-        captions_per_image = 1  # of the file of names, which is one a picture then
+        captions_per_image = 1  # of the file of names, which is one per picture then
     else:
         num_images = count_images(len(captions), captions_path, captions_per_image)
         image_ids = read_per_image(ids_path, num_images, captions_per_image)
@@ -161,7 +161,7 @@ def read_owners(path: pathlib.Path, image_ids: list[str], num_captions: int) -> 
     """
     lines = read_text_lines(path)
     if len(lines) != num_captions:
-        raise InputError(f"{path} has {len(lines)} lines; expected one a caption ({num_captions})")
+        raise InputError(f"{path} has {len(lines)} lines; expected one per caption ({num_captions})")
     place = {image_id: number for number, image_id in enumerate(image_ids)}
     for number, line in enumerate(lines, start=1):
         if line not in place:
@@ -287,18 +287,18 @@ def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, pa
     """Returns <int64>[images], the row of each picture: one row is a picture, or a picture for each of its captions.
 
     Raises:
-      InputError: the file has another number of rows, or one row a caption and these differ within a picture.
+      InputError: the file has another number of rows, or one row per caption and these differ within a picture.
     """
     num_captions = num_images * captions_per_image
     if len(regions) == num_images:
         return np.arange(num_images)
     if captions_per_image == 1:
-        raise InputError(f"{path} has {len(regions)} rows; expected one a picture ({num_images})")
+        raise InputError(f"{path} has {len(regions)} rows; expected one per picture ({num_images})")
     if len(regions) != num_captions:
         captions_name = path.name.replace("_ims.npy", "_caps.txt")
         raise InputError(
             f"{path} has {len(regions)} rows and {captions_name} {num_captions} captions; "
-            f"expected one row a picture ({num_images}) or one a caption ({num_captions})"
+            f"expected one row per picture ({num_images}) or one per caption ({num_captions})"
             f"{advice(path.with_name(captions_name), num_captions, captions_per_image)}"
         )
     rows = np.arange(num_images) * captions_per_image
@@ -306,14 +306,14 @@ def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, pa
         repeats = regions[start : start + captions_per_image]
         if not np.array_equal(repeats, np.broadcast_to(repeats[0], repeats.shape), equal_nan=True):
             raise InputError(
-                f"{path} has one row a caption, but rows {start} to {start + captions_per_image - 1} differ; "
+                f"{path} has one row per caption, but rows {start} to {start + captions_per_image - 1} differ; "
                 "expected one picture, repeated for each of its captions"
             )
     return rows
 
 
 def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int) -> list[str]:
-    """Returns one line a picture from a file with one a picture or one a caption.
+    """Returns one line per picture from a file with one per picture or one per caption.
 
     Raises:
       InputError: the file is missing or not UTF-8, has another number of lines, an empty one, or lines that differ
@@ -322,14 +322,14 @@ def read_per_image(path: pathlib.Path, num_images: int, captions_per_image: int)
     lines = read_text_lines(path)
     num_captions = num_images * captions_per_image
     if "" in lines:
-        raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one a picture or one a caption")
+        raise InputError(f"{path} line {lines.index('') + 1} is empty; expected one per picture or one per caption")
     if len(lines) not in (num_images, num_captions):
         a_caption = hint = ""
         if captions_per_image > 1:
-            a_caption = f" or one a caption ({num_captions})"
+            a_caption = f" or one per caption ({num_captions})"
             captions_path = path.with_name(f"{path.name.rsplit('_ids.txt')[0].rsplit('_image_names.txt')[0]}_caps.txt")
             hint = suggestion(captions_path, num_captions, captions_per_image)
-        raise InputError(f"{path} has {len(lines)} lines; expected one a picture ({num_images}){a_caption}{hint}")
+        raise InputError(f"{path} has {len(lines)} lines; expected one per picture ({num_images}){a_caption}{hint}")
     if len(lines) == num_images:
         return lines
     firsts = lines[::captions_per_image]

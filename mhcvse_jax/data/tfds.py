@@ -1,7 +1,7 @@
 """A directory in SCAN's layout as a tensorflow-datasets data set: ArrayRecord shards, read by random access.
 
     dataset_info.json, features.json                   what tensorflow-datasets knows of it
-    scan_regions-{split}.array_record-00000-of-00067   one record a picture: its features, captions, id, file name
+    scan_regions-{split}.array_record-00000-of-00067   one record per picture: its features, captions, id, file name
     {split}_caps.txt, _ids.txt, _image_names.txt,      the texts of the records once more, in SCAN's layout
     _caption_images.txt, _num_regions.npy
 
@@ -35,7 +35,7 @@ BUILD = "python -m mhcvse_jax.build_tfds"
 def record_features(
     shape: Sequence[int], dtype: np.dtype, captions_per_image: int | None
 ) -> tfds.features.FeaturesDict:
-    """Returns what a record holds; `shape` is (regions, features), and None captions a picture are any number."""
+    """Returns what a record holds; `shape` is (regions, features), and None captions per picture are any number."""
     return tfds.features.FeaturesDict(
         {
             "regions": tfds.features.Tensor(shape=tuple(shape), dtype=dtype, encoding="bytes"),
@@ -47,7 +47,7 @@ def record_features(
 
 
 class ScanRegions(tfds.core.ShardBasedBuilder):
-    """The builder: a record a picture, in the order of the splits.
+    """The builder: a record per picture, in the order of the splits.
 
     Shards are written as they are read. tensorflow-datasets' usual base class would collect a split and shuffle it,
     past 1,000 MiB through files that it needs TensorFlow for.

@@ -16,7 +16,7 @@ GLOVE = "glove"
 
 
 class WordVectors(NamedTuple):
-    """One row a word that was asked for."""
+    """One row per word that was asked for."""
 
     vectors: np.ndarray  # <float32>[word, dim], zero where not found
     found: np.ndarray  # <bool>[word]
@@ -118,7 +118,7 @@ def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int, seed:
     expected = (len(words), dim)
     if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype.kind not in "iuf":
         held = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
-        raise InputError(f"{path}: holds {held}, expected an array of numbers {expected}, a row a concept")
+        raise InputError(f"{path}: holds {held}, expected an array of numbers {expected}, a row per concept")
     if not np.isfinite(vectors).all():
         raise InputError(f"{path}: holds values that are not finite")
     return WordVectors(vectors.astype(np.float32), np.ones(len(words), bool))

@@ -79,7 +79,7 @@ class Bottleneck(nn.Module):
 
 
 class Trunk(nn.Module):
-    """What makes the feature map: stem, max-pool, and the stages res2 to res4; 16 pixels a cell.
+    """What makes the feature map: stem, max-pool, and the stages res2 to res4; 16 pixels per cell.
 
     Attributes:
       blocks: residual blocks of the three stages.

@@ -11,7 +11,7 @@ from mhcvse_jax.detection.anchors import STRIDE
 class RoIPool:
     """Pools boxes of one feature map.
 
-    The map's maxima over all windows of 1, 2, 4, ... cells a side are tabulated once. A bin of any size is then the
+    The map's maxima over all windows of 1, 2, 4, ... cells per side are tabulated once. A bin of any size is then the
     maximum of four such windows, one in each of its corners: four rows to fetch, whatever its size.
 
     Args:

@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 
 
 FIXED_36 = Choice(36, 36, 0.2)
-"""36 regions a picture, as in SCAN's features."""
+"""36 regions per picture, as in SCAN's features."""
 ADAPTIVE_10_TO_100 = Choice(10, 100, 0.2)
 """10 to 100 regions, as many as are sure."""
 CHOICES = {"36": FIXED_36, "10_to_100": ADAPTIVE_10_TO_100}

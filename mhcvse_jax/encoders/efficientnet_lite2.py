@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2, whose ImageNet weights install from the package index: 36 regions of 1,280 features a picture."""
+"""EfficientNet-Lite2, with ImageNet weights from the package index: 36 regions of 1,280 features per picture."""
 
 import pathlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from PIL import Image
 from mhcvse_jax.encoders.encoder import Encoder, file_sha256
 from mhcvse_jax.precompute.regions import Regions
 
-SIZE = 224  # pixels a side, to which a picture is squashed
+SIZE = 224  # pixels per side, to which a picture is squashed
 CELLS = 7  # of the feature map, a side
 BATCH = 8  # pictures at once: one compilation
 

@@ -32,7 +32,7 @@ class FasterRCNNRegions(Encoder):
             "--num_regions",
             choices=("36", "10_to_100"),
             default="36",
-            help="regions a picture: 36, or 10 to 100, as many as are sure by 0.2 (default %(default)s)",
+            help="regions per picture: 36, or 10 to 100, as many as are sure by 0.2 (default %(default)s)",
         )
         options.add_argument(
             "--compute_dtype",

@@ -13,8 +13,8 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.torch_file import read_torch_file
 from mhcvse_jax.precompute.regions import Regions
 
-SIZE = 224  # pixels a side, to which a picture is squashed
-GRID = 6  # regions a side
+SIZE = 224  # pixels per side, to which a picture is squashed
+GRID = 6  # regions per side
 MEANS, DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, from 0 to 1
 
 

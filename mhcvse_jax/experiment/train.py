@@ -27,7 +27,7 @@ from mhcvse_jax.training.watches import CollapseWatch, NonFiniteWatch, collapse_
 class Start(NamedTuple):
     """What a training starts from, if not from random values."""
 
-    word_vectors: WordVectors | None = None  # a row a word of the vocabulary
+    word_vectors: WordVectors | None = None  # a row per word of the vocabulary
     variables: Any = None  # {params, batch_stats}, which the first step takes over
 
 

@@ -78,7 +78,7 @@ class Milvlg(_Folder):
     """
 
     name = "milvlg_npz"
-    summary = "a folder of .npz, one a picture: x [n, F], bbox [n, 4], num_bbox, image_h, image_w"
+    summary = "a folder of .npz, one per picture: x [n, F], bbox [n, 4], num_bbox, image_h, image_w"
     key = "x"
 
     def read(self, entry: Entry) -> Made:
@@ -121,7 +121,7 @@ class NpyFolder(_Folder):
     """What any other program may write."""
 
     name = "npy"
-    summary = "a folder of .npy, one a picture: [n, F] or [F]"
+    summary = "a folder of .npy, one per picture: [n, F] or [F]"
     suffix = ".npy"
 
     def read(self, entry: Entry) -> Made:

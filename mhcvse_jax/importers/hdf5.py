@@ -71,7 +71,7 @@ class ButdHdf5(Importer):
 
 
 class VlpHdf5(Importer):
-    """Zhou et al., "Unified Vision-Language Pre-Training", AAAI 2020: a data set a picture, in files by id."""
+    """Zhou et al., "Unified Vision-Language Pre-Training", AAAI 2020: a data set per picture, in files by id."""
 
     name = "vlp_hdf5"
     summary = "a folder of PREFIX_featNNN.h5 with [n, F] by image id; --boxes is the file of boxes"

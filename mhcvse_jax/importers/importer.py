@@ -118,7 +118,7 @@ def files_in(paths: Sequence[pathlib.Path], suffix: str) -> list[pathlib.Path]:
         raise InputError(f"{', '.join(map(str, paths))}: no such directory; expected one, of {suffix} files")
     found = sorted(path for path in paths[0].iterdir() if path.suffix == suffix)
     if not found:
-        raise InputError(f"{paths[0]}: no {suffix} file in it; expected one a picture")
+        raise InputError(f"{paths[0]}: no {suffix} file in it; expected one per picture")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Tables of tab-separated lines, one a picture, with arrays in base64."""
+"""Tables of tab-separated lines, one per picture, with arrays in base64."""
 
 import abc
 import base64

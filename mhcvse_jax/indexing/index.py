@@ -34,7 +34,7 @@ class Index:
     Attributes:
       directory: where it is.
       header: what its index.json says.
-      pictures: one record a picture, in the order of their places.
+      pictures: one record per picture, in the order of their places.
     """
 
     def __init__(self, directory: pathlib.Path, model: TrainedModel | None = None, engine: str = "exact"):

@@ -1,7 +1,7 @@
 """Multi-head attention of one side's fragments to the other's, without a D x D product in a pair.
 
-Queries, keys and values are projections of one side, computed once a picture or caption. Between a picture of M regions
-and a caption of L words there remain, for each layer, the products of queries with keys and of weights with values, in
+Queries, keys and values are projections of one side, computed once per picture or caption. For a picture of M regions
+and a caption of L words each layer then needs only the products of queries with keys and of weights with values, in
 both directions: 8 L M D operations.
 """
 

@@ -33,7 +33,7 @@ class PairScores(NamedTuple):
 class PairModel(Fragments):
     """A model is a subclass with three methods: what it makes of each side alone, and the score of a pair.
 
-    What depends on one side only belongs into the first two: they run once a picture or caption, `score_pair` for
+    What depends on one side only belongs into the first two: they run once per picture or caption, `score_pair` for
     each of N x 5N pairs.
     """
 

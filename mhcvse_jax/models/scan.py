@@ -2,8 +2,8 @@
 
 A word looks at the regions (or a region at the words), and the pair scores by how alike each is to what it saw. What it
 saw, a = sum_c alpha_c x_c, is never made: its product with the query is sum_c alpha_c (q . x_c), and its length is the
-square root of alpha G alpha with G the products of the x_c among each other, computed once a side. A pair so costs one
-product of its regions and words, half of what it costs to make a, and none of its memory.
+square root of alpha G alpha with G the products of the x_c among each other, computed once per side. So a
+pair costs one product of its regions and words, half of what it costs to make a, and none of its memory.
 """
 
 from typing import NamedTuple

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SPLIT=FILE",
-        help="file names of a split's pictures, one a line; repeated for each split",
+        help="file names of a split's pictures, one per line; repeated for each split",
     )
     for split in ("dev", "test"):
         parser.add_argument(
@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             option,
             type=pathlib.Path,
             metavar="FILE",
-            help=f"names of the {kind} of regions, one a line, such as {EXAMPLES[kind]}: they make results readable",
+            help=f"names of the {kind} of regions, one per line, such as {EXAMPLES[kind]}: they make results readable",
         )
     parser.add_argument("--strict", action="store_true", help="end at the first picture that cannot be used")
 

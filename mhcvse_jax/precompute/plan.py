@@ -24,7 +24,7 @@ class Picture(NamedTuple):
     image_id: str  # unique over all splits
     captions: tuple[str, ...]
     item: Any  # what its features are made from
-    caption_ids: tuple[str, ...] = ()  # one a caption, where the source of captions has them
+    caption_ids: tuple[str, ...] = ()  # one per caption, where the source of captions has them
 
 
 Plan = dict[str, list[Picture]]
@@ -141,14 +141,14 @@ def make_plan(
 
 
 def read_list(path: pathlib.Path) -> list[str]:
-    """Returns the names in a list of file names, one a line.
+    """Returns the names in a list of file names, one per line.
 
     Raises:
       InputError: the list is missing, empty, or not UTF-8.
     """
     names = [name for name in read_text_lines(path) if name]
     if not names:
-        raise InputError(f"{path}: no name in it; expected file names of pictures, one a line")
+        raise InputError(f"{path}: no name in it; expected file names of pictures, one per line")
     return names
 
 

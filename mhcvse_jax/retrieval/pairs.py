@@ -1,6 +1,6 @@
 """Pair scores of a model that needs both sides: for all pictures and captions, or for chosen pairs.
 
-What depends on one side is computed once a picture or caption and kept: of captions in host memory, of so many
+What depends on one side is computed once per picture or caption and kept: of captions in host memory, of so many
 pictures at a time on the device. Pairs are scored in blocks whose size, with that number, bounds the device's memory;
 pictures of a block are split over the devices. Captions come in the order of their lengths, so that short ones are not
 padded like long ones.

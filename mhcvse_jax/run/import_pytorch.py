@@ -163,7 +163,7 @@ def read_language(checkpoint: Checkpoint, sizes: Sizes, config: Config, argument
     vectors = word_vectors.read_concept_vectors(arguments.concept_embeddings, words, sizes.concept_dim)
     if not vectors.found.all():
         missing = words[int(np.argmin(vectors.found))]
-        raise InputError(f"{arguments.concept_embeddings}: has no vector for {missing!r}; expected one a concept")
+        raise InputError(f"{arguments.concept_embeddings}: has no vector for {missing!r}; expected one per concept")
     try:
         concepts = given_concepts(words, adjacency)
     except InputError as error:

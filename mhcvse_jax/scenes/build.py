@@ -55,9 +55,9 @@ def write_scenes(
 
     - `{split}_ims.npy`: <float32>[N, num_regions, feature_dim] region features.
     - `{split}_boxes.npy`: <float32>[N, num_regions, 4] the regions' x0, y0, x1, y1 in pixels.
-    - `{split}_caps.txt`: five captions a picture, one a line, in picture order.
-    - `{split}_ids.txt`: a picture's id a line, unique over the splits.
-    - `{split}_image_names.txt`: its file's name in `images/`, one a line.
+    - `{split}_caps.txt`: five captions per picture, one per line, in picture order.
+    - `{split}_ids.txt`: one picture id per line, unique over the splits.
+    - `{split}_image_names.txt`: its file's name in `images/`, one per line.
     - `{split}_twins.npz`: `twin` <int64>[N], the number within the split of the picture with the same objects
       in other relations, or -1; `tells_apart` <bool>[5 N], whether a caption is false of the twin.
 
@@ -72,8 +72,8 @@ def write_scenes(
       num_dev: see `num_train`.
       num_test: see `num_train`.
       num_regions: at least 4.
-      feature_dim: features a region, at least 1.
-      image_size: pixels a side, at least 32.
+      feature_dim: features per region, at least 1.
+      image_size: pixels per side, at least 32.
       twin_share: the share of pictures that have a twin, in [0, 1].
       seed: any integer.
       picture_done: is called after each picture.
@@ -206,9 +206,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(
             f"--{split}", dest=f"num_{split}", type=int, default=size, help=f"{split} pictures", metavar="N"
         )
-    parser.add_argument("--num-regions", type=int, default=12, help="regions a picture", metavar="N")
-    parser.add_argument("--feature-dim", type=int, default=256, help="features a region", metavar="N")
-    parser.add_argument("--image-size", type=int, default=112, help="pixels a side", metavar="N")
+    parser.add_argument("--num-regions", type=int, default=12, help="regions per picture", metavar="N")
+    parser.add_argument("--feature-dim", type=int, default=256, help="features per region", metavar="N")
+    parser.add_argument("--image-size", type=int, default=112, help="pixels per side", metavar="N")
     parser.add_argument("--twin-share", type=float, default=0.2, help="chance that two pictures are twins", metavar="X")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another data set", metavar="N")
     arguments = vars(parser.parse_args(argv))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from mhcvse_jax.scenes.scene import Scene
 
-_CROP = 16  # pixels a side to which every region is scaled
-_FILTER = 5  # pixels a side of a filter
+_CROP = 16  # pixels per side to which every region is scaled
+_FILTER = 5  # pixels per side of a filter
 _NUM_FILTERS = 48
 _CELLS = 4  # a side of the grid in which the filters' responses are pooled
 _NUM_BUMPS = 6  # a coordinate
@@ -63,7 +63,7 @@ def featurise(image: Image.Image, boxes: np.ndarray, feature_dim: int) -> np.nda
     Args:
       image: RGB.
       boxes: <float32>[region, 4] x0, y0, x1, y1 in pixels.
-      feature_dim: features a region.
+      feature_dim: features per region.
 
     Returns:
       <float32>[region, feature_dim] of either sign, most of them within [-2, 2].

@@ -47,7 +47,7 @@ class CollapseWatch:
     TOLERANCE = 0.01  # relative
 
     def __init__(self, value_at: Callable[[str, int], float], patience_steps: int):
-        """Takes the collapse value by term and step, and the steps there before it is reported, once a term."""
+        """Takes the collapse value by term and step, and the steps there before it is reported, once per term."""
         self._value_at = value_at
         self._patience = patience_steps
         self._steps: dict[str, int] = {}

@@ -171,7 +171,7 @@ DAMAGE = {
     "an empty caption": (append("dev_caps.txt", b"  \nmore\n"), "line 36: an empty caption"),
     "one caption more": (append("dev_caps.txt", b"one more\n"), "36 captions; expected a multiple of 5"),
     "not UTF-8": (append("dev_caps.txt", b"caf\xe9\n"), "line 36: not UTF-8"),
-    "ids that do not fit": (append("dev_ids.txt", b"1\n2\n"), "9 lines; expected one a picture"),
+    "ids that do not fit": (append("dev_ids.txt", b"1\n2\n"), "9 lines; expected one per picture"),
     "an endless caption": (
         append("dev_caps.txt", b"word " * 1000 + b"\n"),
         "line 36: 4,999 characters; expected 4,096",
@@ -232,15 +232,15 @@ def test_pictures_with_any_number_of_captions(uneven, has_ids):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("dev_caption_images.txt", "100\n" * 12, "caption_images.txt has 12 lines; expected one a caption .13."),
+        ("dev_caption_images.txt", "100\n" * 12, "caption_images.txt has 12 lines; expected one per caption .13."),
         (
             "dev_caption_images.txt",
             "100\n" * 12 + "7\n",
             "line 13: '7' is the id of no picture; expected one of 100, 101",
         ),
         ("dev_ids.txt", "100\n" * 7, "'100' in line 1 is the id of another picture, too; expected unique ids"),
-        ("dev_ids.txt", "100\n101\n", r"dev_ids.txt has 2 lines; expected one a picture \(7\)$"),
-        ("dev_caps.txt", "", r"dev_caption_images.txt has 13 lines; expected one a caption \(0\)"),
+        ("dev_ids.txt", "100\n101\n", r"dev_ids.txt has 2 lines; expected one per picture \(7\)$"),
+        ("dev_caps.txt", "", r"dev_caption_images.txt has 13 lines; expected one per caption \(0\)"),
     ],
 )
 def test_captions_of_no_picture_are_refused(uneven, name, content, message):
@@ -257,7 +257,7 @@ def test_a_row_a_caption_is_refused_where_their_number_varies(uneven):
     split = read(directory)  # 13 pictures of other ids, as far as anybody can see
     assert split.num_images == 13
     (directory / "dev_ids.txt").write_text("".join(f"{100 + i}\n" for i in range(IMAGES)))
-    with pytest.raises(InputError, match=r"dev_ids.txt has 7 lines; expected one a picture \(13\)"):
+    with pytest.raises(InputError, match=r"dev_ids.txt has 7 lines; expected one per picture \(13\)"):
         read(directory)
 
 
@@ -335,7 +335,7 @@ def test_blank_lines_may_end_a_file(directory, end):
 def test_a_blank_line_among_ids_is_named_and_not_taken_for_a_wrong_count(directory):
     lines = (directory / "dev_ids.txt").read_text().splitlines(keepends=True)
     (directory / "dev_ids.txt").write_text("".join([*lines[:3], "\n", *lines[3:]]))
-    with pytest.raises(InputError, match=r"dev_ids.txt line 4 is empty; expected one a picture or one a caption$"):
+    with pytest.raises(InputError, match=r"dev_ids.txt line 4 is empty; expected one per picture or one per caption$"):
         read(directory)
 
 
@@ -359,7 +359,7 @@ def test_a_picture_whose_rows_differ_is_found_where_it_is_read(directory):
     regions = read(directory).regions
     np.testing.assert_array_equal(regions.read(np.array([2, 4, 2])), features[[10, 20, 10]])
     for _ in range(2):
-        with pytest.raises(InputError, match=r"dev_ims.npy has one row a caption, but rows 15 to 19 differ"):
+        with pytest.raises(InputError, match=r"dev_ims.npy has one row per caption, but rows 15 to 19 differ"):
             regions.read(np.array([4, 3]))
 
 

@@ -64,13 +64,13 @@ def test_check_says_how_many_captions_pictures_have(directory, capsys):
     code, out, errors = cvse_data.run(check_data, capsys, directory)
     assert code == 0, errors
     owner = (directory / "train_caption_images.txt").read_text().split()
-    assert f"train_caption_images.txt: 0 to 7 captions a picture, {len(owner) / 29:.1f} on average; " in out
+    assert f"train_caption_images.txt: 0 to 7 captions per picture, {len(owner) / 29:.1f} on average; " in out
     assert "4 pictures without captions" in out
     (directory / "train_caption_images.txt").write_text("\n".join(owner[1:]))
     code, out, errors = cvse_data.run(check_data, capsys, directory, "--quick")
     (directory / "train_caption_images.txt").write_text("\n".join(owner))
     assert code == 2
-    assert f"has {len(owner) - 1} lines; expected one a caption ({len(owner)})" in out
+    assert f"has {len(owner) - 1} lines; expected one per caption ({len(owner)})" in out
 
 
 def test_what_cannot_be_drawn_is_known_before_anything_is_written(workdir, tmp_path, capsys):

@@ -125,7 +125,7 @@ def test_cocos_numbers_stand_in_one_of_three_files(tmp_path):
     np.save(tmp_path / "coco_test_ids.npy", np.array([1, 2, 3, 4]))
     assert coco_ids.read(*arguments).tolist() == [1, 2, 3, 4]
     np.save(tmp_path / "coco_test_ids.npy", np.array([1, 2, 3]))
-    with pytest.raises(InputError, match=r"holds int64 \(3,\); expected whole numbers, one a caption \(4\)"):
+    with pytest.raises(InputError, match=r"holds int64 \(3,\); expected whole numbers, one per caption \(4\)"):
         coco_ids.read(*arguments)
     write_captions(tmp_path, [5, 6, 7, 8])
     assert coco_ids.read(*arguments).tolist() == [5, 6, 7, 8]

@@ -187,7 +187,7 @@ WRITERS = {
 
 
 def captions(folder, *, missing=()):
-    """Karpathy's JSON: two captions a picture, the first six for training; ids are not COCO's numbers."""
+    """Karpathy's JSON: two captions per picture, the first six for training; ids are not COCO's numbers."""
     images = [
         {
             "filename": f"{name_of(image_id)}.jpg",
