@@ -60,7 +60,7 @@ while [ "$left" -gt 0 ]; do
     code=$status
     if [ $status -gt 128 ]; then
       echo "launch/local.sh: process $i of $num_processes was killed (SIG$(kill -l $((status - 128)))); the others" \
-        "are ended; the same command goes on from the last checkpoint" >&2
+        "are ended; the same command resumes from the last checkpoint" >&2
     fi
     if [ "$left" -gt 0 ]; then
       (

@@ -3,7 +3,7 @@
     mhcvse train --config f30k --config.data.dir=data/f30k_precomp
     mhcvse evaluate --workdir runs/f30k --split test
 
-Each command describes itself and its options: mhcvse COMMAND --help.
+For the options of a command: mhcvse COMMAND --help.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from mhcvse_jax.terminal import completion
 
 
 class Command(NamedTuple):
-    """A module with `main(argv, prog)`, which returns an exit code; imported only when it is asked for."""
+    """A module with `main(argv, prog)`, which returns an exit code; imported only when its command is called."""
 
     module: str
     summary: str
@@ -27,13 +27,15 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("mhcvse_jax.main", "train on the built-in data set", ("--config", "demo")),
     "check": Command("mhcvse_jax.check_data", "read a data directory and say what is wrong with it"),
-    "extract": Command("mhcvse_jax.extract", "make a data directory of pictures and their captions"),
-    "import-features": Command("mhcvse_jax.import_features", "make a data directory of features that others extracted"),
-    "build-tfds": Command("mhcvse_jax.build_tfds", "make a tensorflow-datasets data set of a data directory"),
+    "extract": Command("mhcvse_jax.extract", "make a data directory from pictures and their captions"),
+    "import-features": Command(
+        "mhcvse_jax.import_features", "make a data directory from features that others extracted"
+    ),
+    "build-tfds": Command("mhcvse_jax.build_tfds", "turn a data directory into a tensorflow-datasets data set"),
     "train": Command("mhcvse_jax.main", "train a model and test it"),
     "evaluate": Command("mhcvse_jax.evaluate", "test a trained model"),
-    "index": Command("mhcvse_jax.index", "encode pictures once, to be searched"),
-    "search": Command("mhcvse_jax.search", "find pictures that a text describes, or that are like a picture"),
+    "index": Command("mhcvse_jax.index", "encode pictures once so that they can be searched"),
+    "search": Command("mhcvse_jax.search", "find pictures that match a text or resemble a picture"),
     "serve": Command("mhcvse_jax.serve", "search an index in the browser, and see what matched and why"),
     "encode": Command("mhcvse_jax.encode", "write the vectors of pictures and texts for other tools"),
     "compare": Command("mhcvse_jax.compare", "put the recalls of runs and publications into one table"),

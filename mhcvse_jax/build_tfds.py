@@ -92,7 +92,7 @@ def check_output(output: pathlib.Path) -> None:
     if scan_layout.is_tfds(output):
         raise InputError(f"{output} is a finished data set; delete it to build it again, or name another directory")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"{output} is there and not empty; expected a directory to be made")
+        raise InputError(f"{output} exists and is not empty; expected a new directory")
 
 
 def read_splits(source: pathlib.Path, captions_per_image: int) -> dict[str, ScanSplit]:

@@ -11,7 +11,7 @@ A SOURCE, or NAME=SOURCE to name it, is
                          num_captions, num_seeds with i2t_r1_sd ... rsum_sd, printed_mean_recall, note, source
   *.npy                  a similarity matrix [pictures, captions], the captions of a picture side by side
 
-Rows of unlike protocols, splits, folds or pictures are refused, unless --allow_unlike.
+Rows with different protocols, splits, folds or pictures are refused, unless you give --allow_unlike.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         metavar="N",
         help="captions per picture in similarity matrices (default 5)",
     )
-    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if they have moved since the runs")
+    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if they have moved since")
     add("--sort", default="rsum", choices=side_by_side.ORDERS, help="the column to sort by, best first (default: rsum)")
     add("--format", choices=formats.FORMATS, help="default: by the name of --output, else terminal")
     add("--output", type=path, metavar="FILE", help="write the table there (.txt, .md, .csv or .html)")

@@ -4,8 +4,8 @@
     mhcvse encode --workdir runs/f30k --texts queries.txt --out queries.npz
 
 An .npz holds image_vectors and text_vectors, <float32>[items, D], with image_ids, image_files, texts and image_of_text,
-the place of the picture that each text is of, -1 where it is of none. A .parquet has a row an item: kind (image or
-text), id, file, text, vector. Vectors have unit length: a dot product is a cosine.
+the place of each text's picture, or -1 if it has none. A .parquet has a row for each item: kind (image or text), id,
+file, text, vector. Vectors have unit length: a dot product is a cosine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WRITERS = (".npz", ".parquet")
 
 
 class Table(NamedTuple):
-    """Vectors, and what each is of."""
+    """Vectors, and what each belongs to."""
 
     image_vectors: np.ndarray  # <float32>[images, D]
     text_vectors: np.ndarray  # <float32>[texts, D]
@@ -42,17 +42,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.en
     parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
-    add("--workdir", type=path, required=True, metavar="RUN", help="what a training wrote")
+    add("--workdir", type=path, required=True, metavar="RUN", help="the workdir of a run")
     add("--out", type=path, required=True, metavar="FILE", help=f"{' or '.join(WRITERS)}")
-    add("--data", type=path, metavar="DIR", help="region features and captions (default: those of the run)")
-    add("--split", metavar="NAME", help="of the data: train, dev, test, ... (default: the one that the run tests)")
-    add("--texts", type=path, metavar="FILE", help="texts, one per line, in place of pictures and their captions")
+    add("--data", type=path, metavar="DIR", help="region features and captions (default: the run's data)")
+    add("--split", metavar="NAME", help="train, dev, test, ... (default: the one that the run was tested on)")
+    add("--texts", type=path, metavar="FILE", help="texts, one per line, instead of pictures and their captions")
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: encode(arguments))
 
 
 def encode(arguments: argparse.Namespace) -> None:
-    """Writes the file, saying what is in it.
+    """Writes the file, and prints what is in it.
 
     Raises:
       InputError: the arguments do not go together, or what they name cannot be used.
@@ -61,7 +61,7 @@ def encode(arguments: argparse.Namespace) -> None:
     if out.suffix not in WRITERS:
         raise InputError(f"--out {out}: of unknown kind; expected {' or '.join(WRITERS)}")
     if arguments.texts and (arguments.data or arguments.split):
-        raise InputError("--texts stands in place of --data and --split; expected no such option with it")
+        raise InputError("--texts replaces --data and --split; give one or the other")
     command_line.check_output("--out", out)
     if out.suffix == ".parquet":
         _pyarrow()

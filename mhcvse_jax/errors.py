@@ -5,12 +5,12 @@ class InputError(ValueError):
     """What the user gave cannot be used: a file, a directory, a configuration value.
 
     The message names the file or key, what was found and what was expected. The commands
-    print it as one line on stderr and leave with exit code 2.
+    print it as one line on stderr and exit with code 2.
     """
 
 
 class RunFailedError(RuntimeError):
-    """The run itself went wrong, a loss that is not finite for example. Exit code 3."""
+    """The run itself went wrong, for example with a loss that is not finite. Exit code 3."""
 
 
 class PeerLostError(RunFailedError):

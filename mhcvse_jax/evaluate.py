@@ -66,15 +66,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         choices=METRICS,
         default=[],
         metavar="METRIC",
-        help="on COCO's 5,000 test pictures, by more than their own captions: eccv (ECCV Caption: mAP@R, R-Precision, "
-        "R@1), cxc (R@1, 5, 10), pmrp (needs pm_*.json in the data directory); the directory has to say COCO's number "
-        "of each caption",
+        help="on COCO's 5,000 test pictures, with more correct answers than COCO's own: eccv (ECCV Caption: mAP@R, "
+        "R-Precision, R@1), cxc (R@1, 5, 10), pmrp (needs pm_*.json in the data directory); the directory must give "
+        "COCO's number of each caption",
     )
     parser.add_argument(
         "--rerank",
         type=path,
         metavar="WORKDIR",
-        help="re-rank each query's best candidates by this run, whose model scores pairs; prints recalls and seconds "
+        help="re-rank each query's best candidates with this run, whose model scores pairs; prints recalls and seconds "
         "without re-ranking, with it, and by the scores of all pairs; --output writes the re-ranked recalls and ranks",
     )
     parser.add_argument(

@@ -1,15 +1,16 @@
-"""Makes a data directory of a folder of pictures and their captions.
+"""Makes a data directory from a folder of pictures and their captions.
 
     mhcvse extract --images photos --captions captions.csv --out data/mine
     mhcvse train --config pictures --config.data.dir=data/mine
 
-Captions come as CSV or JSON lines (file name, caption, split where known), as Flickr's token file, as Karpathy's or
-COCO's JSON, or as a directory in SCAN's layout; a picture may have any number of them. Splits are those that the
-captions name, or those of --split_list, or a share of the pictures, drawn by --seed. Without captions all pictures
-become a split of their own, to be searched.
+Captions may be CSV or JSON lines (file name, caption, split if known), Flickr's token file, Karpathy's or COCO's JSON,
+or a directory in SCAN's layout; a picture may have any number of them. Splits come from the captions or --split_list;
+otherwise pictures are assigned at random by --seed. Without captions all pictures become a split of their own, to
+search in.
 
-Started again, the command goes on; started several times at once, the processes share the pictures. A picture that
-cannot be read is named and left out. features.json in the directory says what made the features.
+If the command is stopped, run it again and it resumes. If you start it several times at once, the processes share the
+pictures. A picture that cannot be read is named and left out. features.json in the directory says what made the
+features.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
 
 
 def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
-    """Makes the directory, saying what it does.
+    """Makes the directory and prints progress.
 
     Raises:
       InputError: pictures, captions or weights cannot be used, or the directory holds something else.
@@ -78,7 +79,7 @@ def extract(arguments: argparse.Namespace, encoder_options: dict) -> None:
 
 
 def encode_with(encoder: Encoder) -> Maker:
-    """Returns what makes regions of pictures: one batch is decoded while the one before is encoded."""
+    """Returns a function that makes regions of pictures: it decodes one batch while it encodes the one before."""
     threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="decode")
 
     def make(pictures: Sequence[Picture]) -> Iterator[Made | InputError]:
@@ -95,7 +96,7 @@ def encode_with(encoder: Encoder) -> Maker:
 
 
 def _batches(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
-    """Yields the files in batches of few pixels, so that no two are decoded that do not fit into memory together."""
+    """Yields the files in batches of limited pixels, so that pictures decoded together fit into memory."""
     batch, pixels = [], 0
     for path in paths:
         its_pixels = num_pixels(path)

@@ -1,13 +1,13 @@
-"""Makes a data directory of region features that others extracted, and of captions.
+"""Makes a data directory from region features that others extracted, and captions.
 
     mhcvse import-features --format butd_tsv --features trainval_36.tsv --captions dataset_coco.json --out data/coco
     mhcvse train --config f30k --config.data.dir=data/coco
 
-The files are read once for an index and once for the features, and never held in memory; nothing in them is unpickled.
-Features and captions are joined by file name or id; what does not join is counted. Started again, the command goes
-on; started several times at once, the processes share the pictures.
+The files are read once to index them and once for the features, and never held in memory; nothing in them is unpickled.
+Features and captions are matched by file name or id; those without a match are counted. If the command is stopped, run
+it again and it resumes; if you start it several times at once, the processes share the pictures.
 
-Formats, with what --features names:
+Formats, and what --features names:
 
 """
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
 
 
 def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
-    """Makes the directory, saying what it does.
+    """Makes the directory and prints progress.
 
     Raises:
       InputError: features or captions cannot be used, or the directory holds something else.
@@ -70,7 +70,7 @@ def import_features(arguments: argparse.Namespace, own_options: dict) -> None:
 
 
 def read_index(importer: Importer, *, strict: bool) -> dict[str, Entry]:
-    """Returns all pictures of a source by id, the first of an id that is there twice; says what cannot be used."""
+    """Returns all pictures of a source by id, the first if an id appears twice; prints what cannot be used."""
     entries: dict[str, Entry] = {}
     damaged, twice = [], []
     with counted(*importer.size()) as done:
@@ -93,7 +93,7 @@ def read_index(importer: Importer, *, strict: bool) -> dict[str, Entry]:
 
 
 def features_width(importer: Importer, pictures: Sequence[Picture]) -> int:
-    """Returns the features of a region, as most of the first pictures have them.
+    """Returns the number of features per region that most of the first pictures have.
 
     Raises:
       InputError: none of these can be read.
@@ -116,7 +116,7 @@ def in_reading_order(plan: Plan) -> list[tuple[str, int]]:
 
 
 def read_with(importer: Importer, width: int) -> Maker:
-    """Returns what reads the regions of pictures, all of one width."""
+    """Returns a function that reads the regions of pictures, all of one width."""
 
     def read(picture: Picture) -> Made | InputError:
         try:

@@ -1,10 +1,10 @@
-"""Makes an index of pictures, to be searched in words or by a picture: encodes each once, and its captions.
+"""Makes an index of pictures that can be searched by words or by a picture: encodes each picture and caption once.
 
     mhcvse index --workdir runs/f30k --data data/f30k_precomp --out index
     mhcvse search index "two dogs play in the snow"
 
-Changes an index that is there: --append adds pictures, --remove takes some out, --engine faiss makes a faster,
-approximate search beside the exact one. An index is whole or it is none: a command that is stopped changes nothing.
+Or changes an existing index: --append adds pictures, --remove takes some out, --engine faiss adds a faster, approximate
+search beside the exact one. Changes are atomic: a command that is stopped changes nothing.
 """
 
 import argparse
@@ -27,26 +27,33 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
     path = pathlib.Path
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="INDEX", help="the directory of the index")
-    add("--workdir", type=path, metavar="RUN", help="what a training wrote; with --append: that of the index")
-    add("--data", type=path, metavar="DIR", help="region features and captions (default: those of the run)")
-    add("--split", default="all", metavar="NAME", help="of the data: train, dev, test, ... (default: all)")
-    add("--images", type=path, metavar="DIR", help="the pictures' folder (default: images in the data, if it is there)")
+    add("--workdir", type=path, metavar="RUN", help="the workdir of a run; with --append: the index's")
+    add("--data", type=path, metavar="DIR", help="region features and captions (default: the run's data)")
+    add("--split", default="all", metavar="NAME", help="train, dev, test, ... (default: all)")
+    add(
+        "--images",
+        type=path,
+        metavar="DIR",
+        help="the folder of the pictures (default: images/ in the data directory, if there is one)",
+    )
     add("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors on disk (default float32)")
-    add("--append", action="store_true", help="add the pictures of --data; those that are in are left out")
+    add(
+        "--append", action="store_true", help="add the pictures of --data; those that the index already has are skipped"
+    )
     add("--remove", nargs="+", metavar="ID", help="take out the pictures with these ids")
     add(
         "--engine",
         choices=("exact", "faiss"),
-        help="exact needs no making; faiss is made here, and then searched by `mhcvse search --engine faiss`",
+        help="exact needs no preparation; faiss is prepared here, then used by `mhcvse search --engine faiss`",
     )
-    add("--faiss_index", metavar="FACTORY", help="in faiss's words: HNSW32 (the default), IVF1024,PQ64np, ...")
+    add("--faiss_index", metavar="FACTORY", help="in faiss's notation: HNSW32 (the default), IVF1024,PQ64np, ...")
     add("--faiss_search", metavar="PARAMETERS", help="of its search: efSearch=128 (HNSW's default), nprobe=32, ...")
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: index(arguments))
 
 
 def index(arguments: argparse.Namespace) -> None:
-    """Makes the index or changes it, saying what it does.
+    """Makes the index or changes it, and prints progress.
 
     Raises:
       InputError: the arguments do not go together, or what they name cannot be used.
@@ -69,9 +76,9 @@ def _begin(arguments: argparse.Namespace) -> "Header | None":
 
     out, exists = arguments.out, (arguments.out / store.FILE).exists()
     if (arguments.faiss_index or arguments.faiss_search) and arguments.engine != "faiss":
-        raise InputError("--faiss_index and --faiss_search go with --engine faiss; expected it too")
+        raise InputError("--faiss_index and --faiss_search need --engine faiss")
     if arguments.remove and (arguments.append or arguments.workdir or arguments.data):
-        raise InputError("--remove takes out only; expected no --append, --workdir or --data with it")
+        raise InputError("--remove cannot be combined with --append, --workdir or --data")
     if arguments.append or arguments.remove:
         return store.read_header(out)
     if arguments.engine == "faiss" and exists and not (arguments.workdir or arguments.data):
@@ -81,7 +88,7 @@ def _begin(arguments: argparse.Namespace) -> "Header | None":
     if out.exists() and not (
         out.is_dir() and all(path.name == "lock" or store.is_ours(path) for path in out.iterdir())
     ):
-        raise InputError(f"{out} is there and not empty; expected an index, or a directory to be made")
+        raise InputError(f"{out} exists and is not empty; expected an index, or a new directory")
     if not arguments.workdir:
         raise InputError("--workdir is missing; expected the run whose model encodes the pictures")
     return None
@@ -103,7 +110,7 @@ def _change(arguments: argparse.Namespace, header: "Header | None") -> None:
         search = arguments.faiss_search or (faiss_engine.SEARCH if factory.startswith("HNSW") else "")
         build.add_faiss(out, header, factory, search)
     elif had_faiss:
-        print("dropped   the index of faiss, which is of the pictures before; --engine faiss makes it again")
+        print("dropped   faiss's index, which is now out of date; --engine faiss rebuilds it")
 
 
 def _add(arguments: argparse.Namespace, header: "Header | None") -> "Header":

@@ -19,7 +19,7 @@ from mhcvse_jax.terminal import completion
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.main") -> int:
-    """Returns the exit code: 0 finished, 2 bad input, 3 the run failed, 75 stopped and to be started again."""
+    """Returns the exit code: 0 finished, 2 bad input, 3 the run failed, 75 stopped (start it again)."""
     parser = command_line.parser(prog, __doc__)
     config: Any = parser.add_argument(
         "--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file"

@@ -1,11 +1,11 @@
-"""Writes one HTML file about a run, which opens from disk and needs no other.
+"""Writes one self-contained HTML file about a run, which opens from disk.
 
 mhcvse report runs/f30k
 mhcvse report runs/f30k --compare runs/vsepp runs/no_attention=runs/f30k_0_heads --output three.html
 
-It shows what was run, recalls with their intervals, the curves of the training, matches both ways, where the model
-looks in some pairs, the pictures that are found where they do not belong, and the concepts. What a run lacks is left
-out, and the page says why. A run that has not ended is tried on the dev split.
+It shows what was run, recalls with their intervals, the training curves, matches in both directions, where the model
+looks in a few pairs, pictures that are found where they do not belong, and the concepts. What a run lacks is left out,
+and the page says why. A run that has not finished is evaluated on the dev split.
 """
 
 import pathlib
@@ -23,11 +23,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.re
     add("run", metavar="RUN", help="a workdir, or NAME=DIR to name it")
     add("--compare", nargs="+", default=[], metavar="RUN", help="runs to put beside it in the same page")
     add("--output", type=path, metavar="FILE.html", help="the page (default: report.html in RUN)")
-    add(
-        "--split", help="dev, test, ... to match (default: the one that the run was tested on; dev if it has not ended)"
-    )
-    add("--data_dir", type=path, metavar="DIR", help="the data, if they are not where the run had them")
-    add("--image_dir", type=path, metavar="DIR", help="the pictures by their file names (default: images/ in the data)")
+    add("--split", help="the split to match (default: the one that the run was tested on; dev if it has not finished)")
+    add("--data_dir", type=path, metavar="DIR", help="the data, if they are no longer where the run had them")
+    add("--image_dir", type=path, metavar="DIR", help="where the pictures are (default: images/ in the data directory)")
     add(
         "--pictures",
         type=command_line.positive,
@@ -39,7 +37,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.re
     add(
         "--card",
         action="store_true",
-        help="only print what a table's row needs to be trusted: data, versions, commit, ...",
+        help="print only what is needed to trust a row of a table: data, versions, commit, ...",
     )
     arguments = command_line.parse(parser, argv)
 

@@ -1,10 +1,10 @@
-"""Finds the pictures of an index that a text describes, or that are like a picture.
+"""Finds the pictures of an index that match a text or resemble a picture.
 
     mhcvse search index "two dogs play in the snow"
     mhcvse search index --image photo.jpg --find captions
     mhcvse search index --queries queries.txt --json >found.jsonl
 
-`mhcvse index` makes an index. A word that the model's vocabulary lacks is named: it counts for nothing.
+`mhcvse index` makes an index. Words that the model's vocabulary lacks are named: the search cannot use them.
 """
 
 import argparse
@@ -30,7 +30,7 @@ AT_ONCE = 64  # queries
 
 
 class Query(NamedTuple):
-    """What is asked, and where it stands."""
+    """A query, and where it comes from."""
 
     text: str | None
     image: pathlib.Path | None
@@ -43,17 +43,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     path = pathlib.Path
     add = parser.add_argument
     add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
-    add("texts", nargs="*", metavar="TEXT", help="what the pictures are to show; several are several queries")
+    add("texts", nargs="*", metavar="TEXT", help="what the pictures should show; several texts are several queries")
     add("--queries", metavar="FILE", help="texts, one per line; - reads them from standard input")
-    add("--image", type=path, action="append", default=[], metavar="FILE", help="a picture; may be given again")
+    add("--image", type=path, action="append", default=[], metavar="FILE", help="a picture; may be repeated")
     add("--find", choices=("pictures", "captions"), default="pictures", help="default: pictures")
-    add("-k", type=command_line.positive, default=10, metavar="K", help="answers to a query (default 10)")
-    add("--json", action="store_true", help="one line of JSON a query")
-    add("--engine", choices=("exact", "faiss"), default="exact", help="faiss: where the index was made for it")
-    add("--rerank", type=path, metavar="RUN", help="a model that scores pairs puts the first answers in order")
-    add("--rerank_top_k", type=command_line.positive, metavar="N", help="answers that it scores (default 100)")
-    add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
-    add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of --image, where no package brings them")
+    add("-k", type=command_line.positive, default=10, metavar="K", help="results per query (default 10)")
+    add("--json", action="store_true", help="one line of JSON per query")
+    add("--engine", choices=("exact", "faiss"), default="exact", help="faiss: only if the index was made for it")
+    add("--rerank", type=path, metavar="RUN", help="a run whose model scores pairs; it reorders the first results")
+    add("--rerank_top_k", type=command_line.positive, metavar="N", help="results that it scores (default 100)")
+    add("--workdir", type=path, metavar="RUN", help="the run that made the index, if it has moved")
+    add(
+        "--encoder_weights",
+        type=path,
+        metavar="FILE",
+        help="weights of the encoder for --image, if no package provides them",
+    )
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: search(arguments))
 
@@ -68,7 +73,7 @@ def search(arguments: argparse.Namespace) -> None:
     if not queries:
         raise InputError("no query; expected TEXT, --queries FILE or --image FILE")
     if arguments.rerank_top_k and not arguments.rerank:
-        raise InputError("--rerank_top_k goes with --rerank RUN; expected it too")
+        raise InputError("--rerank_top_k needs --rerank RUN")
     for query in queries:
         if arguments.rerank and (query.text is None) == (arguments.find == "pictures"):
             raise InputError(
@@ -86,7 +91,7 @@ def search(arguments: argparse.Namespace) -> None:
                 show(query, _answer(arguments, index, reranker, query, encoded), None, index)
                 num_answered += 1
     if not num_answered:
-        raise InputError(f"none of the {len(queries):,} queries can be used; expected one at least")
+        raise InputError(f"none of the {len(queries):,} queries can be used; expected at least one")
 
 
 def _queries(arguments: argparse.Namespace) -> Iterator[Query]:
@@ -108,7 +113,7 @@ def _queries(arguments: argparse.Namespace) -> Iterator[Query]:
 
 
 def _open(arguments: argparse.Namespace) -> "tuple[Index, Reranker | None]":
-    """Returns the index, and the model that re-ranks, where one is asked for."""
+    """Returns the index, and the model that re-ranks, if one is asked for."""
     from mhcvse_jax.indexing.index import Index
 
     index = Index.open_for(arguments.index, arguments.workdir, arguments.encoder_weights, engine=arguments.engine)
@@ -206,7 +211,7 @@ def _show(query: Query, hits: "Sequence[Hit]", error: str | None, index: "Index"
 
 
 def _name(hit: "Hit") -> str:
-    """Returns the path of a picture, as short as it can be from here; its id where the path is not known."""
+    """Returns the path of a picture, as short as possible from here; its id if the path is unknown."""
     if hit.picture.file is None:
         return hit.picture.id
     return min(hit.picture.file, os.path.relpath(hit.picture.file), key=len)

@@ -1,10 +1,10 @@
-"""Shows an index in the browser: search in words or by a picture, and see what matched and why.
+"""Shows an index in the browser: search by words or by a picture, and see what matched and why.
 
     mhcvse index --workdir runs/demo --out runs/demo/index
     mhcvse serve runs/demo/index
 
-Then open http://localhost:8000. Ctrl-C stops it. No request leaves this machine, and no other machine is answered,
-unless --host says so. docs/serve.md has the same calls as JSON, and what is safe.
+Then open http://localhost:8000. Ctrl-C stops it. No request leaves this machine, and other machines get no answer
+unless --host allows it. docs/serve.md describes the JSON interface, and what is safe.
 """
 
 import argparse
@@ -33,11 +33,21 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     path = pathlib.Path
     add = parser.add_argument
     add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
-    add("--port", type=_port, default=8000, help="default %(default)s; 0 takes a free one")
+    add("--port", type=_port, default=8000, help="default %(default)s; 0 picks a free port")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="who may ask: 127.0.0.1, this machine alone (default)")
-    add("--rerank", type=path, metavar="RUN", help="a model that scores pairs puts answers in order and is looked into")
-    add("--workdir", type=path, metavar="RUN", help="the model of the index, if it is not where it was")
-    add("--encoder_weights", type=path, metavar="FILE", help="of the encoder of pictures, where no package brings them")
+    add(
+        "--rerank",
+        type=path,
+        metavar="RUN",
+        help="a run whose model scores pairs: it reorders results, and its attention is shown",
+    )
+    add("--workdir", type=path, metavar="RUN", help="the run that made the index, if it has moved")
+    add(
+        "--encoder_weights",
+        type=path,
+        metavar="FILE",
+        help="weights of the picture encoder, if no package provides them",
+    )
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: serve(arguments))
 

@@ -107,7 +107,7 @@ def test_nothing_is_overwritten(source, tmp_path, capsys):
     mine.mkdir()
     (mine / "mine.txt").write_text("mine")
     assert build_tfds.main([str(source), str(mine)]) == 2
-    assert "is there and not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
     assert [path.name for path in mine.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
     assert build_tfds.main([str(source), str(tmp_path / "empty")]) == 0

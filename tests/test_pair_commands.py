@@ -56,7 +56,7 @@ def test_models_that_cannot_re_rank_are_refused(finished, pair_model):
         assert message in done.stderr
     done = run("evaluate", "--workdir", finished[0], "--rerank_top_k", 3)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "go with --rerank WORKDIR" in done.stderr
+    assert "need --rerank WORKDIR" in done.stderr
     done = run("evaluate", "--workdir", pair_model[0], "--protocol", "label_completion")
     assert done.returncode == 2
     assert "expected another, as cross_attention has no labels" in done.stderr

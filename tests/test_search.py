@@ -190,12 +190,12 @@ def test_an_index_is_changed_by_its_command(found, made, tmp_path, capsys):
     assert run(search, capsys, copied, "a star", "--engine", "faiss")[0] == 0
     first = mhcvse_jax.Index.open(copied).pictures[0].id
     code, printed, _ = run(index, capsys, "--out", copied, "--remove", first)
-    assert "39 pictures, 195 captions\ndropped   the index of faiss" in printed
+    assert "39 pictures, 195 captions\ndropped   faiss's index" in printed
     for arguments, message in (
         (("--out", copied, "--workdir", workdir), "is an index already; expected --append"),
         (("--out", copied, "--remove", first), f"has no picture '{first}'"),
         (("--out", tmp_path / "new"), "--workdir is missing"),
-        (("--out", data, "--workdir", workdir), "is there and not empty"),
+        (("--out", data, "--workdir", workdir), "exists and is not empty"),
         (("--out", tmp_path / "new", "--append", "--data", data), "no such directory; expected an index"),
         (("--out", tmp_path / "new", "--workdir", tmp_path), "config.json: no such file"),
         (("--out", tmp_path / "new", "--workdir", workdir, "--data", tmp_path), "no features in it"),
@@ -223,7 +223,7 @@ def test_bad_queries_are_refused(found, finished, tmp_path, capsys):
         ((found, "a star", "--workdir", finished[0], "--engine", "faiss"), "has no index of faiss"),
         ((tmp_path / "none", "a star"), "no such directory; expected an index"),
         ((tmp_path, "a star"), "not a whole index (no index.json)"),
-        ((found, "a star", "--rerank_top_k", 3), "goes with --rerank"),
+        ((found, "a star", "--rerank_top_k", 3), "--rerank_top_k needs --rerank RUN"),
     ):
         assert message in refused(search, capsys, *arguments)
 

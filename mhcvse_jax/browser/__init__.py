@@ -1,1 +1,1 @@
-"""The page in the browser: its server, what it says of a picture, and the page itself in `page/`."""
+"""The page in the browser: its server, what it says about a picture, and the page itself in `page/`."""

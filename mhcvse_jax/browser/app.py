@@ -1,7 +1,7 @@
 """The server of the page: what a browser may ask of an index, and nothing else.
 
-It keeps nothing of what it is sent, and serves three things: the files of `page/`, read at the start and known by name;
-JSON; and pictures of the index, asked for by their place and encoded anew.
+It stores nothing that it is sent, and serves three things: the files of `page/`, read at the start and known by name;
+JSON; and pictures of the index, requested by their place and re-encoded.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class Site:
     """The answers to a browser about one index."""
 
     def __init__(self, index: Index, reranker: Reranker | None = None):
-        """Takes what is searched, and what puts the answers to words in order."""
+        """Takes what is searched, and what re-ranks the results for words."""
         self._index, self._reranker = index, reranker
         self._explainer, self._files = Explainer(index, reranker), PictureFiles(index)
         # One query at a time: each has all cores, so that several at once would only make all of them late.
@@ -63,8 +63,8 @@ class Site:
     def app(self, host: str) -> ASGIApp:
         """Returns the application of a server that listens at `host`.
 
-        Where that is this machine alone, requests by another name are refused: no other page can have a name of its
-        own point here, and read what is answered.
+        If that is this machine alone, requests under another name are refused: no other website can point a name of its
+        own here and read the answers.
         """
         routes = [
             *(Route(f"/{path}", _page_file(name)) for path, name in PAGE.items()),
@@ -83,7 +83,7 @@ class Site:
         """Compiles what the first queries need, so that none of them waits for it.
 
         Raises:
-          InputError: the index has no pictures, or its model is not to be had.
+          InputError: the index has no pictures, or its model cannot be loaded.
         """
         words = self._index.model.experiment.language.vocabulary.words[len(SPECIAL_TOKENS) :]
         text = next((word for word in words if word.isalpha()), "a")

@@ -1,4 +1,4 @@
-"""What models see in a picture of an index, given some words: cosines and attention, for the page to draw."""
+"""What models see in a picture of an index for given words: cosines and attention, for the page to draw."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ class Explainer:
         self._pair_reader = MapReader(reranker.experiment, reranker.variables) if reranker else None
 
     def __call__(self, place: int, text: str) -> dict[str, Any]:
-        """Returns what a picture and a text say of each other, ready for JSON.
+        """Returns how a picture and a text relate, ready for JSON.
 
         `words` are the tokens as the model reads them, `<start>` and `<end>` among them, and `known` which of them it
         knows; `boxes` are the regions' [x1, y1, x2, y2] in pixels of a picture of `size`, and `shows` is what the

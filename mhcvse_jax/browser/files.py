@@ -1,4 +1,4 @@
-"""Pictures to be shown: those of an index, made small, and those that a visitor sends, read with care."""
+"""Pictures to show: those of an index, made small, and those that a visitor uploads, read with care."""
 
 import collections
 import io
@@ -20,7 +20,7 @@ UPLOADS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class PictureFiles:
-    """The pictures of an index as JPEG. A file is read only where it lies in the folder that the index names."""
+    """The pictures of an index as JPEG. A file is read only if it lies in the folder that the index names."""
 
     def __init__(self, index: Index):
         """Takes the index whose pictures are shown."""
@@ -68,7 +68,7 @@ class PictureFiles:
 
 
 def _jpeg(path: pathlib.Path, longer_side: int) -> bytes:
-    """Returns a picture encoded anew, so that nothing but a picture leaves the machine, and no metadata with it."""
+    """Returns a picture re-encoded, so that nothing but the pixels leaves the machine, and no metadata."""
     picture = Image.fromarray(read_picture(path, longer_side=longer_side))
     picture.thumbnail((longer_side, longer_side))
     encoded = io.BytesIO()
@@ -77,7 +77,7 @@ def _jpeg(path: pathlib.Path, longer_side: int) -> bytes:
 
 
 def read_upload(content: bytes) -> np.ndarray:
-    """Returns the pixels of a picture that a visitor sent, <uint8>[height, width, 3].
+    """Returns the pixels of a picture that a visitor uploaded, <uint8>[height, width, 3].
 
     Raises:
       InputError: it is no picture, damaged, or larger than `MAX_UPLOAD_PIXELS`.

@@ -41,7 +41,7 @@ class InterruptRequest:
             self._told = True
         self.requested = True
         if distributed.claim("stopping"):
-            print("\nstopping after the current steps; once more to stop without saving", file=sys.stderr, flush=True)
+            print("\nstopping after the current steps; repeat to stop without saving", file=sys.stderr, flush=True)
 
 
 def leave_terminal() -> None:

@@ -35,7 +35,7 @@ def find_devices() -> list[Any]:
         jax.config.update("jax_platforms", None)
         found = ", ".join(sorted({device.platform for device in jax.devices()}))
         raise InputError(
-            f"JAX_PLATFORMS is {asked}, and JAX has no such devices here ({reason}); it has found {found}: install the "
+            f"JAX_PLATFORMS is {asked}, but JAX finds no such devices here ({reason}), only {found}: install the "
             f"driver and JAX's wheel for {asked}, or set JAX_PLATFORMS={found}"
         ) from error
     if not asked and devices[0].platform == "cpu" and NVIDIA_DRIVER.exists():
@@ -47,7 +47,7 @@ def find_devices() -> list[Any]:
 def _warn_of_idle_gpus() -> None:
     print(
         "warning: this machine has NVIDIA's driver, but JAX runs on the CPU: JAX's CUDA wheel is missing or does not "
-        "fit the driver (JAX_PLATFORMS=cpu accepts that, without this line)",
+        "fit the driver (JAX_PLATFORMS=cpu silences this warning)",
         file=sys.stderr,
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""A picture of a few queries with their best matches, right ones marked (the paper's Figure 4)."""
+"""A picture of a few queries with their best matches, the correct ones marked (the paper's Figure 4)."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf"),
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc"),
 )
-"""Looked for where the machine keeps its fonts, beside Pillow's own, which has Latin letters alone."""
+"""Looked for where the machine keeps its fonts, besides Pillow's own, which has only Latin letters."""
 PACKAGED = "cvttf_NotoSansCJK_Regular"
 """Of the extra `fonts`: Noto Sans CJK, which has Latin, Greek, Cyrillic, Chinese, Japanese and Korean letters."""
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -66,8 +66,8 @@ def draw(
     face, lacking = find_face(set("".join([*shown, *names])))
     if lacking:
         print(
-            f"matches   no font here has {lacking[:40]}: boxes stand for them; pip install 'mhcvse_jax[fonts]' brings "
-            "one that has most letters"
+            f"matches   no font on this machine has {lacking[:40]}: they are drawn as boxes; pip install "
+            "'mhcvse_jax[fonts]' adds one with most letters"
         )
     tiles = {i: _tile(image_dir / names[i], face) for i in {*images.tolist(), *top_images.flatten().tolist()}}
     rows = [
@@ -111,7 +111,7 @@ def _top(similarity: np.ndarray) -> np.ndarray:
 
 
 def _tile(path: pathlib.Path, face: Face) -> Image.Image:
-    """Returns the picture at the tile's size; a grey one with its name where the file cannot be read."""
+    """Returns the picture at the tile's size; a grey tile with its name if the file cannot be read."""
     tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # that it is large
@@ -126,7 +126,7 @@ def _tile(path: pathlib.Path, face: Face) -> Image.Image:
 
 
 def find_face(letters: Iterable[str]) -> tuple[Face, str]:
-    """Returns the font of the machine, or Pillow's own, that lacks the fewest of these letters; and which it lacks."""
+    """Returns the machine's font, or Pillow's own, that lacks the fewest of these letters, and which it lacks."""
     found: list[tuple[Face, str]] = [(ImageFont.load_default, _lacking(ImageFont.load_default(SAMPLE), letters))]
     for name in (*FONTS, *_packaged()):
         with contextlib.suppress(OSError):
@@ -136,14 +136,14 @@ def find_face(letters: Iterable[str]) -> tuple[Face, str]:
 
 
 def _packaged() -> list[str]:
-    """Returns the font that the extra brings, where it is installed."""
+    """Returns the font that the extra provides, if it is installed."""
     package = importlib.util.find_spec(PACKAGED)
     places = package.submodule_search_locations if package else None
     return [str(path) for place in places or () for path in pathlib.Path(place).glob("*.otf")]
 
 
 def _lacking(font: Font, letters: Iterable[str]) -> str:
-    """Returns the letters that a font shows as it shows what is no letter."""
+    """Returns the letters that a font lacks: it draws them like a character that does not exist."""
 
     def look(letter: str) -> bytes:
         tile = Image.new("L", (4 * SAMPLE, 2 * SAMPLE))

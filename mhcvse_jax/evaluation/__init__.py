@@ -1,1 +1,1 @@
-"""How well a model finds: protocols, recall by folds, and the files that say so."""
+"""How well a model retrieves: protocols, recall by folds, and the result files."""

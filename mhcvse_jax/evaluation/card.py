@@ -1,4 +1,4 @@
-"""A run card: all that a row of a table needs to be trusted, read off `results.json`."""
+"""A run card: everything needed to trust a row of a table, from `results.json`."""
 
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def selection_of(progress: Any, num_epochs: int) -> dict[str, Any]:
 
 
 def lines(content: dict[str, Any]) -> list[Line]:
-    """Returns the card of a file of results, in reading order; what the file does not hold is named as not kept.
+    """Returns the card of a results file, in reading order; what the file lacks is listed as not kept.
 
     Args:
       content: as `results.load_results` returns it.

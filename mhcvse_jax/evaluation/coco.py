@@ -1,6 +1,6 @@
-"""ECCV Caption, CxC and PMRP: retrieval on COCO's 5,000 test pictures by more than their own captions.
+"""ECCV Caption, CxC and PMRP: retrieval on COCO's 5,000 test pictures with more correct answers than COCO's own.
 
-COCO takes five captions for right, though many others say what is in a picture. Three sets of annotations have more:
+COCO counts five captions as correct, though many others describe a picture. Three sets of annotations have more:
 
 - ECCV Caption (Chun et al., ECCV 2022, arXiv:2204.03359): 1,261 pictures and 1,332 captions whose matches machines
   proposed and people checked. mAP@R, R-Precision and R@1.
@@ -9,8 +9,8 @@ COCO takes five captions for right, though many others say what is in a picture.
   little. Its matches are not in the package: pm_image_to_caption.json and pm_caption_to_image.json are looked for in
   the data directory.
 
-Annotations and measures are those of the package `eccv-caption`; what it is given are ranked lists, in which a right
-answer comes behind all wrong ones that are as similar.
+Annotations and measures are those of the package `eccv-caption`. It is given ranked lists in which a right answer comes
+behind all wrong ones that are equally similar.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ def load(metrics: Sequence[str], directory: pathlib.Path) -> Any:
         with warnings.catch_warnings(action="ignore"):  # that a faster reader of JSON is not installed
             from eccv_caption import Metrics
     except ImportError:
-        raise InputError('--metrics needs a package that is not there; pip install "mhcvse_jax[metrics]"') from None
+        raise InputError('--metrics needs a package that is not installed; pip install "mhcvse_jax[metrics]"') from None
     try:
         found = Metrics()
         if "pmrp" in metrics:

@@ -40,7 +40,7 @@ class Evaluation:
         return len(self.image_of_caption)
 
     def retrieval(self, folds: int, kind: str) -> Retrieval:
-        """Returns the recalls of one kind of embedding, the mean over the folds."""
+        """Returns the recalls of one kind of embedding, averaged over the folds."""
         found = self.ranks[folds][kind]
         return mean_recall_over_folds(found.i2t, found.t2i, self.image_of_caption, folds)
 

@@ -7,7 +7,7 @@ from mhcvse_jax.retrieval.one_way import BothWays
 
 
 def measure(ways: BothWays) -> dict[str, Any]:
-    """Returns how uneven candidates are found, by "i2t" (of captions) and "t2i" (of pictures)."""
+    """Returns how unevenly candidates are found, by "i2t" (of captions) and "t2i" (of pictures)."""
     found: dict[str, Any] = {"k": OCCURRENCE_K}
     for name, way in ways._asdict().items():
         found[name] = {key: round(value, 4) for key, value in hubs(way)._asdict().items()}

@@ -1,8 +1,8 @@
 """What is compared with what: embeddings and folds.
 
-Protocols, `config.eval.protocol`: `standard`, each query alone; `label_completion`, after captions were encoded again
-with labels completed by those of other captions of the test set (see that file): transductive; and those against hubs,
-`inverted_softmax` and `csls`, transductive, and `qb_norm` (see `retrieval.hubness`).
+The protocols of `config.eval.protocol` are: `standard`, each query on its own; `label_completion`, with captions
+encoded again after their labels were completed by those of other test captions (see that file), which is transductive;
+and those against hubs, `inverted_softmax` and `csls`, also transductive, and `qb_norm` (see `retrieval.hubness`).
 """
 
 from typing import NamedTuple, TypeAlias
@@ -27,11 +27,11 @@ Found: TypeAlias = EncodedSplit | ScoredSplit
 
 
 AGAINST_HUBS = ("inverted_softmax", "csls", "qb_norm")
-"""The protocols that hold hubs down; each direction ranks by scores of its own under them."""
+"""The protocols that reduce hubs; under them each direction ranks by its own scores."""
 
 
 class AgainstHubs(NamedTuple):
-    """A protocol that holds hubs down, and what it needs."""
+    """A protocol that reduces hubs, and what it needs."""
 
     protocol: str  # "inverted_softmax", "csls" or "qb_norm"
     temperature: float
@@ -139,7 +139,7 @@ def split_ranks(
     folds: int,
     against: AgainstHubs | None = None,
 ) -> Ranks:
-    """Returns the rank of every query, in the split's order, within its own of `folds` consecutive, equal parts.
+    """Returns the rank of every query, in the split's order, within its part of `folds` consecutive, equal parts.
 
     Raises:
       InputError: the pictures cannot be divided into that many parts.
@@ -168,7 +168,7 @@ def split_ranks(
 def standard(
     encoded: Found, image_of_caption: np.ndarray, *, consensus_weight: float, folds: int
 ) -> dict[str, Retrieval]:
-    """Returns recall by kind of embedding; each query is judged alone. The mean over folds, if several."""
+    """Returns recall by kind of embedding, averaged over the folds; each query is judged on its own."""
     results = {}
     for kind in kinds(encoded):
         found = split_ranks(encoded, image_of_caption, kind=kind, consensus_weight=consensus_weight, folds=folds)

@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """Returns number and kind of the devices, `8 x NVIDIA H200` for example."""
+    """Returns the number and kind of the devices, for example `8 x NVIDIA H200`."""
     import jax  # here, so that results can be read without it
 
     devices = jax.devices()
@@ -28,7 +28,7 @@ def device_name() -> str:
 
 
 def git_revision() -> str:
-    """Returns the commit of the program's source, `-dirty` where it was changed since; "unknown" outside git."""
+    """Returns the commit of the program's source, with `-dirty` if it was changed since; "unknown" outside git."""
     root = pathlib.Path(__file__).resolve().parents[2]
     try:
         # Installed into an environment inside somebody's repository, we would find that one's commit.

@@ -1,6 +1,6 @@
-"""Re-ranking: the best candidates by a fast similarity, put in order by the score of a slow one.
+"""Re-ranking: the best candidates by a fast similarity, reordered by the score of a slow one.
 
-Of a query, its best `top_k` candidates are re-scored; all others keep their places behind these. Where top_k is all,
+The best `top_k` candidates of each query are re-scored; all others keep their places behind these. If top_k is all,
 the ranks are those of the slow score alone.
 """
 
@@ -20,7 +20,7 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def reranked(
     similarity: Similarity, score: Score, image_of_caption: np.ndarray, *, top_k: int, folds: Sequence[int]
 ) -> dict[int, Ranks]:
-    """Returns by number of folds the rank of every query within its own part, ties against the model.
+    """Returns, for each number of folds, the rank of every query within its own part; ties count against the model.
 
     Args:
       similarity: by which candidates are chosen; of equal ones the first.

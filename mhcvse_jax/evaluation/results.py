@@ -10,7 +10,7 @@ from mhcvse_jax.files.whole import whole_file
 
 
 def save_results(path: pathlib.Path, rows: list[dict[str, Any]], *, seed: int, seconds: float, **more: Any) -> None:
-    """Writes the rows with versions, device, seed, git revision and seconds (of the training, or evaluation)."""
+    """Writes the rows with versions, device, seed, git revision and seconds (of training or evaluation)."""
     content = {
         "results": rows,
         **more,

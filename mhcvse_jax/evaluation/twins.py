@@ -1,7 +1,7 @@
-"""Recall on pictures that share their objects with another picture, but not their relations.
+"""Recall on pictures that share their objects with another picture, but not the objects' relations.
 
-Only who stands where tells twins apart, so a model that reads a caption as a bag of words, or a picture as a bag
-of objects, is right half of the time. The built-in data set has them, in `{split}_twins.npz`.
+Only where the objects are tells twins apart, so a model that reads a caption as a bag of words, or a picture as a bag
+of objects, is right half of the time. The built-in data set has twins, in `{split}_twins.npz`.
 """
 
 import pathlib

@@ -142,7 +142,7 @@ class Experiment:
         return checkpoints.restore_model(like, best, self.mesh), progress
 
     def against_hubs(self, variables: Any, read_train: Callable[[], Split]) -> protocols.AgainstHubs | None:
-        """Returns what the configuration's protocol takes to hold hubs down; None where it leaves them as they are.
+        """Returns what the configuration's protocol needs to reduce hubs; None if it does not reduce them.
 
         Args:
           variables: {params, batch_stats}, of which the bank is encoded.

@@ -1,4 +1,4 @@
-"""Turns a configuration into the values that the parts of a run take."""
+"""Turns a configuration into the values that the parts of a run need."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reads what a configuration names: the data set, and the vocabulary and concepts, learned or given."""
+"""Reads what a configuration names: the data set, and the vocabulary and concepts, whether learned or given."""
 
 import pathlib
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def load_language(directory: pathlib.Path, config: Config) -> Language:
 
 
 class TrainingData(NamedTuple):
-    """All that a training reads."""
+    """Everything that a training run reads."""
 
     train: Split
     dev: Split

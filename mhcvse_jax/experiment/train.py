@@ -32,7 +32,7 @@ class Start(NamedTuple):
 
 
 def prepare(experiment: Experiment, train_split: Split, *, has_begun: bool) -> Start:
-    """Returns what the training begins with, and prints what that is.
+    """Returns what the training starts from, and prints it.
 
     Args:
       experiment: what is trained.
@@ -56,13 +56,13 @@ def _initial_word_vectors(experiment: Experiment) -> WordVectors | None:
         return None
     vectors = word_vectors.read_word_vectors(path, words, config.model.word_dim, config.seed)
     covered = f"{vectors.found.sum():,} of {len(words):,} tokens ({100 * vectors.found.mean():.1f}%)"
-    lowered = f", {vectors.num_lowered:,} of them with capitals alone" if vectors.num_lowered else ""
+    lowered = f", {vectors.num_lowered:,} of them only in capitals" if vectors.num_lowered else ""
     print(f"words     {path} has {covered}{lowered}")
     if vectors.found.mean() < 0.5:
         missing = [word for word, found in zip(words, vectors.found, strict=True) if not found and word[0] != "<"]
         print(
-            f"warning: more than half of the words have no vector there, {', '.join(missing[:5])} for example; these "
-            "begin with random ones"
+            "warning: more than half of the words have no vector in this file, "
+            f"for example {', '.join(missing[:5])}; these words start with random vectors"
         )
     return vectors
 

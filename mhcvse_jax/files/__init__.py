@@ -1,1 +1,1 @@
-"""Files: written whole, read safely."""
+"""Files: written atomically, read safely."""

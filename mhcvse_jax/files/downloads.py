@@ -1,4 +1,4 @@
-"""Files that are not what their name says, such as failed downloads."""
+"""Files that are not what their names say, such as failed downloads."""
 
 import tarfile
 from pathlib import Path
@@ -14,7 +14,7 @@ def check_no_web_page(path: str | Path) -> None:
     start = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(_PAGES):
         raise InputError(
-            f"{path} is a web page: the download failed, for want of a login or beyond a quota; fetch it again"
+            f"{path} is a web page: the download failed, perhaps because of a login or a quota; download it again"
         )
 
 
@@ -27,7 +27,7 @@ def check_unpacked(path: str | Path) -> None:
     if kind is None and start[257:262] == b"ustar" and tarfile.is_tarfile(path):
         kind = "tar"
     if kind:
-        raise InputError(f"{path} is a {kind} archive; unpack it, and name what is in it")
+        raise InputError(f"{path} is a {kind} archive; unpack it, and give the path of the file inside")
 
 
 def _start(path: str | Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Files of `torch.save` as NumPy arrays, and back: read without running what is in them, and without PyTorch.
+"""Files of `torch.save` as NumPy arrays, and back: read without PyTorch, and without running any code in them.
 
 Two layouts exist. Since PyTorch 1.6 a file is a zip archive: `NAME/data.pkl`, a pickle whose tensors refer to storages
 by number, and `NAME/data/0`, ... with their bytes. Before, it was five pickles in a row, the fourth of them that

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are either complete or absent."""
 
 import contextlib
 import pathlib
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Context that gives a path to write to, and puts that file in the place of `path` once it is whole."""
+    """Context that gives a path to write to, and moves that file to `path` once it is complete."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial

@@ -1,4 +1,4 @@
-"""What training minimises: the loss terms of embeddings and of pair scores, and their weights."""
+"""What training minimises: the loss terms of embeddings and pair scores, and their weights."""
 
 from mhcvse_jax.losses.embedding import (
     CONTRASTIVE,

@@ -1,1 +1,1 @@
-"""From pictures, or from features that others extracted, to a data directory: what two commands share."""
+"""From pictures, or features that others extracted, to a data directory: what the two commands share."""

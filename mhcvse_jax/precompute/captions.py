@@ -1,10 +1,10 @@
-"""Captions as people hold them: CSV, JSON lines, Flickr's token file, Karpathy's and COCO's JSON, SCAN's layout.
+"""Captions in all common forms: CSV, JSON lines, Flickr's token file, Karpathy's and COCO's JSON, SCAN's layout.
 
-A file is told by what is in it, not by its name; it may be compressed by gzip.
+A file's format is recognised by its content, not its name; it may be gzipped.
 
-    CSV          a line of column names, then one caption a row; separated by comma, semicolon, tab or bar
-    JSON lines   {"file_name": ..., "caption": ...} a line, or "captions": [...]
-    tokens       NAME#NUMBER<tab>CAPTION a line, as Flickr8k.token.txt
+    CSV          a line of column names, then one caption per row; separated by comma, semicolon, tab or bar
+    JSON lines   {"file_name": ..., "caption": ...} on each line, or "captions": [...]
+    tokens       NAME#NUMBER<tab>CAPTION on each line, as in Flickr8k.token.txt
     Karpathy     {"images": [{"filename", "imgid", "split", "sentences": [{"raw"}]}]}, as dataset_flickr30k.json
     COCO         {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}
     SCAN         a directory with {split}_caps.txt and {split}_ids.txt
@@ -40,7 +40,7 @@ _SPLITS = {"restval": "train", "val": "dev", "valid": "dev", "validation": "dev"
 
 
 class Captioned(NamedTuple):
-    """A picture as a source of captions knows it."""
+    """A picture and what a source of captions says about it."""
 
     name: str  # of its file; its id where the source has no name
     image_id: str  # its name where the source has no id
@@ -51,7 +51,7 @@ class Captioned(NamedTuple):
 
 
 def read_captions(path: pathlib.Path, split: str | None = None) -> list[Captioned]:
-    """Returns the pictures that a source names, in its order, with their captions.
+    """Returns the pictures that a source names, in its order, and their captions.
 
     Args:
       path: a file, or a directory in SCAN's layout.
@@ -76,7 +76,7 @@ def read_captions(path: pathlib.Path, split: str | None = None) -> list[Captione
                 caption_ids=(*known.caption_ids, *itertools.compress(row.caption_ids, captions)),
             )
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged, or of an unknown kind ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path}: damaged, or in an unknown format ({type(error).__name__}: {error})") from error
     if not found:
         raise InputError(f"{path}: no caption in it")
     return list(found.values())

@@ -85,7 +85,7 @@ class Target(NamedTuple):
 
 
 def write(target: Target, make: Maker, *, strict: bool, order: Part | None = None) -> None:
-    """Writes all pictures of a plan, or those that are left of it, saying what it does.
+    """Writes all pictures of a plan, or those that are left, and prints progress.
 
     Args:
       target: the directory.
@@ -104,7 +104,7 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
     left = [] if target.is_finished else [number for number in range(len(parts)) if not target.part(number).exists()]
     pictures_left = sum(len(parts[number]) for number in left)
     if 0 < pictures_left < len(order):
-        print(f"goes on   {len(order) - pictures_left:,} of {len(order):,} pictures are done", flush=True)
+        print(f"resuming  {len(order) - pictures_left:,} of {len(order):,} pictures are done", flush=True)
     compiles = target.images is not None  # an encoder does; what is imported only has to be read
     with progress.counted(pictures_left, "picture", compiles=compiles) as done, _named(target.out):
         while left:
@@ -158,7 +158,7 @@ def _begin(target: Target) -> None:
     out, plan_path = target.out, target.unfinished / "plan.json"
     if not target.is_finished and not plan_path.exists():
         if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {".unfinished"}):
-            raise InputError(f"{out} is there and not empty; expected a directory to be made")
+            raise InputError(f"{out} exists and is not empty; expected a new directory")
         try:
             target.unfinished.mkdir(parents=True, exist_ok=True)
         except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
@@ -174,7 +174,7 @@ def _begin(target: Target) -> None:
         begun = json.loads(path.read_text(encoding="utf-8"))
         found, plan = FeatureSource(*(begun[field] for field in FeatureSource._fields)), begun["plan"]
     except (PermissionError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged, or not to be read ({error!r}); expected another --out") from error
+        raise InputError(f"{path}: damaged, or cannot be read ({error!r}); expected another --out") from error
     if found != target.source:
         raise InputError(f"{out} holds features of {found}, not of {target.source}; expected another --out")
     if plan != target.digest():

@@ -10,7 +10,7 @@ from numpy.lib import format as npy_format
 
 
 def write_array(path: pathlib.Path, values: np.ndarray) -> None:
-    """Writes what `np.save` does; a full disk is an OSError that says so, which NumPy's own writing does not."""
+    """Writes what `np.save` does; unlike NumPy's own writing, a full disk raises an OSError that says so."""
     with path.open("wb") as file:
         npy_format.write_array_header_1_0(file, npy_format.header_data_from_array_1_0(values))
         file.write(values.tobytes())

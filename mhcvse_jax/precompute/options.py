@@ -1,4 +1,4 @@
-"""The options that both commands have: captions, splits, output."""
+"""The options that both commands share: captions, splits, output."""
 
 import argparse
 import pathlib
@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help=f"names of the {kind} of regions, one per line, such as {EXAMPLES[kind]}: they make results readable",
         )
-    parser.add_argument("--strict", action="store_true", help="end at the first picture that cannot be used")
+    parser.add_argument("--strict", action="store_true", help="stop at the first picture that cannot be used")
 
 
 def plan(arguments: argparse.Namespace, items: Mapping[str, Any], *, items_are_files: bool) -> Plan:

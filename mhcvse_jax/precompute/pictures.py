@@ -1,4 +1,4 @@
-"""Picture files of a folder, and their pixels: upright RGB, whatever the file holds."""
+"""The picture files of a folder, and their pixels as upright RGB, whatever a file contains."""
 
 import collections
 import os
@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 
 def find_pictures(directory: pathlib.Path) -> Found:
-    """Returns all picture files in a folder and its subfolders, and those that it has to leave out.
+    """Returns all picture files in a folder and its subfolders, and a line about each that it has to leave out.
 
     Links to folders are followed, to each folder once.
 
@@ -87,7 +87,7 @@ def read_picture(
     longer_side: int | None = None,
     formats: tuple[str, ...] | None = None,
 ) -> np.ndarray:
-    """Returns <uint8>[height, width, 3], RGB: the first frame, turned as its EXIF data say, on white where clear.
+    """Returns <uint8>[height, width, 3], RGB: the first frame, rotated as its EXIF data say, transparency on white.
 
     Args:
       file: the picture.

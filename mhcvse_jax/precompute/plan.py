@@ -1,4 +1,4 @@
-"""Which pictures become which split's, with which captions."""
+"""Which pictures go into which split, with which captions."""
 
 import collections
 import hashlib
@@ -32,7 +32,7 @@ Plan = dict[str, list[Picture]]
 
 
 class Items:
-    """What features can be made from, found by the names that sources of captions use."""
+    """The items that features can be made from, found by the names that sources of captions use."""
 
     def __init__(self, names: Mapping[str, Any]):
         """Makes the index; `names` has each item by its whole name or id."""

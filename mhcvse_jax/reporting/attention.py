@@ -9,7 +9,7 @@ MARKS = ("<start>", "<end>", "<pad>")
 
 
 class Head(NamedTuple):
-    """What one head of an attention, or a pooling, takes of each region and word; None where it takes of none."""
+    """How much one attention head, or a pooling, takes of each region and word; None for a side that is not used."""
 
     name: str
     regions: np.ndarray | None  # <float32>[regions], sums to 1
@@ -74,7 +74,7 @@ def _evenness(shares: np.ndarray | None) -> float | None:
 
 
 def lit(values: np.ndarray) -> np.ndarray:
-    """Returns values as light: 1 where they are highest, 0 at their median and below, which is most of a picture."""
+    """Returns values as light: 1 at the highest, 0 at the median and below, which is most of a picture."""
     low, high = float(np.median(values)), float(values.max())
     if len(values) == 1 or high - low < 1e-6:
         return np.full(values.shape, 0.5)  # all alike: neither dark nor lit
@@ -82,11 +82,11 @@ def lit(values: np.ndarray) -> np.ndarray:
 
 
 def signed(values: np.ndarray) -> np.ndarray:
-    """Returns values as light from -1 to 1: 0 stays 0, the largest size is 1."""
+    """Returns values as light from -1 to 1: 0 stays 0, and the largest magnitude becomes 1."""
     size = float(np.abs(values).max())
     return values / size if size > 1e-9 else np.zeros_like(values)
 
 
 def lit_together(values: np.ndarray) -> np.ndarray:
-    """Returns the rows of a matrix as light of one scale: a word that is near to nothing stays dark."""
+    """Returns the rows of a matrix as light on one scale: a word that is close to nothing stays dark."""
     return lit(values.reshape(-1)).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""What the concepts of a model say: who is a word's neighbour, and what a picture is about."""
+"""What the concepts of a model say: which words are neighbours, and what a picture is about."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ NEIGHBOURS = 6
 
 
 class Neighbour(NamedTuple):
-    """A word with how near it is."""
+    """A word and how close it is."""
 
     word: str
     value: float

@@ -11,7 +11,7 @@ POINTS = 160  # of a curve at most: more cannot be told apart at the width of a 
 
 
 class Curve(NamedTuple):
-    """Values by step; where many steps became one point, their mean and range."""
+    """Values by step; if many steps became one point, their mean and range."""
 
     steps: np.ndarray  # <float64>[points]
     mean: np.ndarray  # <float64>[points]
@@ -53,7 +53,7 @@ class Log(NamedTuple):
 
 
 def read(path: pathlib.Path) -> Log:
-    """Returns what a run logged, nothing where there is no such file. A line cut off by a kill is left out."""
+    """Returns what a run logged, or nothing if there is no such file. A line cut off by a kill is left out."""
     found: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     for line in lines:
@@ -79,9 +79,9 @@ def read(path: pathlib.Path) -> Log:
 
 
 def thin(steps: np.ndarray, values: np.ndarray, points: int = POINTS) -> Curve:
-    """Returns a curve of at most so many points: neighbours become their mean, lowest and highest value.
+    """Returns a curve of a limited number of points: neighbours become their mean, lowest and highest value.
 
-    What is not finite is left out.
+    Values that are not finite are left out.
     """
     finite = np.isfinite(values)
     steps, values = steps[finite].astype(float), values[finite]

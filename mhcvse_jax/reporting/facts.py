@@ -1,4 +1,4 @@
-"""What was run: the configuration where it is not the default, the data, the device, how long it took."""
+"""What was run: the non-default configuration, the data, the device, how long it took."""
 
 import json
 import pathlib
@@ -40,7 +40,7 @@ def _shown(value: Any) -> str:
 
 
 def results(path: pathlib.Path) -> Mapping[str, Any]:
-    """Returns what a run wrote at its end; nothing where it has not ended, or the file is no JSON."""
+    """Returns what a run wrote at its end; nothing if it has not finished or the file is not JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -49,7 +49,7 @@ def results(path: pathlib.Path) -> Mapping[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as a person says them."""
+    """Returns seconds in words that a person would use."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     minutes, hours = seconds / 60, seconds / 3600

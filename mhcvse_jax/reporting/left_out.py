@@ -1,8 +1,8 @@
-"""What a match hangs on: how much similarity a pair loses without each of its regions, and each of its words.
+"""What a match depends on: how much similarity a pair loses without each of its regions, and each of its words.
 
-Every region and word is left out in turn and the pair is tried again (Zeiler and Fergus, Visualizing and
-Understanding Convolutional Networks, section 4.2, do so with patches of a picture). So it can be said of any model,
-whatever is between its regions and its similarity.
+Each region and word is left out in turn and the pair is scored again (Zeiler and Fergus, Visualizing and
+Understanding Convolutional Networks, section 4.2, do so with patches of a picture). This works for any model,
+whatever lies between its regions and its similarity.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Losses(NamedTuple):
 
 
 def losses(tested: Tested, pairs: Sequence[tuple[int, int]]) -> list[Losses]:
-    """Returns for each pair, a caption and a picture, what it loses without each region and word."""
+    """Returns, for each pair of a caption and a picture, what it loses without each region and word."""
     split, experiment = tested.split, tested.experiment
     captions, images = (np.array(side) for side in zip(*pairs, strict=True))
     regions, counts = batches.read_regions(split, images)

@@ -1,4 +1,4 @@
-"""Queries with what each run finds for them: the cards of a page."""
+"""Queries and what each run finds for them: the cards of a page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ TOP = 5
 
 
 class Answer(NamedTuple):
-    """A picture or caption that was found, or the right one where that is further down."""
+    """A picture or caption that was found, or the right one if that is further down."""
 
     place: int  # from 1, in the order of similarity
     is_right: bool

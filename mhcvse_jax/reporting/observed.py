@@ -29,7 +29,7 @@ from mhcvse_jax.training.checkpoint import Progress
 from mhcvse_jax.training.watches import collapse_values
 
 PAIR_PICTURES = 200
-"""Pictures that are matched by a model that scores pairs: a thousand have 25 times as many."""
+"""Pictures that are matched by a model that scores pairs: a thousand make 25 times as many pairs."""
 
 
 class Options(NamedTuple):
@@ -41,7 +41,7 @@ class Options(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """What the best checkpoint does with a split."""
+    """What the best checkpoint finds in a split."""
 
     experiment: Experiment
     variables: Any
@@ -57,7 +57,7 @@ class Tested(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """A run; `tested` is None where it cannot be tried, and the last of `notes` says why."""
+    """A run; `tested` is None if it cannot be evaluated, and the last of `notes` says why."""
 
     name: str
     workdir: pathlib.Path
@@ -69,7 +69,7 @@ class Observed(NamedTuple):
 
 
 def observe(name: str, workdir: pathlib.Path, options: Options) -> Observed:
-    """Returns all that can be said of a run.
+    """Returns everything that is known about a run.
 
     Raises:
       InputError: the directory is no workdir, or a split or data that the options name cannot be read.
@@ -78,7 +78,7 @@ def observe(name: str, workdir: pathlib.Path, options: Options) -> Observed:
     results, notes = facts.results(workdir / "results.json"), []
     tested = None
     if not results:
-        notes.append("This run has not ended: what is shown is its best checkpoint so far, on the dev split.")
+        notes.append("This run has not finished: the page shows its best checkpoint so far, on the dev split.")
     split = options.split or (config.eval.test_split if results else "dev")
     try:
         tested = _test(workdir, split, options)
@@ -167,7 +167,7 @@ def concept_vectors(tested: Tested) -> ConceptVectors | None:
 
 
 def collapse_levels(run: Observed) -> dict[str, float]:
-    """Returns the value that each contrastive loss has where all embeddings are alike, by its name in the log."""
+    """Returns the value of each contrastive loss when all embeddings are alike, by its name in the log."""
     value_at, last = collapse_value_at(run.config, run.log), curves.last_step(run.log)
     return {} if value_at is None else {f"loss_{term}": value_at(term, last) for term in CONTRASTIVE}
 

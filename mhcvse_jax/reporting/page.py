@@ -1,4 +1,4 @@
-"""The report as one file of HTML that needs no other."""
+"""The report as one self-contained HTML file."""
 
 import functools
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ LONGEST = 1_500  # letters of a caption that are shown
 
 
 class Plot(NamedTuple):
-    """A panel and what was drawn of it."""
+    """A panel and its drawing."""
 
     panel: Panel
     svg: str
 
 
 class Recalls(NamedTuple):
-    """A row of the table: recalls in percent, each with the bounds of its interval where they are known."""
+    """A row of the table: recalls in percent, each with the bounds of its interval if they are known."""
 
     name: str
     cells: list[tuple[float, tuple[float, float] | None]]  # of R@1, 5, 10 both ways, and rsum
@@ -32,7 +32,7 @@ class Recalls(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Cards that were chosen in one way."""
+    """Cards that were chosen in the same way."""
 
     title: str
     note: str
@@ -68,7 +68,7 @@ class Hubs(NamedTuple):
 
 
 class LitWord(NamedTuple):
-    """A word and the picture as it lights it."""
+    """A word and the picture, lit where the word looks."""
 
     word: str
     svg: str
@@ -76,7 +76,7 @@ class LitWord(NamedTuple):
 
 
 class LitHead(NamedTuple):
-    """A head, the picture and the words as it lights them; None where it takes of none."""
+    """A head, with the picture and the words lit where it looks; None for a side that it does not use."""
 
     head: Head
     svg: str | None
@@ -115,7 +115,7 @@ class ConceptPart(NamedTuple):
 
 
 class RunPart(NamedTuple):
-    """All of one run; None where it has no such thing, and `notes` say why."""
+    """Everything about one run; None for what it lacks, and `notes` say why."""
 
     name: str
     facts: list[tuple[str, str]]
@@ -160,10 +160,10 @@ def _environment() -> jinja2.Environment:
 
 
 def cut(text: str, longest: int = LONGEST) -> str:
-    """Returns a text, only the beginning of one that is longer than a page can show."""
+    """Returns a text; if it is longer than a page can show, its beginning."""
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} letters)"
 
 
 def _light(value: float) -> str:
-    """Returns the size of a weight as CSS has it, from 0 to 1."""
+    """Returns the magnitude of a weight for CSS, from 0 to 1."""
     return f"{min(abs(float(value)), 1.0):.2f}"

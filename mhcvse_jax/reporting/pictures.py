@@ -1,4 +1,4 @@
-"""The pictures of a page: each embedded once, as small as the page's size asks, and shown as often as wanted."""
+"""The pictures of a page: each embedded once, small enough to keep the page small, and shown any number of times."""
 
 import base64
 import dataclasses
@@ -38,7 +38,7 @@ class Symbol(NamedTuple):
 
 @dataclasses.dataclass
 class Album:
-    """All pictures of a page; those of several runs are one where they come from one file."""
+    """All pictures of a page; runs share a picture if it comes from the same file."""
 
     _pictures: dict[tuple[str, str], tuple[Picture, Image.Image | None]] = dataclasses.field(default_factory=dict)
 
@@ -101,15 +101,15 @@ def _as_data(image: Image.Image) -> str:
 
 
 class Overlays:
-    """Pictures that are lit where a weight is high, each an <svg> of its own."""
+    """Pictures that are lit where a weight is high, each as its own <svg>."""
 
     def __init__(self):
         self._number = 0
 
     def lit(self, picture: Picture, weights: np.ndarray, boxes: np.ndarray | None) -> str:
-        """Returns the picture behind a veil that is open where a region counts, the region that counts most outlined.
+        """Returns the picture behind a veil that is open where a region counts, the most important region outlined.
 
-        Where nobody says where the regions are, bars below the picture stand for them.
+        If the regions' boxes are unknown, bars below the picture stand for them.
 
         Args:
           picture: whose symbol the page has.

@@ -1,8 +1,8 @@
 """Panels as SVG that takes its colours from the page, drawn by matplotlib.
 
-matplotlib writes SVG without a script, a server or a font of its own, and draws axes that we need not: what a page
-that has to open from disk for years can hold. It cannot know whether the page is light or dark, so it draws with
-colours that stand for the page's variables, and these are put in their place.
+matplotlib writes SVG without a script, a server or a font of its own, and draws the axes for us. So a page can open
+from disk for years. matplotlib cannot know whether the page is light or dark, so it draws with placeholder colours,
+which are then replaced by the page's variables.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""What every query of a split finds: which are shown, and which pictures are found where they do not belong."""
+"""What every query of a split finds: which queries to show, and which pictures turn up where they do not belong."""
 
 from typing import NamedTuple
 
@@ -63,14 +63,14 @@ def search(similarity: Similarity, image_of_caption: np.ndarray) -> Found:
 
 
 def top(scores: np.ndarray, number: int) -> np.ndarray:
-    """Returns the places <int>[number] of the highest scores, falling; of equal ones the first."""
+    """Returns the places <int>[number] of the highest scores, best first; on a tie, the first."""
     return np.argsort(-scores, kind="stable")[:number]
 
 
 def choose(direction: Direction, number: int, rng: np.random.Generator) -> dict[str, list[int]]:
-    """Returns queries at random, the best, by their lead, and the worst, by rank; none stands twice.
+    """Returns random queries, the best by their lead and the worst by rank; none appears twice.
 
-    Queries without a right answer are left out. Of equal ranks the worst has the smallest lead.
+    Queries without a right answer are left out. Among equal ranks, the smallest lead is the worst.
     """
     queries = np.flatnonzero(direction.ranks > 0)
     leads = np.nan_to_num(direction.leads[queries], nan=0.0)
@@ -85,7 +85,7 @@ def choose(direction: Direction, number: int, rng: np.random.Generator) -> dict[
 
 
 def unlike(ranks: np.ndarray, other_ranks: np.ndarray, number: int) -> list[int]:
-    """Returns the queries whose ranks by two models have the largest ratio, those with equal ranks left out."""
+    """Returns the queries whose ranks by two models have the largest ratio, leaving out equal ranks."""
     known = (ranks > 0) & (other_ranks > 0)
     ratio = np.zeros(len(ranks))
     ratio[known] = np.abs(np.log(ranks[known]) - np.log(other_ranks[known]))

@@ -1,4 +1,4 @@
-"""The parts of a page that are about one run: facts, recalls, hubs, attention, concepts."""
+"""The parts of a page about one run: facts, recalls, hubs, attention, concepts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,7 +102,7 @@ def tested_on(evaluation: Evaluation) -> str:
 
 
 def hubs(tested: Tested, find: PictureOf) -> Hubs | None:
-    """Returns the pictures that are found wrongly most often; None where none is."""
+    """Returns the pictures that are most often found wrongly; None if there are none."""
     counts = tested.found.hubs
     means = counts.mean(axis=0)
     if not means.all():

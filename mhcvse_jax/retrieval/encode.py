@@ -128,5 +128,5 @@ class Encoder:
 
 @jax.jit
 def _in_order(encoded: Sequence[Embeddings], place: np.ndarray) -> Embeddings:
-    """Returns batches as one, each row where it belongs."""
+    """Returns all batches as one, with each row in its place."""
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *encoded)

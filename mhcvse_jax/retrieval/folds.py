@@ -1,4 +1,4 @@
-"""A split in folds: consecutive parts of equally many pictures, with their captions."""
+"""A split in folds: consecutive parts with equal numbers of pictures, and their captions."""
 
 from collections.abc import Iterator
 

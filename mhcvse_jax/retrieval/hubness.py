@@ -1,7 +1,7 @@
-"""Hubs: candidates that are near to far too many queries. How many there are, and scores that hold them down.
+"""Hubs: candidates that are close to far too many queries. Measures them, and reduces them by adjusted scores.
 
-Each way takes from a candidate's score what it has from everybody. With s the cosine of query q and candidate g, and b
-over the queries of a bank:
+Each method subtracts from a candidate's score how high it scores with everyone. With s the cosine of query q and
+candidate g, and b over the queries of a bank:
 
 - inverted softmax (Smith et al., ICLR 2017, arXiv:1702.03859): s(q, g) - t log sum_b exp(s(b, g) / t), which ranks as
   exp(s(q, g) / t) over that sum does. The bank is the test's own queries.

@@ -1,7 +1,7 @@
 """Concept labels completed by those of neighbouring captions of the test set: CVSE's released evaluation.
 
-It is transductive: what is found for a query depends on the other queries. Recalls found so are never to stand beside
-those of the standard protocol without saying it.
+It is transductive: what is found for a query depends on the other queries. Never show such recalls beside those of the
+standard protocol without saying so.
 """
 
 import jax

@@ -15,7 +15,7 @@ BLOCK = 256  # queries whose scores are held at once
 
 
 class OneWay(NamedTuple):
-    """The scores of all queries and candidates, computed as they are asked for."""
+    """The scores of all queries and candidates, computed on demand."""
 
     num_queries: int
     num_candidates: int
@@ -60,7 +60,7 @@ def of_scores(scores: np.ndarray) -> BothWays:
 
 
 def in_blocks(queries: np.ndarray, work: Callable[[np.ndarray], tuple]) -> tuple[np.ndarray, ...]:
-    """Returns what `work` makes of all queries, a block at a time; the last block repeats a query, so shapes agree."""
+    """Returns what `work` makes of all queries, block by block; the last block repeats a query to keep one shape."""
     size = min(BLOCK, len(queries))
     found = []
     for start in range(0, len(queries), size):

@@ -1,4 +1,4 @@
-"""Recall@K and what else is read off ranks. NumPy alone."""
+"""Recall@K and other figures computed from ranks. Needs NumPy only."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -24,7 +24,7 @@ BLOCK = 256  # pictures whose similarities with all captions are held at once
 
 
 class Similarity(NamedTuple):
-    """A matrix that is read or computed as it is asked for."""
+    """A matrix that is read or computed on demand."""
 
     num_images: int
     num_captions: int

@@ -1,4 +1,4 @@
-"""How a rank is counted. Arrays are NumPy's or JAX's; higher is better.
+"""How a rank is counted. Arrays may be NumPy's or JAX's; higher is better.
 
 A rank is counted, not sorted: 1 plus the wrong candidates that score no less than the right one, so ties count against
 the model.

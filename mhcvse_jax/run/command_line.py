@@ -65,13 +65,13 @@ def run(command: Callable[[], None]) -> int:
         _say(f"error: {error}")
         return EXIT_INPUT
     except PeerLostError as error:
-        _say(f"stopped: {error}; the same command goes on from the last checkpoint")
+        _say(f"stopped: {error}; the same command resumes from the last checkpoint")
         return EXIT_STOPPED
     except RunFailedError as error:
         _say(f"failed: {error}")
         return EXIT_FAILED
     except Interrupted:
-        _say("stopped and saved; the same command goes on from here")
+        _say("stopped and saved; the same command resumes from here")
         return EXIT_STOPPED
     except KeyboardInterrupt:
         _say("stopped; start the same command again")
@@ -83,7 +83,7 @@ def run(command: Callable[[], None]) -> int:
         if error.errno not in CANNOT_WRITE:
             raise
         where = error.filename or "writing"
-        _say(f"failed: {where}: {error.strerror}; once that is mended, start the same command again")
+        _say(f"failed: {where}: {error.strerror}; once that is fixed, start the same command again")
         return EXIT_FAILED
     return 0
 
@@ -167,9 +167,9 @@ def check_output(option: str, path: pathlib.Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: no such directory; expected one that exists")
     if path.is_dir():
-        raise InputError(f"{option} {path}: a directory; expected the name of a file")
+        raise InputError(f"{option} {path} is a directory; expected a file name")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{option} {path}: the directory cannot be written; expected one that can")
+        raise InputError(f"{option} {path}: no permission to write in this directory")
 
 
 def whole_number(text: str) -> int:

@@ -28,7 +28,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     keep_compiled()
     workdir = arguments.workdir
     if not arguments.rerank and (arguments.rerank_top_k or arguments.rerank_only):
-        raise InputError("--rerank_top_k and --rerank_only go with --rerank WORKDIR; expected it too")
+        raise InputError("--rerank_top_k and --rerank_only need --rerank WORKDIR")
     metrics = list(dict.fromkeys(arguments.metrics))
     for name in ("output", "similarity", "matches"):
         path = getattr(arguments, name)

@@ -1,4 +1,4 @@
-"""What a run that goes on has to have in common with what it goes on from."""
+"""What a resumed run must have in common with the run that it resumes."""
 
 import pathlib
 

@@ -42,9 +42,7 @@ class WorkdirLock:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise InputError(
-                f"{self._workdir} is in use by {holder}; expected to be alone: wait for it, or take another"
-            ) from None
+            raise InputError(f"{self._workdir} is in use by {holder}; wait for it, or use another workdir") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise

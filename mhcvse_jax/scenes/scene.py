@@ -31,7 +31,7 @@ _SPLIT_OF_BUCKET = ("train", "train", "dev", "test")
 
 
 class Look(NamedTuple):
-    """An object's looks, apart from its place: words from SIZES, PATTERNS, COLOURS and SHAPES."""
+    """An object's appearance, apart from its place: words from SIZES, PATTERNS, COLOURS and SHAPES."""
 
     size: str
     pattern: str
@@ -147,7 +147,7 @@ def _sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def _sample_looks(rng: random.Random, together: str) -> list[Look] | None:
-    """Looks of two to four objects, back to front, or None where two could be taken for each other."""
+    """Appearances of two to four objects, back to front; None if two could be mistaken for each other."""
     looks = [
         Look(rng.choice(SIZES), rng.choice(PATTERNS), rng.choice(COLOURS), rng.choice(SHAPES))
         for _ in range(rng.choice((2, 3, 3, 4)))

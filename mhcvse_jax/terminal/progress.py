@@ -11,7 +11,7 @@ LINE_SECONDS = 10.0  # between two plain lines
 
 
 class ProgressBar:
-    """How much is done of how much, the rate, and the time left."""
+    """How much is done out of how much, the rate, and the time left."""
 
     def __init__(self, total: int, unit: str, *, done: int = 0, compiles: bool = False, is_shown: bool = True):
         """Begins to measure.
@@ -80,7 +80,7 @@ class ProgressBar:
 
 @contextlib.contextmanager
 def counted(total: int, unit: str, *, compiles: bool = False, is_shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Context with a function to call after each part of the work, with how many units it was."""
+    """Context with a function to call after each part of the work, with the number of units done."""
     bar, done = ProgressBar(total, unit, compiles=compiles, is_shown=is_shown), 0
 
     def add(number: int) -> None:

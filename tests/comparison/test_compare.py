@@ -157,7 +157,7 @@ def bad_inputs(tmp_path):
     yield (f"a={workdir}", f"a={other}"), "two sources are named 'a'"
     yield (workdir, "--baseline", "nothing"), "--baseline nothing: no such row; expected a source, or one of run"
     yield (workdir, "--output", tmp_path / "absent" / "x.md"), "no such directory"
-    yield (workdir, "--output", workdir), "a directory; expected the name of a file"
+    yield (workdir, "--output", workdir), "is a directory; expected a file name"
     yield (workdir, "--output", tmp_path / "x.pdf"), "expected .txt, .md, .csv or .html, or --format"
     yield (workdir, "--seed", "-1"), "--seed is -1"
     yield (workdir, "--split", "testall"), "has no results of testall under standard"

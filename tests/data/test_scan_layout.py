@@ -309,7 +309,7 @@ def test_features_of_whole_pictures_are_one_region_each(directory):
 @pytest.mark.parametrize("name", ["dev_ims.npy", "dev_caps.txt", "dev_ids.txt"])
 def test_a_web_page_is_called_one(directory, name):
     (directory / name).write_bytes(b"\xef\xbb\xbf\n  <!DOCTYPE html><html><title>Quota exceeded</title></html>")
-    with pytest.raises(InputError, match=rf"{name} is a web page: the download failed, .*; fetch it again"):
+    with pytest.raises(InputError, match=rf"{name} is a web page: the download failed, .*; download it again"):
         read(directory)
 
 

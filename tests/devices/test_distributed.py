@@ -176,7 +176,7 @@ def test_two_processes_do_as_one_however_often_they_are_ended(jobs, one):
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(jobs):
     assert jobs.stopped.code == 75, jobs.stopped.errors
-    assert jobs.stopped.errors.count("stopped and saved; the same command goes on from here") == 1
+    assert jobs.stopped.errors.count("stopped and saved; the same command resumes from here") == 1
     assert 2 <= jobs.stopped_at <= STEPS
     assert f"resuming  at step {jobs.stopped_at}," in jobs.killed.output
 

@@ -44,5 +44,5 @@ READERS = {
 @pytest.mark.parametrize("name", READERS)
 def test_a_web_page_is_called_one_by_every_reader(tmp_path, name):
     (tmp_path / name).write_bytes(PAGE)
-    with pytest.raises(InputError, match=rf"{name} is a web page: the download failed, .*; fetch it again"):
+    with pytest.raises(InputError, match=rf"{name} is a web page: the download failed, .*; download it again"):
         READERS[name](tmp_path / name)

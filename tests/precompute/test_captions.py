@@ -106,7 +106,7 @@ def test_a_directory_in_scans_layout_is_a_source(tmp_path):
         ("file_name,caption\n,cat\n", "line 2: columns"),
         ('{"file_name": "a.jpg", "caption": "x"}\n{"file_name": \n', "line 2: not JSON"),
         ('{"file_name": "a.jpg", "caption": 7}\n{"file_name": "b.jpg", "caption": "x"}\n', "line 1: a caption 7"),
-        ('{"images": [{"filename": "a.jpg"}]}', "damaged, or of an unknown kind (KeyError: 'sentences')"),
+        ('{"images": [{"filename": "a.jpg"}]}', "damaged, or in an unknown format (KeyError: 'sentences')"),
         (
             '{"images": [], "annotations": [{"image_id": 3, "caption": "x"}]}',
             "annotation 0 is of image 3; expected one",

@@ -155,7 +155,7 @@ def test_what_was_stopped_goes_on_with_what_is_left(tmp_path, capsys):
     asked.clear()
     directory.write(make_target(tmp_path / "out"), stop_after(-1), strict=False)
     assert asked == list(range(32, 84))
-    assert "goes on   32 of 84 pictures are done" in capsys.readouterr().out
+    assert "resuming  32 of 84 pictures are done" in capsys.readouterr().out
     directory.write(make_target(tmp_path / "whole"), make_all, strict=False)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     before = files(tmp_path / "out")

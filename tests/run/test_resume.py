@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
     finally:
         process.kill()
     assert process.returncode == 75, errors
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     stopped_at = train_lines(workdir)[-1]["step"]
     assert stopped_at < 2 * STEPS
     of_an_earlier_checkpoint = workdir / "ranks_dev_standard.npz"
