@@ -32,36 +32,38 @@ Config: TypeAlias = Any
 """A ConfigDict with the keys of `base()`; type checkers cannot see these."""
 
 KEYS = {
-    "seed": Key(0, "of parameters, dropout and the order of the batches", at_least(0), row=FREE),
+    "seed": Key(0, "seed of parameters, dropout and the order of the batches", at_least(0), row=FREE),
     "batch_size": Key(128, "pairs in a step, over all devices", more_than(0)),
     "num_epochs": Key(
-        30, "at most; an epoch is one pass over the captions without an incomplete last batch", more_than(0)
+        30, "epochs at most; an epoch is one pass over the captions, without an incomplete last batch", more_than(0)
     ),
     "patience_epochs": Key(5, "epochs without a better dev rsum before training stops", more_than(0)),
     "start_from": Key(
-        "", "a workdir whose best parameters, words and concepts the run begins with; empty: random ones", text()
+        "", "a workdir whose best parameters, words and concepts the run starts from; empty: from scratch", text()
     ),
     "steps_per_dispatch": Key(
         8,
-        "steps that the host hands over at once, where the features are on the devices; fewer where they are slow",
+        "steps that are dispatched at once if the features are on the devices; fewer if steps are slow",
         more_than(0),
         resume=FREE,
     ),
     "compute_dtype": Key(
-        "float32", "of the layers' arithmetic; parameters and losses are float32", one_of("float32", "bfloat16")
+        "float32", "type of the layers' arithmetic; parameters and losses are float32", one_of("float32", "bfloat16")
     ),
     "matmul_precision": Key(
-        "default", "of float32 products; default is TF32 on recent GPUs", one_of("default", "tensorfloat32", "highest")
+        "default",
+        "precision of float32 products; default means TF32 on recent GPUs",
+        one_of("default", "tensorfloat32", "highest"),
     ),
     "data.format": Key(
         "scan",
-        "of `data.dir`: SCAN's layout, tfds built from it, or the built-in scenes",
+        "what `data.dir` holds: SCAN's layout, tfds built from it, or the built-in scenes",
         one_of("scan", "tfds", "scenes"),
         resume=FREE,
     ),
     "data.dir": Key("", "the directory; empty, for scenes: `scenes/` in the workdir", text(), resume=FREE, row=FREE),
     "data.num_captions_per_image": Key(
-        5, "captions of each picture, unless {split}_caption_images.txt says whose each caption is", more_than(0)
+        5, "captions per picture, unless {split}_caption_images.txt names the picture of each caption", more_than(0)
     ),
     "data.zero_regions_are_padding": Key(
         False,
@@ -71,8 +73,8 @@ KEYS = {
     "data.caption_lengths": Key((16, 24, 32, 48, 64), "tokens; a batch is padded to the first that fits", rising(2)),
     "data.placement": Key(
         "auto",
-        "of training features: on the devices, read from the host by batch, or auto: on the devices if they take at "
-        "most half of what is free there",
+        "where training features are kept: on the devices, on the host (read batch by batch), or auto: on the devices "
+        "if they take at most half of what is free there",
         one_of("auto", "device", "host"),
         resume=FREE,
     ),
@@ -87,7 +89,7 @@ KEYS = {
     "data.scenes.twin_share": Key(0.2, "chance that two pictures share their objects, not their relations", share()),
     "data.scenes.seed": Key(0, "another seed is another data set", at_least(0)),
     "text.vocabulary_path": Key("", "SCAN's {name}_vocab.json; empty: made from train and dev captions", text()),
-    "text.min_count": Key(4, "occurrences of a token from which it is in the vocabulary", more_than(0)),
+    "text.min_count": Key(4, "occurrences that a token needs to be in the vocabulary", more_than(0)),
     "text.remove_stop_words": Key(True, "whether function words are left out of captions", switch(), start=SAME),
     "text.bytes_literal": Key(
         False, "captions as CVSE's program reads them: Python's b'...' with its marks", switch(), start=SAME
@@ -98,7 +100,7 @@ KEYS = {
         text(),
     ),
     "concepts.num": Key(300, "concepts", more_than(0), start=SAME),
-    "concepts.shares": Key((7, 2, 1), "of objects, properties and motions", three_shares()),
+    "concepts.shares": Key((7, 2, 1), "proportions of objects, properties and motions", three_shares()),
     "concepts.words_path": Key("", "CVSE's category_concepts.json; empty: mined from the training captions", text()),
     "concepts.counts_path": Key("", "CVSE's pickle of counts that goes with it", text()),
     "concepts.vectors_path": Key(
@@ -122,7 +124,7 @@ KEYS = {
     ),
     "model.embedding_dim": Key(1024, "D, width of the embeddings", more_than(0), start=SAME),
     "model.word_dim": Key(300, "E, width of the word vectors", more_than(0), start=SAME),
-    "model.dropout_rate": Key(0.4, "of word vectors and of attention pooling", share()),
+    "model.dropout_rate": Key(0.4, "dropout of word vectors and of attention pooling", share()),
     "model.region_mlp_dim": Key(
         0,
         "hidden width of an MLP that is added to the linear layer of the regions, as VSE∞ has; 0: none",
@@ -130,10 +132,12 @@ KEYS = {
         start=SAME,
     ),
     "model.feature_dropout_rate": Key(
-        0.0, "of features, the same for all regions of a picture, in embedding models", below_one()
+        0.0, "dropout of features, the same for all regions of a picture; embedding models only", below_one()
     ),
     "model.element_dropout_rate": Key(
-        0.0, "of regions and words, which are left out of attention and pooling, in embedding models", below_one()
+        0.0,
+        "share of regions and words left out of attention and pooling in training; embedding models only",
+        below_one(),
     ),
     "model.gru": Key(
         "auto",
@@ -141,28 +145,29 @@ KEYS = {
         "slow on a CPU; all give the same result",
         one_of("auto", "plain", "scan", "packed", "pallas"),
     ),
-    "model.num_heads": Key(8, "0 leaves self-attention out", at_least(0), start=SAME),
+    "model.num_heads": Key(8, "heads of self-attention; 0 leaves it out", at_least(0), start=SAME),
     "model.attention_input": Key(
         "scaled",
-        "unit vectors, these times sqrt(D), or layer-normalised ones",
+        "input of self-attention: unit vectors, these times sqrt(D), or layer-normalised ones",
         one_of("unit", "scaled", "layer_norm"),
         start=SAME,
     ),
-    "model.attention_residual": Key(False, "adds the input to what was attended", switch(), start=SAME),
+    "model.attention_residual": Key(False, "adds the input of self-attention to its output", switch(), start=SAME),
     "model.attention_start": Key(
         "random",
-        "of what it adds; nothing at first, with a residual: zero, of the output projection, or gate, a learned factor",
+        "start of self-attention; with a residual, zero (of the output projection) and gate (a learned factor) add "
+        "nothing at first",
         one_of("random", "zero", "gate"),
         start=SAME,  # a gate is a parameter
     ),
-    "model.attention_dropout_rate": Key(0.0, "of attention weights", share()),
+    "model.attention_dropout_rate": Key(0.0, "dropout of attention weights", share()),
     "model.pooling": Key(
         "mean",
-        "of embedding models: mean, CVSE's attention, or gpo, VSE∞'s",
+        "pooling of embedding models: mean, CVSE's attention, or gpo, VSE∞'s",
         one_of("mean", "attention", "gpo"),
         start=SAME,
     ),
-    "model.gpo_dim": Key(32, "of gpo's positional encoding and GRU", more_than(0), start=SAME),
+    "model.gpo_dim": Key(32, "width of gpo's positional encoding and GRU", more_than(0), start=SAME),
     "model.gpo_temperature": Key(0.1, "divides gpo's scores before the softmax", more_than(0), start=SAME),
     "model.train_concept_vectors": Key(False, "whether the concepts' vectors are learnt", switch(), start=SAME),
     "model.graph_product": Key(
@@ -176,21 +181,21 @@ KEYS = {
     ),
     "model.consensus_start": Key(
         "random",
-        "of the concepts' scores; zero: all concepts count alike at first",
+        "start of the concepts' scores; zero: all concepts count alike at first",
         one_of("random", "zero"),
     ),
     "model.consensus_temperature": Key(10.0, "factor on concept scores before the softmax", more_than(0), start=SAME),
     "model.label_temperature": Key(10.0, "factor on concept labels before the softmax", more_than(0), start=SAME),
-    "model.label_share": Key(0.35, "of the label in a caption's concept distribution", share(), start=SAME),
+    "model.label_share": Key(0.35, "share of the label in a caption's concept distribution", share(), start=SAME),
     "model.fusion": Key(
         "weight_sum",
-        "of the instance and the consensus embedding of a side",
+        "how the instance and the consensus embedding of a side are fused",
         one_of("concat", "adap_sum", "weight_sum", "fixed_sum"),
         start=SAME,
     ),
     "model.fixed_instance_weight": Key(0.85, "alpha of fixed_sum", share(), start=SAME),
     "model.fusion_start": Key(
-        "random", "of weight_sum's weights; fixed_sum: it begins as fixed_sum does", one_of("random", "fixed_sum")
+        "random", "start of weight_sum's weights; fixed_sum: as fixed_sum weighs", one_of("random", "fixed_sum")
     ),
     "model.scan_direction": Key(
         "t2i", "t2i: words look at regions; i2t: regions at words", one_of("t2i", "i2t"), start=SAME
@@ -203,7 +208,7 @@ KEYS = {
     "model.cross_layers": Key(2, "layers of attention between the sides", more_than(0), start=SAME),
     "model.cross_levels": Key(
         ("fragment", "context", "global"),
-        "of the score; any may be left out",
+        "levels of the score; any may be left out",
         some_of("fragment", "context", "global"),
         start=SAME,
     ),
@@ -213,23 +218,23 @@ KEYS = {
     "model.mined_negatives": Key(
         2, "scored as pairs for each picture and caption in training; 0: all of the batch", at_least(0)
     ),
-    "loss.margin": Key(0.2, "cosine", at_least(0)),
+    "loss.margin": Key(0.2, "margin of the hinge, a cosine", at_least(0)),
     "loss.contrastive": Key(
         "hinge",
         "hinge: a pair leads its negatives by the margin; infonce: cross-entropy of a pair among its negatives, by a "
         "learned temperature",
         one_of("hinge", "infonce"),
     ),
-    "loss.infonce_temperature": Key(0.05, "of infonce, at the start", more_than(0)),
+    "loss.infonce_temperature": Key(0.05, "temperature of infonce, at the start", more_than(0)),
     "loss.negatives": Key(
         "soft",
-        "of the hinge. soft: every negative counts, by the softmax of its similarity; hardest: the hardest alone, once "
+        "negatives of the hinge. soft: every negative counts, by the softmax of its similarity; hardest: the hardest alone, once "
         "all_negatives_epochs are over",
         one_of("soft", "hardest"),
     ),
     "loss.negative_temperature": Key(
         0.05,
-        "of soft negatives: those that are less alike to a query by a cosine of much more than this do not count",
+        "temperature of soft negatives, a cosine: negatives that are less similar by much more than this do not count",
         more_than(0),
     ),
     "loss.reduction": Key("sum", "over the pairs of a batch", one_of("sum", "mean")),
@@ -251,11 +256,11 @@ KEYS = {
     ),
     "loss.all_negatives_epochs": Key(
         0.0,
-        "of hardest negatives: epochs at the start in which all are summed, not only the hardest",
+        "with hardest negatives: epochs at the start in which all negatives are summed, not only the hardest",
         at_least(0, infinite=True),
     ),
-    "optimizer.learning_rate": Key(2e-4, "at its peak", more_than(0)),
-    "optimizer.warmup_epochs": Key(0.0, "linear, from 0, once at the start", at_least(0)),
+    "optimizer.learning_rate": Key(2e-4, "peak learning rate", more_than(0)),
+    "optimizer.warmup_epochs": Key(0.0, "epochs of linear warm-up from 0, once at the start", at_least(0)),
     "optimizer.schedule": Key(
         "cosine",
         "after the warm-up; step multiplies the rate by `step_factor` every `step_epochs`",
@@ -264,19 +269,19 @@ KEYS = {
     "optimizer.cosine_cycles": Key(
         1, "1: one annealing over all epochs; more: equal cycles, each from the peak", more_than(0)
     ),
-    "optimizer.final_rate_share": Key(0.0, "of the peak, at the end of a cycle", share()),
+    "optimizer.final_rate_share": Key(0.0, "learning rate at the end of a cycle, as a share of the peak", share()),
     "optimizer.step_epochs": Key(25, "epochs between two steps of the rate", more_than(0)),
     "optimizer.step_factor": Key(
-        0.1, "of a step of the rate", Allowed("more than 0, and at most 1", lambda value: 0 < value <= 1)
+        0.1, "factor of a step of the rate", Allowed("more than 0, and at most 1", lambda value: 0 < value <= 1)
     ),
-    "optimizer.gcn_rate_factor": Key(1.0, "of the graph convolutions' learning rate", more_than(0)),
+    "optimizer.gcn_rate_factor": Key(1.0, "factor on the graph convolutions' learning rate", more_than(0)),
     "optimizer.clip_norm": Key(2.0, "largest norm of the global gradient", more_than(0)),
     "optimizer.adam_b1": Key(0.9, "decay of Adam's mean", below_one()),
     "optimizer.adam_b2": Key(0.999, "decay of Adam's mean square", below_one()),
     "optimizer.adam_eps": Key(1e-8, "added to Adam's divisor", more_than(0)),
     "optimizer.nonfinite_steps": Key(
         "stop",
-        "where a loss or gradient is not finite: stop the run, or skip the step's update",
+        "if a loss or gradient is not finite: stop the run, or skip the step's update",
         one_of("stop", "skip"),
         resume=FREE,
     ),
@@ -285,37 +290,44 @@ KEYS = {
     ),
     "eval.protocol": Key(
         "standard",
-        "of the test; CVSE's label_completion, inverted_softmax and csls are transductive; dev is always standard",
+        "protocol of the test; CVSE's label_completion, inverted_softmax and csls are transductive; dev is always standard",
         one_of("standard", "label_completion", "inverted_softmax", "csls", "qb_norm"),
         row=FREE,
     ),
     "eval.label_neighbours": Key(
         "f30k",
-        "of label_completion: CVSE's six neighbours of a caption for Flickr30k, three for COCO",
+        "for label_completion: CVSE's six neighbours of a caption for Flickr30k, three for COCO",
         one_of("f30k", "coco"),
         row=FREE,
     ),
     "eval.hubness_temperature": Key(
-        0.05, "of inverted_softmax and qb_norm, a cosine: more of them takes less from hubs", more_than(0), row=FREE
+        0.05,
+        "temperature of inverted_softmax and qb_norm, a cosine: a higher one reduces hubs less",
+        more_than(0),
+        row=FREE,
     ),
-    "eval.csls_neighbours": Key(10, "of csls, from which a candidate's mean is taken", more_than(0), row=FREE),
+    "eval.csls_neighbours": Key(
+        10, "for csls: neighbours over which a candidate's mean is taken", more_than(0), row=FREE
+    ),
     "eval.bank_captions": Key(
         10_000,
-        "of qb_norm: training captions in the bank, with their pictures, about; 0: all",
+        "for qb_norm: about how many training captions the bank holds, with their pictures; 0: all",
         at_least(0),
         row=FREE,
     ),
     "eval.batch_size": Key(128, "pictures or captions encoded at once, over all devices", more_than(0), row=FREE),
     "eval.pair_images": Key(
-        32, "of a pair model: pictures of a block of pairs, over all devices", more_than(0), resume=FREE
+        32, "for pair models: pictures in a block of pairs, over all devices", more_than(0), resume=FREE
     ),
-    "eval.pair_captions": Key(64, "captions of such a block", more_than(0), resume=FREE),
+    "eval.pair_captions": Key(64, "captions in such a block", more_than(0), resume=FREE),
     "eval.pair_resident_images": Key(
         1024, "pictures kept encoded on the devices at a time; captions stay in host memory", more_than(0), resume=FREE
     ),
-    "eval.validation_captions": Key(0, "of dev, while training; 0: all", at_least(0)),
-    "eval.consensus_weight": Key(0.0, "of the consensus similarity; the fused one has the rest", share()),
-    "eval.max_captions": Key(0, "of dev and test; CVSE's program takes the first 5,000; 0: all", at_least(0)),
+    "eval.validation_captions": Key(0, "captions of dev that are used while training; 0: all", at_least(0)),
+    "eval.consensus_weight": Key(0.0, "weight of the consensus similarity; the fused similarity has the rest", share()),
+    "eval.max_captions": Key(
+        0, "captions of dev and test that are used; CVSE's program uses the first 5,000; 0: all", at_least(0)
+    ),
     "eval.test_split": Key("test", "split that is tested", text(), resume=FREE, row=FREE),
     "eval.folds": Key(
         (1,),
@@ -324,7 +336,9 @@ KEYS = {
         resume=FREE,
         row=FREE,
     ),
-    "checkpoint.keep_best": Key(1, "epochs kept by dev rsum, beside the latest", more_than(0), resume=FREE, row=FREE),
+    "checkpoint.keep_best": Key(
+        1, "best epochs kept, by dev rsum, besides the latest checkpoints", more_than(0), resume=FREE, row=FREE
+    ),
     "checkpoint.keep_latest": Key(
         2,
         "newest checkpoints kept; the one before the latest is there in case that is damaged",
@@ -333,7 +347,11 @@ KEYS = {
         row=FREE,
     ),
     "checkpoint.every_minutes": Key(
-        10.0, "between two saves within an epoch, beside the one at its end", more_than(0), resume=FREE, row=FREE
+        10.0,
+        "minutes between two saves within an epoch, besides the one at its end",
+        more_than(0),
+        resume=FREE,
+        row=FREE,
     ),
     "log.every_steps": Key(
         50, "steps after which logged values are fetched from the device", more_than(0), resume=FREE, row=FREE
@@ -343,7 +361,7 @@ KEYS = {
     ),
     "log.matches": Key(
         0,
-        "test queries drawn with their matches at the end, where the pictures are known",
+        "test queries drawn with their matches at the end, if the pictures are known",
         at_least(0),
         resume=FREE,
         row=FREE,
@@ -352,7 +370,7 @@ KEYS = {
         False, "whether the run ends by writing `report.html`, as `mhcvse report` does", switch(), resume=FREE, row=FREE
     ),
     "log.image_dir": Key(
-        "", "pictures by their file names, for the matches and the report", text(), resume=FREE, row=FREE
+        "", "the folder of the pictures, for the matches and the report", text(), resume=FREE, row=FREE
     ),
 }
 """By dotted name, in the order in which they are listed."""

@@ -10,10 +10,10 @@ INTRODUCTION = """# Configuration
 
     python -m mhcvse_jax.main --config f30k --config.batch_size=64 --config.model.fusion=concat
 
-Every key, its default and what it may be. `--config.KEY=VALUE` overrides one; a file in `configs/` says only what
-differs from the defaults, which are MH-CVSE as its paper has it on Flickr30k. A value outside its range, or a key that
-does not exist, is named before anything is read. Keys marked with * may have another value when a run is resumed; all
-others have to stay as they were.
+Every key with its default and allowed values. `--config.KEY=VALUE` overrides one; a file in `configs/` says only what
+differs from the defaults, which are MH-CVSE as in its paper on Flickr30k. A value outside its range, or a key that does
+not exist, is an error before anything is read. Keys marked with * may change when a run is resumed; all others must stay
+as they were.
 
 This page is made from mhcvse_jax/config/defaults.py: `python -m mhcvse_jax.config.listing > docs/configuration.md`
 """
@@ -38,7 +38,7 @@ def as_markdown() -> str:
         if group != section:
             section = group
             lines.append(f"\n## {f'config.{group}' if group else 'config'}\n")
-            lines += ["| key | default | meaning | may be |", "| --- | --- | --- | --- |"]
+            lines += ["| key | default | meaning | allowed values |", "| --- | --- | --- | --- |"]
         mark = "*" if key.resume == FREE else ""
         cells = (f"`{name}`{mark}", f"`{_shown(key.default)}`", key.meaning, key.allowed.expected)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
