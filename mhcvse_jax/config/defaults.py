@@ -228,8 +228,8 @@ KEYS = {
     "loss.infonce_temperature": Key(0.05, "temperature of infonce, at the start", more_than(0)),
     "loss.negatives": Key(
         "soft",
-        "negatives of the hinge. soft: every negative counts, by the softmax of its similarity; hardest: the hardest alone, once "
-        "all_negatives_epochs are over",
+        "negatives of the hinge. soft: every negative counts, by the softmax of its similarity; hardest: only the "
+        "hardest, once all_negatives_epochs are over",
         one_of("soft", "hardest"),
     ),
     "loss.negative_temperature": Key(
@@ -290,7 +290,8 @@ KEYS = {
     ),
     "eval.protocol": Key(
         "standard",
-        "protocol of the test; CVSE's label_completion, inverted_softmax and csls are transductive; dev is always standard",
+        "protocol of the test; CVSE's label_completion, inverted_softmax and csls are transductive; dev always uses "
+        "standard",
         one_of("standard", "label_completion", "inverted_softmax", "csls", "qb_norm"),
         row=FREE,
     ),

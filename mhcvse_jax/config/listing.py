@@ -12,8 +12,8 @@ INTRODUCTION = """# Configuration
 
 Every key with its default and allowed values. `--config.KEY=VALUE` overrides one; a file in `configs/` says only what
 differs from the defaults, which are MH-CVSE as in its paper on Flickr30k. A value outside its range, or a key that does
-not exist, is an error before anything is read. Keys marked with * may change when a run is resumed; all others must stay
-as they were.
+not exist, is an error before anything is read. Keys marked with * may change when a run is resumed; all others must
+stay as they were.
 
 This page is made from mhcvse_jax/config/defaults.py: `python -m mhcvse_jax.config.listing > docs/configuration.md`
 """
