@@ -13,6 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mhcvse_jax.errors import InputError
 
 NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
+ACCELERATORS = ("cuda", "gpu", "rocm", "tpu")
+"""What JAX_PLATFORMS may ask for besides the CPU."""
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -34,9 +36,10 @@ def find_devices() -> list[Any]:
         reason = (str(error).splitlines() or ["no plugin for it is installed"])[0]
         jax.config.update("jax_platforms", None)
         found = ", ".join(sorted({device.platform for device in jax.devices()}))
+        install = f"install the driver and JAX's wheel for {asked}, or " if asked in ACCELERATORS else ""
         raise InputError(
-            f"JAX_PLATFORMS is {asked}, but JAX finds no such devices here ({reason}), only {found}: install the "
-            f"driver and JAX's wheel for {asked}, or set JAX_PLATFORMS={found}"
+            f"JAX_PLATFORMS is {asked}, but JAX finds no such devices here ({reason}), only {found}: {install}set "
+            f"JAX_PLATFORMS={found}"
         ) from error
     if not asked and devices[0].platform == "cpu" and NVIDIA_DRIVER.exists():
         _warn_of_idle_gpus()

@@ -65,10 +65,8 @@ def draw(
     shown = [split.captions[i] for i in {*captions.tolist(), *top_captions.flatten().tolist()}]
     face, lacking = find_face(set("".join([*shown, *names])))
     if lacking:
-        print(
-            f"matches   no font on this machine has {lacking[:40]}: they are drawn as boxes; pip install "
-            "'mhcvse_jax[fonts]' adds one with most letters"
-        )
+        hint = "" if _packaged() else "; pip install 'mhcvse_jax[fonts]' adds a font with most letters"
+        print(f"matches   no font on this machine has {lacking[:40]}: they are drawn as boxes{hint}")
     tiles = {i: _tile(image_dir / names[i], face) for i in {*images.tolist(), *top_images.flatten().tolist()}}
     rows = [
         _caption_row(face, split.captions[caption], [(tiles[i], i == own) for i in top.tolist()])

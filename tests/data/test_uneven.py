@@ -9,8 +9,10 @@ from PIL import Image, ImageFont
 from uneven_data import IMAGES, options, write
 
 from mhcvse_jax import check_data, compare, evaluate, main
+from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.drawing import matches
 from mhcvse_jax.evaluation.evaluation import Evaluation
+from mhcvse_jax.retrieval.pairs import ScoredSplit
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,20 @@ def test_letters_are_drawn_in_a_font_that_has_them(monkeypatch):
     assert matches.find_face("dog\u4e2d\u0416\u03b4")[1] == ""  # by the extra `fonts`
     monkeypatch.setattr(matches, "PACKAGED", "no_such_package")
     assert matches.find_face("dog\u4e2d") == (ImageFont.load_default, "\u4e2d")
+
+
+@pytest.mark.parametrize("has_extra", [True, False])
+def test_letters_that_no_font_has_are_named_and_the_extra_only_where_it_is_missing(
+    monkeypatch, tmp_path, capsys, has_extra
+):
+    if not has_extra:
+        monkeypatch.setattr(matches, "PACKAGED", "no_such_package")
+    Image.new("RGB", (9, 5), "red").save(tmp_path / "a.png")
+    captions, owner = ["a dog \U0010fffe", "a cat"], np.zeros(2, np.int32)
+    split = Split("test", None, captions, None, owner, None, None, ["0"], ["a.png"])  # what drawing does not read
+    scores = ScoredSplit(np.array([[0.5, 0.25]], np.float32))
+    matches.draw(scores, split, tmp_path, tmp_path / "drawn.png", consensus_weight=0.0, num_queries=2, seed=0)
+    assert (tmp_path / "drawn.png").exists()
+    line = "matches   no font on this machine has \U0010fffe: they are drawn as boxes"
+    hint = "; pip install 'mhcvse_jax[fonts]' adds a font with most letters"
+    assert capsys.readouterr().out == f"{line}{'' if has_extra else hint}\n"

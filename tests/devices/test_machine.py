@@ -14,9 +14,11 @@ from mhcvse_jax.devices.interrupt import InterruptRequest
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.run import command_line
 
+UNABLE = RuntimeError("Unable to initialize backend 'cuda': ...\nmore")
 
-@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda': ...\nmore")])
-def test_devices_that_are_not_there_are_one_line(monkeypatch, error):
+
+@pytest.mark.parametrize(("asked", "error"), [("cuda", AssertionError()), ("gpu", UNABLE), ("nonsense", UNABLE)])
+def test_devices_that_are_not_there_are_one_line(monkeypatch, asked, error):
     found, calls = jax.devices(), []
 
     def devices():
@@ -27,8 +29,11 @@ def test_devices_that_are_not_there_are_one_line(monkeypatch, error):
 
     monkeypatch.setattr(jax, "devices", devices)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
-    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    with pytest.raises(InputError, match=r"JAX_PLATFORMS is cuda, but JAX finds no .*, only cpu: .*=cpu$") as raised:
+    monkeypatch.setenv("JAX_PLATFORMS", asked)
+    install = "" if asked == "nonsense" else f"install the driver and JAX's wheel for {asked}, or "
+    with pytest.raises(
+        InputError, match=rf"JAX_PLATFORMS is {asked}, but JAX finds no .*, only cpu: {install}set JAX_PLATFORMS=cpu$"
+    ) as raised:
         mesh.find_devices()
     assert "\n" not in str(raised.value)
 
