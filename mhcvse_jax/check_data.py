@@ -2,22 +2,22 @@
 
     mhcvse check data/f30k_precomp
 
-SCAN's layout, which Flickr30k and MS-COCO are shared in, has for each of the splits train, dev and test
-(COCO: testall, too)
+SCAN's layout, in which Flickr30k and MS-COCO are shared, has these files for each of the splits train, dev and test
+(for COCO also testall):
 
     {split}_ims.npy    float32 [rows, 36, 2048] region features, one row per picture, or each picture five times over
     {split}_caps.txt   captions, UTF-8, one per line, five per picture, in the order of the pictures
     {split}_ids.txt    Karpathy's image ids, one per picture or one per caption
-    {split}_image_names.txt or dataset_*.json   where wanted: file names of the pictures
-    {split}_caption_images.txt   where pictures have other numbers of captions, or none: one line per caption, the id of
-                       its picture; ids and rows of features are then one per picture
-    {split}_num_regions.npy   where pictures have other numbers of regions: whole numbers, how many of the rows of a
-                       picture are regions; config.data.zero_regions_are_padding finds trailing rows of zeros itself
+    {split}_image_names.txt or dataset_*.json   optional: file names of the pictures
+    {split}_caption_images.txt   if the number of captions varies: one line per caption, the id of its picture; ids and
+                       rows of features are then one per picture
+    {split}_num_regions.npy   if the number of regions varies: whole numbers, how many rows of each picture are regions;
+                       without it, config.data.zero_regions_are_padding leaves out trailing rows of zeros
 
 f30k_precomp has 29,000 / 1,014 / 1,000 pictures, coco_precomp 113,287 for training and 5,000 in testall. Both were
 published with SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; GitHub repository
 kuanghuei/SCAN); their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR 2018;
-repository peteanderson80/bottom-up-attention). Features of your own need the same three files per split.
+repository peteanderson80/bottom-up-attention). Your own features need the same three files per split.
 
 Every feature is read, unless you give --quick. Exit codes: 0 sound, though there may be warnings; 2 a command would
 refuse something; 75 stopped.
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ch
 
 
 def check(directory: pathlib.Path, captions_per_image: int, *, quick: bool) -> None:
-    """Prints what a directory in SCAN's layout holds, and all that is wrong with it.
+    """Prints what a directory in SCAN's layout holds, and everything that is wrong with it.
 
     Raises:
       InputError: a command would refuse something.
@@ -78,7 +78,7 @@ def check(directory: pathlib.Path, captions_per_image: int, *, quick: bool) -> N
         print("What the files are and where they come from: python -m mhcvse_jax.check_data --help")
     if findings.problems:
         raise InputError(f"{directory}: not sound; problems found: {len(findings.problems)}")
-    print(f"sound{', as far as was looked (--quick)' if quick else ''}; warnings: {len(findings.warnings) or 'none'}")
+    print(f"sound{', as far as --quick looks' if quick else ''}; warnings: {len(findings.warnings) or 'none'}")
 
 
 def present_splits(directory: pathlib.Path, findings: Findings) -> list[str]:
@@ -89,7 +89,7 @@ def present_splits(directory: pathlib.Path, findings: Findings) -> list[str]:
     others = sorted(name.removesuffix("_ims.npy") for name in files if name.endswith("_ims.npy"))
     others = [name for name in others if name not in SPLITS]
     if others and not present:
-        print("no train, dev or test: pictures to be searched, not to train on")
+        print("no train, dev or test: pictures to search in, not to train on")
         return others
     needed = ["train", "dev", *(["test"] if "testall" not in present else [])]
     for name in needed:
@@ -97,7 +97,7 @@ def present_splits(directory: pathlib.Path, findings: Findings) -> list[str]:
             instead = ", or those of testall" if name == "test" else ""
             findings.problems.append(f"{directory}: {name} is missing; expected {', '.join(expected[name])}{instead}")
     for absent in sorted(set(SPLITS) - set(present) - set(needed)):
-        print(f"{absent:<10}not there, nor needed")
+        print(f"{absent:<10}absent, and not needed")
     findings.warnings += [
         f"{directory}/{name}_ims.npy: a split of another name than {', '.join(SPLITS)}" for name in others
     ]
@@ -137,7 +137,7 @@ def check_split(directory: pathlib.Path, name: str, captions_per_image: int, fin
         a_picture = "" if rows is None else f", rows per picture: {len(regions) // len(rows)}"
         _line(f"{path.name} {regions.dtype} {regions.shape}, {regions.nbytes / 1e9:.2f} GB{a_picture}")
         if regions.dtype != np.float32:
-            findings.warnings.append(f"{path} holds {regions.dtype}; it is made float32 as it is read")
+            findings.warnings.append(f"{path} holds {regions.dtype}; it is converted to float32 when it is read")
     if regions is not None and rows is not None:
         numbers = findings.attempt(scan_layout.read_num_regions, directory, name, len(rows), regions.shape[1])
         if numbers is not None:
@@ -175,7 +175,7 @@ def describe_ids(path: pathlib.Path, image_ids: list[str], findings: Findings) -
     _line(f"{path.name} one per {for_each}{span}")
     twice = [image_id for image_id, count in collections.Counter(image_ids).items() if count > 1]
     if twice:
-        findings.warnings.append(f"{path}: {len(twice):,} ids of more than one picture: {some(twice)}")
+        findings.warnings.append(f"{path}: {len(twice):,} ids belong to more than one picture: {some(twice)}")
 
 
 def describe_classes(told: region_names.RegionNames, num_regions: np.ndarray) -> None:
@@ -186,7 +186,7 @@ def describe_classes(told: region_names.RegionNames, num_regions: np.ndarray) ->
             counts = np.bincount(numbers[is_region])
             most = np.argsort(-counts, kind="stable")[: min(COMMON, np.count_nonzero(counts))].tolist()
             shares = ", ".join(f"{told.name(kind, number)} {counts[number] / counts.sum():.1%}" for number in most)
-            _line(f"{kind} of regions: {np.count_nonzero(counts):,}; the commonest: {shares}")
+            _line(f"{kind} of regions: {np.count_nonzero(counts):,}; the most common: {shares}")
 
 
 def describe_captions(captions: list[str], owner: np.ndarray, image_ids: list[str] | None) -> None:
@@ -226,19 +226,19 @@ def compare_ids(splits: Sequence[FoundSplit], findings: Findings) -> None:
             continue
         ids = some([one_ids[i] for i, _ in shared])
         if (one.name, other.name) == ("test", "testall"):
-            print(f"{len(shared):,} pictures of test are in testall, as they are where it is a part of it: {ids}")
+            print(f"{len(shared):,} pictures of test are also in testall, as expected if test is a part of it: {ids}")
             continue
         comparable = shared[:COMPARED_AT_MOST] if one.rows is not None and other.rows is not None else []
         compared = [same_features(one, i, other, j) for i, j in comparable]
         if any(compared):
             judged = f"a leak: {sum(compared)} of the first {len(compared)} have the same features there"
         elif not compared:
-            judged = "a leak, unless each split counts its ids anew"
+            judged = "a leak, unless each split numbers its pictures from 0"
         else:
-            judged = "their features differ, so each split may count its ids anew; if not, a leak"
+            judged = "their features differ, so each split may number its pictures from 0; if not, a leak"
         findings.warnings.append(
-            f"{other.path.parent}: {len(shared):,} pictures of {other.name} are in {one.name}, too, by id ({ids}): "
-            f"{judged}"
+            f"{other.path.parent}: {len(shared):,} pictures of {other.name} are also in {one.name}, by their ids "
+            f"({ids}): {judged}"
         )
 
 

@@ -66,7 +66,7 @@ def test_a_sound_directory_is_described(capsys, directory):
         "dev_ids.txt one per caption, 100 to 104",
         "tokens a caption: 6.0, median 6, longest 6",
         "picture 102: a dog no. 10 of dev",
-        "testall   not there, nor needed",
+        "testall   absent, and not needed",
         "sound; warnings: none",
     ):
         assert line in printed
@@ -100,7 +100,7 @@ def test_all_that_is_wrong_is_listed_at_once(capsys, directory):
     ):
         assert sum(part in problem for problem in problems) == 1
     assert len(problems) == 6
-    assert "test_ims.npy holds float64; it is made float32" in printed
+    assert "test_ims.npy holds float64; it is converted to float32" in printed
     assert "--help" in printed
 
 
@@ -132,7 +132,7 @@ def test_cocos_testall_is_known_and_may_hold_test(capsys, directory):
         (directory / path.name.replace("test", "testall")).write_bytes(path.read_bytes())
     code, printed = run(capsys, directory)
     assert code == 0
-    assert "4 pictures of test are in testall" in printed
+    assert "4 pictures of test are also in testall" in printed
     assert "leak" not in printed
     assert "testall_caps.txt: 4 pictures, not the five equal folds" in printed
     for path in directory.glob("test_*"):
@@ -145,16 +145,16 @@ def test_a_picture_in_two_splits_is_a_leak(capsys, directory):
     (directory / "train_ids.txt").write_text("".join(f"{i if i != 2 else 201}\n" for i in range(13)))
     code, printed = run(capsys, directory)
     assert code == 0
-    assert "1 pictures of test are in train, too, by id (201): a leak: 1 of the first 1 have the same" in printed
+    assert "1 pictures of test are also in train, by their ids (201): a leak: 1 of the first 1 have the same" in printed
     assert printed.count("a leak") == 1
     (directory / "train_ids.txt").write_text("".join(f"{i}\n" for i in range(13)))
     _, printed = run(capsys, directory)
-    assert "1 pictures have the very features of another one of train: a leak (201 as 2)" in printed
-    assert "the very features" not in run(capsys, directory, "--quick")[1]
+    assert "1 pictures have exactly the features of another of train: a leak (201 as 2)" in printed
+    assert "exactly the features" not in run(capsys, directory, "--quick")[1]
     (directory / "train_ids.txt").write_text("".join(f"{200 + i}\n" for i in range(13)))
     _, printed = run(capsys, directory)
-    assert "4 pictures of test are in train, too, by id (201, 200, 202, 203)" not in printed
-    assert "their features differ, so each split may count its ids anew" in printed
+    assert "4 pictures of test are also in train, by their ids (201, 200, 202, 203)" not in printed
+    assert "their features differ, so each split may number its pictures from 0" in printed
 
 
 def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
@@ -167,11 +167,11 @@ def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
     assert code == 0
     assert printed.count("all zero: 0") == 2  # in dev and test
     for line in (
-        "1 pictures have the very features of another one (9 as 5)",
+        "1 pictures have exactly the features of another (9 as 5)",
         "train_ims.npy: 2 pictures are all zero: 6, 7",
         "regions that are all zero: 6",
         "dev_ims.npy: 1 pictures have rows that differ; a run reads the first: 101",
-        "test_ids.txt: 1 ids of more than one picture: 200",
+        "test_ids.txt: 1 ids belong to more than one picture: 200",
         "warnings: 4",
     ):
         assert line in printed
@@ -182,7 +182,7 @@ def test_pictures_whose_rows_are_not_known_are_called_by_their_row(capsys, direc
     code, printed = run(capsys, directory)
     assert code == 2
     assert "test_ims.npy has 9 rows and test_caps.txt 20 captions" in printed
-    assert "8 pictures have the very features of another one (row 1 as row 0, row 2 as row 0" in printed
+    assert "8 pictures have exactly the features of another (row 1 as row 0, row 2 as row 0" in printed
 
 
 def test_blocks_change_nothing(capsys, directory, monkeypatch):

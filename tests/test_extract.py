@@ -94,7 +94,7 @@ def test_a_folder_without_captions_is_there_to_be_searched(tmp_path, capsys):
     assert np.load(tmp_path / "out" / "search_ims.npy").shape == (1, 36, 1280)
     assert (tmp_path / "out" / "search_caps.txt").read_text() == ""
     assert check_data.main([str(tmp_path / "out")]) == 0
-    assert "pictures to be searched, not to train on" in capsys.readouterr().out
+    assert "pictures to search in, not to train on" in capsys.readouterr().out
 
 
 def test_what_cannot_be_used_is_said_in_one_line(folder, data, tmp_path, capsys):

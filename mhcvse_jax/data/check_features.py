@@ -1,4 +1,4 @@
-"""Reads every feature of a data directory: mean and range, and features that are not finite, all zero or duplicated."""
+"""Reads every feature of a data directory: mean, range, and features that are not finite, all zero or duplicated."""
 
 import collections
 import dataclasses
@@ -112,8 +112,7 @@ def _report_twins(one: FoundSplit, other: FoundSplit, pictures: list[tuple[int, 
     if found:
         where, judged = ("", "") if one is other else (f" of {one.name}", ": a leak")
         findings.warnings.append(
-            f"{other.path}: {len(found):,} pictures have the very features of another one{where}{judged} "
-            f"({some(found)})"
+            f"{other.path}: {len(found):,} pictures have exactly the features of another{where}{judged} ({some(found)})"
         )
 
 
@@ -177,6 +176,5 @@ class FeatureScan:
             findings.warnings.append(f"{path}: {len(self._zero):,} pictures are all zero: {some(self._zero)}")
         if self._differing:
             findings.warnings.append(
-                f"{path}: {len(self._differing):,} pictures have rows that differ; a run reads the first: "
-                f"{some(self._differing)}"
+                f"{path}: {len(self._differing):,} pictures have rows that differ; a run reads the first: {some(self._differing)}"
             )

@@ -1,7 +1,7 @@
 """File names of pictures, and numbers of captions, from Karpathy's archive.
 
-The archive has dataset_coco.json, dataset_flickr8k.json and dataset_flickr30k.json side by side, and each counts its
-pictures from 0, so that an id alone does not tell whose it is: the split and the captions do.
+The archive has dataset_coco.json, dataset_flickr8k.json and dataset_flickr30k.json side by side. Each numbers its
+pictures from 0, so an id alone does not tell which data set it is from: the split and the captions do.
 """
 
 import functools
@@ -37,9 +37,9 @@ def image_names(
     captions: Sequence[str],
     image_of_caption: np.ndarray,
 ) -> list[str] | None:
-    """Returns the file names of a split's pictures; None where no file of the directory is of them.
+    """Returns the file names of a split's pictures; None if no file of the directory describes them.
 
-    A file is of them if it has all ids, in this split where it says so. Of several the captions decide.
+    A file describes them if it has all ids, in this split if it names splits. If several do, the captions decide.
 
     Raises:
       InputError: a file is damaged, or several give other names and the captions do not tell which is meant.
@@ -63,8 +63,8 @@ def image_names(
     fitting = confirmed or found
     if len({tuple(names) for names in fitting.values()}) > 1:
         raise InputError(
-            f"{' and '.join(map(str, fitting))} both have the ids of {split}, and the captions do not tell which is "
-            f"meant; expected one of them alone, or {split}_image_names.txt"
+            f"{' and '.join(map(str, fitting))} both have the ids of {split}, and the captions do not tell which one "
+            f"is meant; remove one, or add {split}_image_names.txt"
         )
     return next(iter(fitting.values()), None)
 

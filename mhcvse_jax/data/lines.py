@@ -1,4 +1,4 @@
-"""Text files with one caption, id or name per line, however the editor ended its lines."""
+"""Text files with one caption, id or name per line, with any line endings."""
 
 import codecs
 import pathlib
@@ -55,7 +55,7 @@ def read_text_lines(path: pathlib.Path) -> list[str]:
 
 
 def read_lines(path: pathlib.Path) -> list[bytes]:
-    """Returns the lines of a text file, without what ends them, a byte order mark, and blank lines at its end.
+    """Returns the lines of a text file, without line endings, byte order mark, and blank lines at the end.
 
     Raises:
       InputError: the file is missing, cannot be read, or is a web page.

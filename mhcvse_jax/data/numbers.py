@@ -1,4 +1,4 @@
-"""Whole numbers that stand beside pictures or captions, in an .npy file."""
+"""Whole numbers that belong to pictures or captions, in an .npy file."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Where a split's regions are in their pictures, for those who show them: no model reads it."""
+"""Where a split's regions are in their pictures; it is shown to users, and no model reads it."""
 
 import pathlib
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from mhcvse_jax.files.downloads import check_unpacked
 
 
 class RegionBoxes(NamedTuple):
-    """What a data directory says of the places of regions; None where it does not say."""
+    """What a data directory says about the places of regions; None if it does not say."""
 
     boxes: np.ndarray | None  # <float32>[images, regions, 4] x1, y1, x2, y2 in pixels; the file, memory-mapped
     sizes: np.ndarray | None  # <int32>[images, 2] width and height of the pictures that these pixels are of

@@ -1,4 +1,4 @@
-"""What regions show, in words, where a data directory says it: for those who read results; no model reads it."""
+"""What regions show, in words, if a data directory says so; it is shown to users, and no model reads it."""
 
 import pathlib
 from collections.abc import Sequence

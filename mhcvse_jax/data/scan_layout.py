@@ -1,22 +1,21 @@
-"""A directory in SCAN's layout, memory-mapped: the layout in which this field shares its data.
+"""A directory in SCAN's layout, memory-mapped: the common data format of this field.
 
     {split}_ims.npy   float32 [rows, regions, features], one row per picture or each picture five times over; features
                       of whole pictures, [rows, features], are one region each
     {split}_caps.txt  one caption per line, UTF-8, five lines per picture, in picture order
     {split}_ids.txt   Karpathy image ids, one per picture or one per caption
 
-and, where the user has them, file names: {split}_image_names.txt (one per picture or one per caption) or Karpathy's
-dataset_*.json, found by image id, split and captions. Text files may end their lines as Windows does and begin with a
-byte order mark.
+and optionally file names: {split}_image_names.txt (one per picture or one per caption) or Karpathy's dataset_*.json,
+matched by image id, split and captions. Text files may have Windows line endings and a byte order mark.
 
-Pictures with other numbers of captions, or with none, need one more file, and one row of features per picture:
+If the number of captions varies, there is one more file, and one row of features per picture:
 
     {split}_caption_images.txt   one line per caption: the id of its picture. The ids are then unique, one per picture;
                                  without a file of ids a picture's id is its place, from 0
 
-Pictures with other numbers of regions are padded at their end, and say how many they have:
+If the number of regions varies, pictures are padded at their end, and one more file says how many they have:
 
-    {split}_num_regions.npy      whole numbers [pictures], 1 or more, of the regions of each; the rest is not read
+    {split}_num_regions.npy      whole numbers [pictures], 1 or more, the regions of each; the rest is ignored
 
 SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matching", ECCV 2018; repository kuanghuei/SCAN) published
 f30k_precomp and coco_precomp. Their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR
@@ -58,7 +57,7 @@ class ScanSplit(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """What is known about a split's pictures apart from their features; the fields are those of `ScanSplit`."""
+    """What is known about a split's pictures besides their features; the fields are those of `ScanSplit`."""
 
     captions: list[str]
     image_of_caption: np.ndarray
@@ -67,7 +66,7 @@ class Texts(NamedTuple):
 
 
 def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> ScanSplit:
-    """Returns a split, its counts checked against each other.
+    """Returns a split, with its counts checked against each other.
 
     Raises:
       InputError: a file is missing, damaged or of another kind, or two files' counts do not fit.
@@ -84,7 +83,7 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
 
 
 def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num_rows: int) -> Texts:
-    """Returns the captions, ids and file names of a split, their counts checked against each other.
+    """Returns the captions, ids and file names of a split, with their counts checked against each other.
 
     Args:
       directory: where they are.
@@ -125,12 +124,12 @@ def find_splits(directory: pathlib.Path) -> list[str]:
 
 
 def owners_path(directory: pathlib.Path, split: str) -> pathlib.Path:
-    """Returns the file that names the picture of each caption, if there is one."""
+    """Returns the path of the file that names the picture of each caption."""
     return directory / f"{split}_caption_images.txt"
 
 
 def equal_owners(num_images: int, captions_per_image: int) -> np.ndarray:
-    """Returns <int32>[captions], the picture of each caption, where all pictures have equally many, side by side."""
+    """Returns <int32>[captions], the picture of each caption, if all pictures have equally many, side by side."""
     return np.repeat(np.arange(num_images, dtype=np.int32), captions_per_image)
 
 
@@ -147,7 +146,7 @@ def read_image_ids(path: pathlib.Path, num_rows: int) -> list[str]:
     if len(place) < num_rows:
         line = next(number for number, image_id in enumerate(image_ids) if place[image_id] != number)
         raise InputError(
-            f"{path}: {image_ids[line]!r} in line {line + 1} is the id of another picture, too; expected unique ids, "
+            f"{path}: {image_ids[line]!r} in line {line + 1} is also the id of another picture; expected unique ids, "
             f"as {owners_path(path.parent, path.name.removesuffix('_ids.txt')).name} names pictures by them"
         )
     return image_ids
@@ -166,7 +165,7 @@ def read_owners(path: pathlib.Path, image_ids: list[str], num_captions: int) -> 
     for number, line in enumerate(lines, start=1):
         if line not in place:
             raise InputError(
-                f"{path} line {number}: {line[:80]!r} is the id of no picture; expected one of "
+                f"{path} line {number}: no picture has the id {line[:80]!r}; expected one of "
                 f"{', '.join(image_ids[:3])}, ..."
             )
     return np.array([place[line] for line in lines], np.int32)
@@ -210,13 +209,13 @@ def map_features(path: pathlib.Path) -> np.ndarray:
     if not features.flags.c_contiguous:
         raise InputError(
             f"{path} holds {found} in Fortran order, which scatters each picture over the whole file; "
-            "expected C order, as numpy.ascontiguousarray gives it"
+            "expected C order, which numpy.ascontiguousarray produces"
         )
     return features
 
 
 def num_regions_path(directory: pathlib.Path, split: str) -> pathlib.Path:
-    """Returns the file that says how many regions the pictures of a split have, where there is one."""
+    """Returns the path of the file that says how many regions the pictures of a split have."""
     return directory / f"{split}_num_regions.npy"
 
 
@@ -247,10 +246,10 @@ def check_widths(path: pathlib.Path, shape: tuple[int, ...], train_shape: tuple[
 
 
 def count_images(num_captions: int, path: pathlib.Path, captions_per_image: int) -> int:
-    """Returns how many pictures the captions of a file are of.
+    """Returns how many pictures the captions of a file belong to.
 
     Raises:
-      InputError: there are none, or they do not come out even.
+      InputError: there are none, or they do not divide evenly.
     """
     num_images, left_over = divmod(num_captions, captions_per_image)
     if left_over or not num_captions:

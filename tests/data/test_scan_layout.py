@@ -236,9 +236,9 @@ def test_pictures_with_any_number_of_captions(uneven, has_ids):
         (
             "dev_caption_images.txt",
             "100\n" * 12 + "7\n",
-            "line 13: '7' is the id of no picture; expected one of 100, 101",
+            "line 13: no picture has the id '7'; expected one of 100, 101",
         ),
-        ("dev_ids.txt", "100\n" * 7, "'100' in line 1 is the id of another picture, too; expected unique ids"),
+        ("dev_ids.txt", "100\n" * 7, "'100' in line 1 is also the id of another picture; expected unique ids"),
         ("dev_ids.txt", "100\n101\n", r"dev_ids.txt has 2 lines; expected one per picture \(7\)$"),
         ("dev_caps.txt", "", r"dev_caption_images.txt has 13 lines; expected one per caption \(0\)"),
     ],
