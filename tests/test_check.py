@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from test_scan_layout_damage import SOUND, damages, use, write
 
 from mhcvse_jax import check_data
+from mhcvse_jax.data.scan_layout import read_split
 from mhcvse_jax.errors import InputError
 
 REGIONS, FEATURES, PER_IMAGE = 3, 7, 5
@@ -160,7 +161,6 @@ def test_a_picture_in_two_splits_is_a_leak(capsys, directory):
 def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
     features = np.load(directory / "train_ims.npy")
     change(directory / "train_ims.npy", row5=features[9], row6=0, row7=0)
-    change(directory / "dev_ims.npy", row7=np.nan)  # the third of five rows of a picture: not read
     change(directory / "test_ims.npy", row2=[0, 1, 1, 1, 1, 1, 1])  # the first feature alone is 0
     (directory / "test_ids.txt").write_text("200\n200\n202\n203\n")
     code, printed = run(capsys, directory)
@@ -170,11 +170,23 @@ def test_what_is_there_twice_or_empty_is_a_warning(capsys, directory):
         "1 pictures have exactly the features of another (9 as 5)",
         "train_ims.npy: 2 pictures are all zero: 6, 7",
         "regions that are all zero: 6",
-        "dev_ims.npy: 1 pictures have rows that differ; a run reads the first: 101",
         "test_ids.txt: 1 ids belong to more than one picture: 200",
-        "warnings: 4",
+        "warnings: 3",
     ):
         assert line in printed
+
+
+@pytest.mark.parametrize("value", [3.5, np.nan])
+def test_rows_of_a_picture_that_differ_are_a_problem_as_a_run_refuses_them(capsys, directory, value):
+    change(directory / "dev_ims.npy", row7=value)  # the third of five rows of picture 1
+    code, printed = run(capsys, directory)
+    assert code == 2
+    assert "problem   " in printed
+    assert "dev_ims.npy: the rows of 1 pictures differ: 101; expected one picture, repeated for each of" in printed
+    split = read_split(directory, "dev", PER_IMAGE)
+    split.regions.read(np.array([0, 2]))
+    with pytest.raises(InputError, match=r"rows 5 to 9 differ"):
+        split.regions.read(np.array([1]))
 
 
 def test_pictures_whose_rows_are_not_known_are_called_by_their_row(capsys, directory):

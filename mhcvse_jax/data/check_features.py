@@ -175,6 +175,7 @@ class FeatureScan:
         if self._zero:
             findings.warnings.append(f"{path}: {len(self._zero):,} pictures are all zero: {some(self._zero)}")
         if self._differing:
-            findings.warnings.append(
-                f"{path}: {len(self._differing):,} pictures have rows that differ; a run reads the first: {some(self._differing)}"
+            findings.problems.append(
+                f"{path}: the rows of {len(self._differing):,} pictures differ: {some(self._differing)}; expected one "
+                "picture, repeated for each of its captions"
             )
