@@ -222,7 +222,7 @@ def test_bad_queries_are_refused(found, finished, tmp_path, capsys):
         ((found, "--image", tmp_path / "none.png"), "none.png: cannot be read"),
         ((found, "a star", "--workdir", finished[0], "--engine", "faiss"), "has no index of faiss"),
         ((tmp_path / "none", "a star"), "no such directory; expected an index"),
-        ((tmp_path, "a star"), "not a whole index (no index.json)"),
+        ((tmp_path, "a star"), "not a complete index (no index.json)"),
         ((found, "a star", "--rerank_top_k", 3), "--rerank_top_k needs --rerank RUN"),
     ):
         assert message in refused(search, capsys, *arguments)

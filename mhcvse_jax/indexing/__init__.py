@@ -1,1 +1,1 @@
-"""Pictures to be found: trained models to encode with, directories of vectors, and the nearest of them."""
+"""Searching pictures: trained models that encode, directories of vectors, and nearest neighbours."""

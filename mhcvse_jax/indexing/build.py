@@ -1,4 +1,4 @@
-"""Indexes made, added to and taken from."""
+"""Making indexes, adding pictures and removing them."""
 
 import functools
 import pathlib
@@ -26,7 +26,7 @@ RECALL_QUERIES = 1000  # by which an approximate index is compared with the exac
 
 
 class Source(NamedTuple):
-    """A data directory, which of its splits are wanted, and the folder of its pictures, where there is one."""
+    """A data directory, which of its splits are wanted, and the folder of its pictures, if there is one."""
 
     directory: pathlib.Path
     splits: Sequence[str]
@@ -47,7 +47,7 @@ def new_header(model: TrainedModel, dtype: str) -> Header:
 
 
 def add(directory: pathlib.Path, header: Header, model: TrainedModel, source: Source) -> Header:
-    """Returns the header after the pictures of a source were added, and writes it.
+    """Adds the pictures of a source; returns and writes the new header.
 
     Args:
       directory: of the index; exists.
@@ -93,9 +93,9 @@ def add(directory: pathlib.Path, header: Header, model: TrainedModel, source: So
 
 
 def remove(directory: pathlib.Path, header: Header, ids: Collection[str]) -> Header:
-    """Returns the header after the pictures with these ids were taken out, and writes it.
+    """Removes the pictures with these ids; returns and writes the new header.
 
-    Only the parts that hold one of them are written anew.
+    Only the parts that hold one of them are rewritten.
 
     Raises:
       InputError: the index has no picture of such an id.
@@ -128,13 +128,13 @@ def remove(directory: pathlib.Path, header: Header, ids: Collection[str]) -> Hea
 
 
 def add_faiss(directory: pathlib.Path, header: Header, factory: str, search: str) -> Header:
-    """Returns the header after an index of faiss was made of the pictures, and writes it; prints its recall@10.
+    """Makes an index of faiss for the pictures and prints its recall@10; returns and writes the new header.
 
     Raises:
       InputError: faiss is not installed or cannot make it, or there are no pictures.
     """
     if not header.num_pictures:
-        raise InputError(f"{directory} has no pictures; expected one at least")
+        raise InputError(f"{directory} has no pictures; expected at least one")
     arrays = [store.read_part(directory, header, part) for part in header.parts]
     vectors = joined([each.images for each in arrays])
     name = f"{header.next_part:06}_{store.FAISS_FILE}"

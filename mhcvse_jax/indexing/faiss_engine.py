@@ -1,4 +1,4 @@
-"""Approximate search by faiss (Douze et al., arXiv:2401.08281), for more vectors than are compared one by one."""
+"""Approximate search by faiss (Douze et al., arXiv:2401.08281), for too many vectors to compare one by one."""
 
 import contextlib
 import importlib
@@ -15,13 +15,13 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.retrieval.nearest import Nearest
 
 FACTORY, SEARCH = "HNSW32", "efSearch=128"
-"""What is made where nobody says otherwise, and how it is asked: a graph, with the vectors as they are."""
+"""The default index, and how it is searched: a graph over uncompressed vectors."""
 LEARNED_FROM = 200_000  # vectors at most
 ADDED_AT_ONCE = 50_000
 
 
 class FaissSearch:
-    """An index of faiss, asked as `ExactSearch` is."""
+    """An index of faiss, with the interface of `ExactSearch`."""
 
     def __init__(self, path: pathlib.Path, search: str, number: int, width: int):
         """Reads the file of an index.
@@ -42,7 +42,7 @@ class FaissSearch:
         _set(faiss, self._index, search)
 
     def __call__(self, queries: np.ndarray, k: int) -> Nearest:
-        """Returns what it takes for the k nearest of each query; place -1 where it finds fewer."""
+        """Returns what faiss finds as the k nearest of each query; the place is -1 if it finds fewer."""
         scores, places = self._index.search(np.ascontiguousarray(queries, np.float32), min(k, self._index.ntotal))
         order = np.lexsort((places, -scores))  # of equal scores the lower place is first
         return Nearest(np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1))
@@ -78,7 +78,7 @@ def build(path: pathlib.Path, vectors: np.ndarray, factory: str, search: str) ->
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps faiss from warning that vectors are few, a line for each part of a vector: the recall says what of it."""
+    """Keeps faiss from warning about few vectors, one line for each part of a vector: the recall shows the effect."""
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

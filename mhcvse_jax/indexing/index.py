@@ -1,4 +1,4 @@
-"""An index that is open: asked by text, by picture, or by vector."""
+"""An open index: searched by text, by picture, or by vector."""
 
 import functools
 import os
@@ -29,7 +29,7 @@ class Hit(NamedTuple):
 
 
 class Index:
-    """A directory that `mhcvse index` made, open to be searched; it does not see later changes.
+    """A directory that `mhcvse index` made, opened for searching; it does not see later changes.
 
     Attributes:
       directory: where it is.
@@ -52,7 +52,7 @@ class Index:
     def open(
         cls, directory: str | os.PathLike[str], model: TrainedModel | None = None, *, engine: str = "exact"
     ) -> "Index":
-        """Returns an index to be searched. The model is loaded when it is first needed.
+        """Returns an index to search. The model is loaded when it is first needed.
 
         Args:
           directory: what `mhcvse index` made.
@@ -74,7 +74,7 @@ class Index:
         *,
         engine: str = "exact",
     ) -> "Index":
-        """Returns an index as `open` does, its model from where a command's options say.
+        """Returns an index as `open` does, with the model that a command's options name.
 
         Args:
           directory: what `mhcvse index` made.
@@ -112,7 +112,7 @@ class Index:
         return self._model
 
     def search(self, texts: Sequence[str], k: int = 10) -> list[list[Hit]]:
-        """Returns the k pictures that are nearest to each text, best first; all where they are fewer.
+        """Returns the k pictures nearest to each text, best first; all if there are fewer.
 
         Raises:
           InputError: a text is empty, too long, or has no word that the vocabulary has.
@@ -122,15 +122,15 @@ class Index:
         return self.search_pictures(self.model.encode_texts(texts), k)
 
     def search_images(self, images: Sequence[PictureFile], k: int = 10) -> list[list[Hit]]:
-        """Returns the k pictures that are nearest to each picture, a file or its pixels.
+        """Returns the k pictures nearest to each picture, a file or its pixels.
 
         Raises:
-          InputError: a file cannot be read, or the encoder that made the features is not to be had.
+          InputError: a file cannot be read, or the encoder that made the features is not available.
         """
         return self.search_pictures(self.model.encode_images(images), k)
 
     def search_pictures(self, vectors: np.ndarray, k: int = 10) -> list[list[Hit]]:
-        """Returns the k pictures that are nearest to each vector, <float32>[queries, D]; see `search_vectors`."""
+        """Returns the k pictures nearest to each vector, <float32>[queries, D]; see `search_vectors`."""
         return [
             [
                 Hit(float(score), int(place), self.pictures[int(place)])
@@ -141,7 +141,7 @@ class Index:
         ]
 
     def search_captions(self, vectors: np.ndarray, k: int = 10) -> list[list[Hit]]:
-        """Returns the k captions of the index that are nearest to each vector, <float32>[queries, D].
+        """Returns the k captions of the index nearest to each vector, <float32>[queries, D].
 
         Raises:
           InputError: the vectors have another width, or the index has no captions.
@@ -157,8 +157,8 @@ class Index:
     def search_vectors(self, vectors: np.ndarray, k: int = 10) -> Nearest:
         """Returns scores <float32>[queries, k] and places <int64>[queries, k] of the nearest pictures, best first.
 
-        Of equal scores the lower place is first. Where the index has fewer than k pictures, k is their number. Where
-        an approximate engine has found fewer than k, place is -1.
+        On a tie, the lower place is first. If the index has fewer than k pictures, k is their number. If an approximate
+        engine finds fewer than k, place is -1.
 
         Args:
           vectors: <float32>[queries, D], of `model.encode_texts` or `model.encode_images`.
@@ -202,7 +202,7 @@ class Index:
     @functools.cached_property
     def _image_search(self) -> ExactSearch | FaissSearch:
         if not len(self):
-            raise InputError(f"{self.directory} has no pictures; expected one at least")
+            raise InputError(f"{self.directory} has no pictures; expected at least one")
         if self._engine == "faiss" and self.header.faiss:
             path = self.directory / self.header.faiss.name
             return FaissSearch(path, self.header.faiss.search, len(self), self.header.width)

@@ -1,4 +1,4 @@
-"""The encoder that made a run's features, made again from what features.json says of it."""
+"""The encoder that made a run's features, rebuilt from features.json."""
 
 import inspect
 import pathlib
@@ -15,7 +15,7 @@ from mhcvse_jax.precompute.regions import Regions
 
 
 def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> Encoder:
-    """Returns the encoder that makes such features.
+    """Returns the encoder that made these features.
 
     Args:
       source: what made the features.
@@ -26,8 +26,8 @@ def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> Enc
     """
     if source.encoder not in ENCODERS:
         raise InputError(
-            f"the features are of {source.encoder}, which this program cannot make of a picture; expected those of "
-            f"{' or '.join(ENCODERS)}"
+            f"the features are from {source.encoder}, which this program cannot run on a picture; expected those "
+            f"of {' or '.join(ENCODERS)}"
         )
     encoder_class = ENCODERS[source.encoder]
     options = inspect.signature(encoder_class).parameters

@@ -1,4 +1,4 @@
-"""The first answers put in order by a model that scores pairs of a picture and a text."""
+"""The first results, reordered by a model that scores pairs of a picture and a text."""
 
 import pathlib
 from collections.abc import Sequence
@@ -71,12 +71,12 @@ class Reranker:
         return self._scorer.score_pairs(self.variables, split, *pairs.T, is_shown=False)
 
     def pictures(self, index: Index, text: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Returns pictures that a text has found in the order of their scores with it, which they get."""
+        """Returns the pictures that a text has found, with their scores and in the order of these."""
         pairs = np.stack([np.arange(len(hits)), np.zeros(len(hits), int)], axis=1)
         return _in_order(hits, self.scores([index.regions(hit.place) for hit in hits], [text], pairs))
 
     def captions(self, regions: np.ndarray, hits: Sequence[Hit]) -> list[Hit]:
-        """Returns captions that a picture, <float32>[regions, features], has found, likewise."""
+        """Returns the captions that a picture, <float32>[regions, features], has found, likewise."""
         pairs = np.stack([np.zeros(len(hits), int), np.arange(len(hits))], axis=1)
         return _in_order(hits, self.scores([regions], [hit.caption or "" for hit in hits], pairs))
 

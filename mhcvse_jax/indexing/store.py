@@ -1,15 +1,15 @@
-"""The files of an index: parts that never change, and one file that says which of them make the index.
+"""The files of an index: parts that never change, and one file that says which parts make up the index.
 
     index.json                 the model, the features, and the parts in their order; written last, at once
     {part}_images.npy          float32 or float16 [pictures, D]
     {part}_captions.npy        the same of the captions, [captions, D], in the order of their pictures
     {part}_caption_images.npy  int32 [captions], the picture of each within the part
-    {part}_pictures.jsonl      a picture a line: id, file, size, row, boxes, shows, captions
-    {number}_images.faiss      where it was asked for, faiss's index of the pictures of all parts
+    {part}_pictures.jsonl      one picture per line: id, file, size, row, boxes, shows, captions
+    {number}_images.faiss      if asked for, faiss's index of the pictures of all parts
 
-Whoever changes an index writes new parts and then index.json, so that a reader sees it before or after, and a directory
-without an index.json is no index. What no index.json names was left by a process that was stopped; the next change
-deletes it.
+A change writes new parts and then index.json, so a reader sees the index either before or after it. A directory without
+an index.json is not an index. Files that index.json does not name were left by a process that was stopped; the next
+change deletes them.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ FAISS_FILE = "images.faiss"
 
 
 class Picture(NamedTuple):
-    """What an index knows of a picture."""
+    """What an index knows about a picture."""
 
     id: str
     file: str | None  # the path of the picture; None where it is not known
@@ -45,7 +45,7 @@ class Picture(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some pictures of an index: of one split of one data directory."""
+    """A part of an index: pictures of one split of one data directory."""
 
     name: str
     pictures: int
@@ -100,7 +100,9 @@ def read_header(directory: pathlib.Path) -> Header:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected an index that `mhcvse index` made")
     if not path.is_file():
-        raise InputError(f"{directory}: not a whole index (no {FILE}); expected what `mhcvse index` has finished")
+        raise InputError(
+            f"{directory}: not a complete index (no {FILE}); expected a directory that `mhcvse index` has finished"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -124,7 +126,7 @@ def read_header(directory: pathlib.Path) -> Header:
 
 
 def write_header(directory: pathlib.Path, header: Header) -> None:
-    """Makes these parts the index, then deletes the files of all others."""
+    """Makes the index consist of these parts, then deletes the files of all others."""
     source, faiss = header.source, header.faiss
     content = {
         "format": FORMAT,
@@ -147,7 +149,7 @@ def write_header(directory: pathlib.Path, header: Header) -> None:
 
 
 def is_ours(path: pathlib.Path) -> bool:
-    """Returns whether a file has a name that those of an index have, finished or not."""
+    """Returns whether a file is named like those of an index, finished or not."""
     name = path.name.removeprefix(".").removesuffix(".partial")
     return name == FILE or name.partition("_")[2] in (*PART_FILES, FAISS_FILE)
 
@@ -161,7 +163,7 @@ class PartArrays(NamedTuple):
 
 
 def write_part(directory: pathlib.Path, part: Part, arrays: PartArrays, records: Iterator[dict[str, Any]]) -> None:
-    """Writes the files of a part; the index has it when index.json names it."""
+    """Writes the files of a part; it belongs to the index once index.json names it."""
     for name, values in arrays._asdict().items():
         with kept_file(directory / f"{part.name}_{name}.npy") as file:
             np.save(file, values, allow_pickle=False)
@@ -171,7 +173,7 @@ def write_part(directory: pathlib.Path, part: Part, arrays: PartArrays, records:
 
 @contextlib.contextmanager
 def kept_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """Context with a file to write, which gets its name when all of it is on the disk."""
+    """Context with a file to write, which gets its name once it is completely on disk."""
     with whole_file(path) as partial, partial.open("wb") as file:
         yield file
         file.flush()
@@ -206,7 +208,7 @@ def read_part(directory: pathlib.Path, header: Header, part: Part) -> PartArrays
 
 
 class Pictures(Sequence[Picture]):
-    """The pictures of an index in its order; each is read from its line when it is asked for."""
+    """The pictures of an index in its order; each is read from its line on demand."""
 
     def __init__(self, directory: pathlib.Path, parts: Sequence[Part]):
         """Takes the index and its parts.

@@ -1,4 +1,4 @@
-"""A trained model, ready to encode what it has never seen: texts, region features, picture files."""
+"""A trained model, ready to encode new texts, region features and picture files."""
 
 import functools
 import hashlib
@@ -31,7 +31,7 @@ PictureFile = str | os.PathLike[str] | np.ndarray
 
 
 class TrainedModel:
-    """The best checkpoint of a run, by which texts and pictures become vectors that can be compared.
+    """The best checkpoint of a run, which turns texts and pictures into vectors that can be compared.
 
     Attributes:
       workdir: of the run.
@@ -148,7 +148,7 @@ class TrainedModel:
         """Returns the regions of pictures, by the encoder that made the features of the run.
 
         Raises:
-          InputError: a file cannot be read, or the encoder or its weights are not to be had.
+          InputError: a file cannot be read, or the encoder or its weights are not available.
         """
         pictures = [picture_encoder.read(file) for file in files]
         return self._picture_encoder.encode(pictures)
@@ -186,9 +186,7 @@ class TrainedModel:
         """
         found = np.asarray(compared(embeddings, "fused", self.experiment.config.eval.consensus_weight))
         if not np.isfinite(found).all():
-            raise InputError(
-                f"{self.workdir}: its model gives vectors that are not finite; expected a sound checkpoint"
-            )
+            raise InputError(f"{self.workdir}: its model's vectors are not finite; expected a sound checkpoint")
         return found
 
     @functools.cached_property

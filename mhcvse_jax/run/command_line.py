@@ -39,13 +39,13 @@ def parser(
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the arguments of a command; tells a shell that asks for it what may come next, and ends the process."""
+    """Returns the arguments of a command; if a shell asks for completions, answers it and ends the process."""
     completion.answer(parser)
     return parser.parse_args(argv)
 
 
 def run(command: Callable[[], None]) -> int:
-    """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped, start it again."""
+    """Runs a command; returns its exit code: 0 done, 2 bad input, 3 the run failed, 75 stopped (start it again)."""
     sys.unraisablehook = _report_unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another, and no traceback
@@ -119,7 +119,7 @@ def _raise_peer_lost(error: RuntimeError) -> None:
 
 
 def _prepare_jax() -> None:
-    """Sets, before JAX is imported, what all commands need of it: float32, and no alarms of its compiler."""
+    """Sets, before JAX is imported, what all commands need: float32, and no alarms from its compiler."""
     os.environ["JAX_ENABLE_X64"] = "0"  # with 1 layers would be float64, which nothing here is made for
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # "Very slow compile? If you want to file a bug"
     jax = sys.modules.get("jax")
@@ -128,7 +128,7 @@ def _prepare_jax() -> None:
 
 
 def _say(last_words: str) -> None:
-    """Prints a line on stderr; of several processes, which mostly have the same to say, the first alone does."""
+    """Prints a line on stderr; of several processes, which mostly say the same, only the first does."""
     distributed = sys.modules.get("mhcvse_jax.devices.distributed")
     if distributed is None or distributed.claim("last words"):
         print(last_words, file=sys.stderr, flush=True)
@@ -163,7 +163,7 @@ def _interrupt_once_more() -> None:
 
 
 def check_output(option: str, path: pathlib.Path) -> None:
-    """Raises InputError where a file cannot be written: to be known before the work, not after."""
+    """Raises InputError if a file cannot be written, so that this is known before the work, not after."""
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: no such directory; expected one that exists")
     if path.is_dir():
@@ -173,7 +173,7 @@ def check_output(option: str, path: pathlib.Path) -> None:
 
 
 def whole_number(text: str) -> int:
-    """Returns the whole number that a text holds."""
+    """Returns the whole number in a text."""
     try:
         return int(text)
     except ValueError as error:
@@ -181,7 +181,7 @@ def whole_number(text: str) -> int:
 
 
 def positive(text: str) -> int:
-    """Returns the whole number of 1 or more that a text holds."""
+    """Returns the whole number of 1 or more in a text."""
     number = whole_number(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number}; expected 1 or more")
@@ -189,7 +189,7 @@ def positive(text: str) -> int:
 
 
 def not_negative(text: str) -> int:
-    """Returns the whole number of 0 or more that a text holds."""
+    """Returns the whole number of 0 or more in a text."""
     number = whole_number(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number}; expected 0 or more")
