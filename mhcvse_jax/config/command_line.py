@@ -65,7 +65,7 @@ def _value(holder: flags.FlagValues) -> Config:
 
 
 def _explain_override(overrides: Sequence[str]) -> str | None:
-    """Returns what is wrong with the first override that names no key; None where all do."""
+    """Returns what is wrong with the first override that names no key; None if all do."""
     known = set(keys(base()))
     for override in overrides:
         name = override.split("=", 1)[0].lstrip("-")

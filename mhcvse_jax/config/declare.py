@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
 
 def wrong(value: Any, allowed: Allowed) -> str | None:
-    """Returns what was expected instead of a value, None where it is allowed."""
+    """Returns what was expected instead of a value; None if the value is allowed."""
     if isinstance(value, float) and not math.isfinite(value) and not (allowed.infinite and value > 0):
         return f"{allowed.expected}, and finite"
     try:

@@ -1,4 +1,4 @@
-"""Every configuration key, once: its default, its meaning with its unit, its range, and who may change it.
+"""Every configuration key, in one place: its default, its meaning with its unit, its range, and who may change it.
 
 A file in `configs/` starts from `base()` and says only what differs. `base()` is MH-CVSE as its paper
 (arXiv:2412.19184) has it on Flickr30k, and CVSE (ECCV 2020) where the paper is silent. docs/configuration.md is made
@@ -393,13 +393,13 @@ def base() -> Config:
 
 
 def mhcvse() -> Config:
-    """Returns MH-CVSE so that it learns: the parts that its paper leaves open, as chosen on real pictures.
+    """Returns MH-CVSE in a form that learns well: where its paper leaves choices open, they were made on real pictures.
 
-    The attention and the fusion begin as if they were not there: at random they scatter what the layers before them
-    have aligned. The concepts begin to count alike: with random scores a few of them stand for every picture, through
-    a softmax that passes hardly any gradient. In training a caption has the concepts of its own words, as it does at
-    test time: with its picture's the consensus is all but given away, and the fused embedding is worse than the
-    instance embedding it is made from.
+    Attention and fusion start as if they were absent: at random they scatter what the layers before them have aligned.
+    All concepts count alike at the start: with random scores a few of them stand for every picture, through a softmax
+    that passes hardly any gradient. In training a caption has the concepts of its own words, as it does at test time:
+    with its picture's concepts the consensus is almost given away, and the fused embedding is worse than the instance
+    embedding that it is made from.
     """
     config = base()
     config.concepts.training_label = "caption"

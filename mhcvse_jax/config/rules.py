@@ -9,7 +9,7 @@ from mhcvse_jax.errors import InputError
 
 
 def check(config: Config) -> None:
-    """Raises InputError for the first value that no run could use, naming its key."""
+    """Raises InputError for the first value that no run could use, and names its key."""
     for name, key in KEYS.items():
         value = lookup(config, name)
         expected = wrong(value, key.allowed)
@@ -48,7 +48,7 @@ def _similarity_block(config: Config) -> None:
 
 def _given_concepts(config: Config) -> None:
     if bool(config.concepts.words_path) != bool(config.concepts.counts_path):
-        raise InputError("config.concepts.words_path and config.concepts.counts_path go together; one is empty")
+        raise InputError("config.concepts.words_path and config.concepts.counts_path need each other; one is empty")
 
 
 def _start_from(config: Config) -> None:
@@ -69,4 +69,4 @@ def _warmup(config: Config) -> None:
 
 
 RULES: tuple[Callable[[Config], None], ...] = (_model, _similarity_block, _given_concepts, _start_from, _warmup)
-"""Over several keys; each raises InputError where they do not fit each other."""
+"""Rules that span several keys; each raises InputError if they do not fit together."""

@@ -26,7 +26,7 @@ NEWEST_FILE = "newest.json"
 
 @dataclasses.dataclass
 class Progress:
-    """The loop's own state, beside the model's."""
+    """The loop's own state, besides the model's."""
 
     best_rsum: float = -1.0
     best_step: int = -1
@@ -51,7 +51,7 @@ class Progress:
 
 
 class SavedCheckpoints:
-    """The checkpoints in a directory, to read from; each file is verified before anything of its step is used.
+    """The checkpoints in a directory, for reading; each file is verified before anything of its step is used.
 
     A step has three items, so that each can be restored alone: `model` (parameters and batch statistics),
     `training` (optimiser state, step and key) and `progress` (JSON).
@@ -66,7 +66,7 @@ class SavedCheckpoints:
         self._directory = directory.absolute()
         self.damaged = dict(distributed.from_first(self._find_damage))
         if self.damaged and self.newest_step() is None:
-            raise InputError(f"{directory}: no sound checkpoint is left; expected one at least")
+            raise InputError(f"{directory}: no sound checkpoint is left; expected at least one")
 
     def steps(self) -> list[int]:
         """Returns all steps, sound or not, the earliest first."""
@@ -91,7 +91,7 @@ class SavedCheckpoints:
         if newest is None or best < 0:
             raise InputError(f"{self._directory}: no epoch has been validated yet; expected a best checkpoint")
         if best in self.damaged or not self._has(best):
-            _warn(f"the best checkpoint, step {best}, is lost; what is tested is step {newest}")
+            _warn(f"the best checkpoint, step {best}, is lost; using step {newest} instead")
             return newest
         return best
 
@@ -164,10 +164,10 @@ class SavedCheckpoints:
 
 
 class Checkpoints(SavedCheckpoints):
-    """The checkpoints of a run under way: to go on from, and to add to.
+    """The checkpoints of a run under way, to resume from and to add to.
 
-    Saving goes on beside the training; `wait` and `close` wait for it. A step appears whole, its checksums in it,
-    or not at all.
+    Saving runs beside the training; `wait` and `close` wait for it. A step appears complete, with its checksums, or not
+    at all.
     """
 
     def __init__(self, directory: pathlib.Path, *, keep_best: int = 1, keep_latest: int = 1):
@@ -259,7 +259,7 @@ class Checkpoints(SavedCheckpoints):
 
 
 def _set_aside(step: pathlib.Path) -> None:
-    """Moves a damaged step out of the way, where it can still be inspected."""
+    """Moves a damaged step aside, where it can still be inspected."""
     aside = step.parent.parent / "damaged_checkpoints"
     aside.mkdir(exist_ok=True)
     number = len(list(aside.glob(f"{step.name}.*")))

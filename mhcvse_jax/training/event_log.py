@@ -10,10 +10,10 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 
 
 class EventLog:
-    """A file of events in a directory of its own."""
+    """A file of events in its own directory."""
 
     def __init__(self, directory: pathlib.Path, *, resume_step: int):
-        """Begins a new file, of the steps after `resume_step`."""
+        """Starts a new file, for the steps after `resume_step`."""
         directory.mkdir(exist_ok=True)
         # Not SummaryWriter: its thread takes an error of the disk with it, and the run would never know.
         self._events = EventsWriter(str(directory / "events"))
@@ -26,7 +26,7 @@ class EventLog:
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
 
     def flush(self) -> None:
-        """Hands what was written to the operating system."""
+        """Flushes what was written to the operating system."""
         self._events.flush()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where training batches come from: read by the host one by one, or gathered on the devices, several at a time."""
+"""Where training batches come from: read by the host one by one, or gathered on the devices several at a time."""
 
 import concurrent.futures
 import time
@@ -129,7 +129,7 @@ class ResidentFeed:
 
 
 def _steps_at_once(now: int, most: int, seconds: float) -> int:
-    """Returns how many steps to hand over next, when `now` of them took so long."""
+    """Returns how many steps to dispatch next, given how long `now` of them took."""
     if seconds > SLOW_SECONDS:
         return max(now // 2, 1)
     return min(2 * now, most) if seconds < SLOW_SECONDS / 4 else now
@@ -143,7 +143,7 @@ def make_feed(
     *,
     were_on_devices: bool | None = None,
 ) -> Feed:
-    """Returns the feed that `settings.placement` asks for, and prints which; features are read while it compiles.
+    """Returns the feed that `settings.placement` asks for, and prints which; features are read during compilation.
 
     Args:
       parts: what a step is made of.

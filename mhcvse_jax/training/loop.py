@@ -52,9 +52,9 @@ def train(
     log: MetricsLog,
     compilations: Compilations,
 ) -> Progress:
-    """Returns the progress of a finished training; its best step is in `checkpoints`.
+    """Trains, and returns the progress at the end; the best step is in `checkpoints`.
 
-    Goes on from `state` and `progress`, in the middle of an epoch too.
+    Continues from `state` and `progress`, also in the middle of an epoch.
 
     Raises:
       Interrupted: a signal asked to stop; all is saved.
@@ -133,7 +133,7 @@ def train(
 
 
 def is_over(settings: LoopSettings, progress: Progress) -> bool:
-    """Returns whether all epochs are done, or too many passed without a better one."""
+    """Returns whether all epochs are done, or too many have passed without an improvement."""
     return progress.epochs_done >= settings.num_epochs or progress.epochs_without_better >= settings.patience_epochs
 
 

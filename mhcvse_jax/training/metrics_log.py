@@ -41,7 +41,7 @@ class MetricsLog:
             self._events.write(step, numbers, kind=kind)
 
     def flush(self) -> None:
-        """Hands what was written to the operating system."""
+        """Flushes what was written to the operating system."""
         with self._named():
             self._file.flush()
             self._events.flush()

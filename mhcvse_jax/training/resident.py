@@ -80,7 +80,7 @@ def choose_placement(
     if on_cpu:  # what is free there changes, and its user may know better
         return Choice("sharded" if mesh.size > 1 else "replicated", f"as asked, though more than {half}")
     raise InputError(
-        f"config.data.placement is 'device', and the features take {num_bytes / 1e9:.1f} GB; expected at most "
+        f"config.data.placement is 'device', but the features take {num_bytes / 1e9:.1f} GB; expected at most "
         f"{SHARE_OF_MEMORY:.0%} of the {mesh.size} devices' {free_each / 1e9:.1f} GB each, or "
         "config.data.placement=host"
     )

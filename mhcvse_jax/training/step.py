@@ -1,4 +1,4 @@
-"""One training step over all devices, or several at once: its outputs, losses, their weights, gradients, update."""
+"""One training step over all devices, or several at once: outputs, losses, their weights, gradients, update."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ LARGEST_LOG_SCALE = math.log(100.0)
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that a step changes. The next step depends on this and the batch alone."""
+    """Everything that a step changes. The next step depends only on this and the batch."""
 
     step: jax.Array  # <int32>, steps done
     params: Any

@@ -1,4 +1,4 @@
-"""Watches over each step's values: for numbers that are not finite, and for a collapsed loss."""
+"""Checks of each step's values: for numbers that are not finite, and for a collapsed loss."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ class NonFiniteWatch:
         self._policy, self._limit, self._pictures_of = policy, limit, pictures_of
 
     def update(self, step: int, values: Mapping[str, float], skipped_before: int) -> str | None:
-        """Returns a warning where this step was skipped, None where all its values are finite.
+        """Returns a warning if this step was skipped, None if all its values are finite.
 
         Raises:
           RunFailedError: the policy is "stop", or too many have been skipped. Names step, term and pictures.
@@ -33,7 +33,7 @@ class NonFiniteWatch:
         what = f"step {step}: not finite: {terms}; pictures of its batch: {' '.join(self._pictures_of(step))}"
         if self._policy == "skip":
             if skipped_before < self._limit:
-                return f"{what}; skipped, {skipped_before + 1} of {self._limit} that may be"
+                return f"{what}; skipped, {skipped_before + 1} of at most {self._limit} steps"
             what += f"; config.optimizer.nonfinite_limit, {self._limit}, was reached"
         raise RunFailedError(
             f"{what}. The last checkpoint is from before it; a lower config.optimizer.learning_rate or a look at "

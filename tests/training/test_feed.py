@@ -262,7 +262,7 @@ def test_a_run_goes_on_where_its_features_were():
 
 def test_features_that_fit_no_accelerator_are_refused():
     gpus = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu")] * 2), size=2)
-    with pytest.raises(InputError, match=r"config.data.placement is 'device', and the features take .* GB; expected"):
+    with pytest.raises(InputError, match=r"config.data.placement is 'device', but the features take .* GB; expected"):
         resident.choose_placement("device", 1260, gpus, 100)
 
 

@@ -116,7 +116,7 @@ def test_every_file_of_a_checkpoint_is_verified(tmp_path, capsys):
             assert (found.newest_step(), found.step_to_test()) == (10, 10)
             warned = capsys.readouterr().err
             assert f"20 is not used: {path.relative_to(step)} is" in warned
-            assert "best checkpoint, step 20, is lost; what is tested is step 10" in warned
+            assert "best checkpoint, step 20, is lost; using step 10 instead" in warned
         path.write_bytes(content)
     assert SavedCheckpoints(tmp_path / "run").newest_step() == 20
     assert not capsys.readouterr().err
