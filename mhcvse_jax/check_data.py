@@ -192,7 +192,7 @@ def describe_classes(told: region_names.RegionNames, num_regions: np.ndarray) ->
 def describe_captions(captions: list[str], owner: np.ndarray, image_ids: list[str] | None) -> None:
     """Prints the lengths of the captions in tokens, and the captions of a few pictures with their ids."""
     lengths = np.array([len(text.tokenize(caption)) for caption in captions])
-    _line(f"tokens a caption: {lengths.mean():.1f}, median {np.median(lengths):.0f}, longest {lengths.max()}")
+    _line(f"tokens per caption: {lengths.mean():.1f}, median {np.median(lengths):.0f}, longest {lengths.max()}")
     described, firsts = np.unique(owner, return_index=True)
     for place in sorted({0, len(described) // 2, len(described) - 1}):
         image_id = "without id" if image_ids is None else image_ids[described[place]]

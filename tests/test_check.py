@@ -65,7 +65,7 @@ def test_a_sound_directory_is_described(capsys, directory):
         "train_ids.txt one per picture, 0 to 12",
         "dev_ims.npy float32 (25, 3, 7), 0.00 GB, rows per picture: 5",
         "dev_ids.txt one per caption, 100 to 104",
-        "tokens a caption: 6.0, median 6, longest 6",
+        "tokens per caption: 6.0, median 6, longest 6",
         "picture 102: a dog no. 10 of dev",
         "testall   absent, and not needed",
         "sound; warnings: none",

@@ -1,1 +1,1 @@
-"""From files to batches: the SCAN layout, captions, concepts and their graph."""
+"""From files to batches: SCAN's layout, captions, concepts and their graph."""

@@ -1,4 +1,4 @@
-"""Batches for training and encoding: fixed shapes, an order that can be repeated, read ahead of the device."""
+"""Batches for training and encoding: fixed shapes, a reproducible order, read ahead of the device."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 def padded_length(longest: int, caption_lengths: Sequence[int]) -> int:
-    """Returns the first of the rising lengths that holds `longest` tokens; past the last, its next multiple.
+    """Returns the first of the increasing lengths that fits `longest` tokens; past the last, its next multiple.
 
     Each length is one shape, so one compilation; a caption is never cut.
     """

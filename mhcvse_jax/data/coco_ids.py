@@ -1,6 +1,6 @@
-"""COCO's number of each caption of a split: what annotations beyond COCO's own five captions per picture go by.
+"""COCO's number of each caption of a split, which annotations beyond COCO's own five captions refer to.
 
-They stand in one of these files of a data directory, the first that is there:
+The numbers come from one of these files of a data directory, the first that exists:
 
     {split}_capids.txt     one line per caption, as `mhcvse extract` and `import-features` write it
     coco_test_ids.npy      whole numbers, one per caption of COCO's 5,000 test pictures, in their order
@@ -49,10 +49,10 @@ def read(
     if found is None:
         raise InputError(
             f"{directory} does not say which of COCO's captions those of {split} are; expected {split}_capids.txt, "
-            f"one number a caption, {TEST_IDS} or {KARPATHY}"
+            f"one number per caption, {TEST_IDS} or {KARPATHY}"
         )
     if len(np.unique(found)) < len(found):
-        raise InputError(f"{where}: the same number of COCO's stands twice; expected another for each caption")
+        raise InputError(f"{where}: two captions have the same number of COCO's; expected one each")
     return found
 
 

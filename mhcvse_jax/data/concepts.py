@@ -1,7 +1,7 @@
 """Concepts: the words of MH-CVSE's consensus, how often they occur, and which captions name them.
 
-CVSE (ECCV 2020) takes the most frequent words of the captions, objects, properties and motions as 7 : 2 : 1,
-and MH-CVSE (arXiv:2412.19184) keeps them.
+CVSE (ECCV 2020) takes the most frequent words of the captions, with objects, properties and motions as 7 : 2 : 1,
+and MH-CVSE (arXiv:2412.19184) does the same.
 
 Deviation: CVSE's published files count over the captions of all splits, the test captions among them. Give
 `mine_concepts` the training captions only; `read_cvse_concepts` brings CVSE's files as they are.
@@ -308,5 +308,5 @@ def _distinct(words: Sequence[str]) -> dict[str, int]:
     place = {word: i for i, word in enumerate(words)}
     if len(place) < len(words):
         twice = next(word for i, word in enumerate(words) if place[word] != i)
-        raise InputError(f"concepts: {twice!r} stands twice among {len(words)} words, expected each once")
+        raise InputError(f"concepts: {twice!r} appears twice among {len(words)} words, expected each once")
     return place

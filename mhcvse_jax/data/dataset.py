@@ -1,4 +1,4 @@
-"""A data set as the model sees it: splits with token ids and concept labels, and the language they are read with."""
+"""A data set as the model sees it: splits with token ids and concept labels, and the language that they are read in."""
 
 import collections
 import dataclasses
@@ -61,7 +61,7 @@ class CaptionsRead(NamedTuple):
 
 
 class UnknownWords(NamedTuple):
-    """What a vocabulary lacks of some captions: a model reads one and the same token for all of it."""
+    """What a vocabulary lacks for some captions: a model reads the same token for all of it."""
 
     words: int  # of all captions
     unknown: int  # of these, not in the vocabulary
@@ -70,7 +70,7 @@ class UnknownWords(NamedTuple):
     most_frequent: list[str]  # five at most
 
     def describe(self) -> str:
-        """Returns it as a line."""
+        """Returns a description on one line."""
         share = 100 * self.unknown / max(self.words, 1)
         such_as = f" ({self.distinct:,} different, {', '.join(self.most_frequent)} the most frequent)"
         return (
@@ -81,7 +81,7 @@ class UnknownWords(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """What was learned from the training captions before training: everything needed to encode a caption."""
+    """What is learned from the training captions before training: everything needed to encode a caption."""
 
     vocabulary: Vocabulary
     concepts: Concepts
@@ -90,7 +90,7 @@ class Language:
     bytes_literal: bool  # captions are read as `text.bytes_literal` writes them
 
     def keep(self, tokens: Sequence[str]) -> Sequence[str]:
-        """Returns the tokens without stop words, where these are removed."""
+        """Returns the tokens, without stop words if these are removed."""
         return without_stop_words(tokens) if self.remove_stop_words else tokens
 
     def read(self, captions: Sequence[str], tokenized: Sequence[Sequence[str]] | None = None) -> CaptionsRead:
@@ -199,7 +199,7 @@ def encode_split(
 
 
 def first_captions(split: Split, number: int, key: str = "eval.max_captions") -> Split:
-    """Returns dev or test limited to its first `number` captions (whole pictures); other splits, and 0: unchanged."""
+    """Returns dev or test limited to its first `number` captions (entire pictures); other splits, and 0: unchanged."""
     if not number or split.name not in ("dev", "test"):
         return split
     captions_up_to = np.cumsum(np.bincount(split.image_of_caption, minlength=split.num_images))
@@ -211,12 +211,12 @@ def first_captions(split: Split, number: int, key: str = "eval.max_captions") ->
 
 
 def first_images(split: Split, num_images: int) -> Split:
-    """Returns a split limited to its first pictures with their captions."""
+    """Returns a split limited to its first pictures and their captions."""
     return chosen_pictures(split, np.arange(num_images))
 
 
 def some_captions(split: Split, number: int) -> Split:
-    """Returns about so many captions of a split, with their pictures, at even distances; 0: the whole."""
+    """Returns about this many captions of a split, evenly spaced, and their pictures; 0: the whole split."""
     if not number or number >= split.num_captions:
         return split
     num_images = max(1, round(number * split.num_images / split.num_captions))
@@ -224,7 +224,7 @@ def some_captions(split: Split, number: int) -> Split:
 
 
 def chosen_pictures(split: Split, images: np.ndarray) -> Split:
-    """Returns a split of these pictures alone, <int>[images] and each once, with their captions."""
+    """Returns a split of only these pictures, <int>[images], each once, and their captions."""
     place = np.full(split.num_images, -1, np.int32)
     place[images] = np.arange(len(images))
     captions = np.flatnonzero(place[split.image_of_caption] >= 0)

@@ -1,4 +1,4 @@
-"""Which encoder made the features of a data directory: features.json in it, and in each workdir that they trained."""
+"""Which encoder made the features of a data directory: features.json there, and in each workdir trained on them."""
 
 import json
 import pathlib
@@ -41,7 +41,7 @@ def read(directory: pathlib.Path) -> FeatureSource | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         return FeatureSource(*(content[field] for field in FeatureSource._fields))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a whole file of `mhcvse extract` ({error!r})") from error
+        raise InputError(f"{path}: damaged; expected what `mhcvse extract` wrote ({error!r})") from error
 
 
 def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
@@ -52,7 +52,7 @@ def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
     """
     found, trained = read(directory), read(workdir)
     if found and trained and found != trained:
-        raise InputError(f"{directory} has features of {found}; expected {trained}, with which {workdir} began")
+        raise InputError(f"{directory} has features of {found}; expected {trained}, which {workdir} was trained on")
 
 
 def keep(directory: pathlib.Path, workdir: pathlib.Path) -> None:

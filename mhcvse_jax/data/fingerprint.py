@@ -1,4 +1,4 @@
-"""What tells a data set from others: sizes and checksums of its splits, kept in each workdir that they trained."""
+"""What identifies a data set: sizes and checksums of its splits, kept in each workdir trained on it."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ PICTURES_READ = 64  # whose features are summed, at even distances: all of COCO'
 
 
 class Captioned(Protocol):
-    """What is read of a split."""
+    """What the fingerprint reads of a split."""
 
     @property
     def regions(self) -> RegionFeatures:

@@ -1,8 +1,8 @@
-"""Parts of speech of a corpus' words, from a lexicon and the words around them; no download.
+"""Parts of speech of a corpus's words, from a lexicon and the words around them, without a download.
 
 The concepts of CVSE (ECCV 2020) and MH-CVSE (arXiv:2412.19184) are nouns, adjectives and verbs. A lexicon
-says what a word *may* be ("orange": noun or adjective, "park": noun or verb). Which of these it mostly is
-in these captions, its neighbours say, read by one table of votes (`_preferences`).
+says what a word *may* be ("orange": noun or adjective, "park": noun or verb). Its neighbours in the captions
+decide which of these it mostly is, by one table of votes (`_preferences`).
 
 Deviation: neither paper says which tagger it used. A trained one would want a download at run time, and a
 concept needs one class per word, not one per token.

@@ -1,4 +1,4 @@
-"""Reading by threads, ahead of the use."""
+"""Reading ahead, by threads."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""What a picture is to a model: regions.json in each workdir says how many regions it has, and of how many features."""
+"""The shape of a picture's regions, (regions, features), as regions.json in each workdir has it."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ FILE = "regions.json"
 
 
 class RegionShape(NamedTuple):
-    """Of every picture; where regions vary in number, the most."""
+    """The shape for every picture; if regions vary in number, the most."""
 
     regions: int
     features: int

@@ -8,7 +8,7 @@ from mhcvse_jax.errors import InputError
 
 
 class RegionFeatures(Protocol):
-    """The features of a split's pictures on disk; no split is ever loaded whole."""
+    """The features of a split's pictures on disk; no split is ever loaded as a whole."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -36,7 +36,7 @@ class RegionFeatures(Protocol):
 
 
 def count_regions(features: Any) -> Any:
-    """Returns <int32>[pictures], the regions before the trailing ones that are all zero; all where every one is zero.
+    """Returns <int32>[pictures], the number of regions before trailing all-zero ones; all if every region is zero.
 
     Args:
       features: <float>[pictures, regions, features], of NumPy or JAX.
@@ -81,7 +81,7 @@ class MappedRegions:
                 if differs.any():
                     row = int(rows[is_new][np.argmax(differs)])
                     raise InputError(
-                        f"{self.array.filename if isinstance(self.array, np.memmap) else 'the features'} has one row a "
+                        f"{self.array.filename if isinstance(self.array, np.memmap) else 'the features'} has one row per "
                         f"caption, but rows {row} to {row + self._repeats - 1} differ; expected one picture, repeated "
                         "for each of its captions"
                     )
@@ -125,5 +125,5 @@ class ChosenRegions:
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns <bool>[pictures], whether features are equal to the bit: NaN equals itself."""
+    """Returns <bool>[pictures], whether features are equal bit for bit: NaN equals itself."""
     return (one.view(np.uint8) == other.view(np.uint8)).all(axis=(1, 2))

@@ -71,7 +71,7 @@ def _last_tokens(chunk: str) -> Sequence[str]:
 
 
 def _is_word(chunk: str) -> bool:
-    """Whether no rule divides the chunk: letters and digits with single hyphens, and no contraction of two words."""
+    """Whether no rule splits the chunk: letters and digits with single hyphens, and no contraction of two words."""
     return bool(_WORD.fullmatch(chunk)) and _CONTRACTED.isdisjoint(chunk.split("-"))
 
 
@@ -85,14 +85,14 @@ def bytes_literal(caption: str) -> str:
 
 @functools.cache
 def stop_words() -> frozenset[str]:
-    """Returns the function words of `stop_words.txt`: words that tell no picture from another."""
+    """Returns the function words of `stop_words.txt`: words that do not tell pictures apart."""
     text = importlib.resources.files("mhcvse_jax.data").joinpath("stop_words.txt").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
 class Vocabulary:
-    """The known tokens; a token's id is its place.
+    """The known tokens; a token's id is its position.
 
     Attributes:
       words: all tokens, the four special ones first.
@@ -169,7 +169,7 @@ class Vocabulary:
 
 
 class EncodedCaptions(NamedTuple):
-    """Captions as ids, one after another: a long caption takes its own length, not that of all."""
+    """Captions as ids, one after another, so that one long caption does not make all of them long."""
 
     ids: np.ndarray  # <int32>[tokens of all captions]
     starts: np.ndarray  # <int32>[captions] where each begins in `ids`
@@ -192,7 +192,7 @@ class EncodedCaptions(NamedTuple):
 
 
 def encode_captions(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> EncodedCaptions:
-    """Returns the ids of tokenised captions, whole, however long."""
+    """Returns the ids of tokenised captions in full, however long."""
     lengths = np.fromiter(map(len, captions), np.int32, len(captions)) + np.int32(2)
     encoded = EncodedCaptions.of_lengths(np.empty(lengths.sum(), np.int32), lengths)
     ends = encoded.starts + lengths - 1

@@ -5,8 +5,8 @@
     {split}_caps.txt, _ids.txt, _image_names.txt,      the texts of the records once more, in SCAN's layout
     _caption_images.txt, _num_regions.npy
 
-`mhcvse_jax.build_tfds` writes it. The texts stand beside the records because a run reads all captions when it
-starts and the features, which lie between them, a batch at a time. Nothing here imports TensorFlow.
+`mhcvse_jax.build_tfds` writes it. The texts are stored beside the records because a run reads all captions at the start
+but features batch by batch, and both lie together in the records. Nothing here imports TensorFlow.
 """
 
 import functools
@@ -123,7 +123,7 @@ class ScanRegions(tfds.core.ShardBasedBuilder):
         return _PlainWriter(tfds.core.FileFormat.ARRAY_RECORD)
 
     def _log_download_bytes(self) -> None:
-        """Says nothing: nothing is downloaded."""
+        """Does nothing: nothing is downloaded."""
 
     _log_download_done = _log_download_bytes
 
@@ -165,7 +165,7 @@ def write(
     captions_per_image: int,
     picture_done: Callable[[], object],
 ) -> pathlib.Path:
-    """Returns the finished data set's directory, which is made somewhere in `directory`; see `ScanRegions`.
+    """Builds the data set somewhere in `directory`, and returns its directory; see `ScanRegions`.
 
     Raises:
       InputError: features are not finite, or `dtype` cannot hold them.
@@ -226,7 +226,7 @@ class RecordRegions:
 
 
 def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> ScanSplit:
-    """Returns a split of a data set, its files checked against what it says of them.
+    """Returns a split of a data set, with its files checked against its description of them.
 
     Raises:
       InputError: a file is missing, damaged or of another kind, or two files' counts do not fit.

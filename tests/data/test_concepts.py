@@ -72,7 +72,7 @@ def test_image_labels_are_the_union_of_the_captions():
 
 def test_a_concept_twice_is_refused():
     for function in (count_concepts, caption_labels):
-        with pytest.raises(InputError, match="'dog' stands twice among 3 words"):
+        with pytest.raises(InputError, match="'dog' appears twice among 3 words"):
             function(CAPTIONS, ["dog", "man", "dog"])
 
 
@@ -180,7 +180,7 @@ def test_damaged_files_of_concepts_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"words": ("a", "b", "a")}, "'a' stands twice among 3 words"),
+        ({"words": ("a", "b", "a")}, "'a' appears twice among 3 words"),
         ({"kinds": ("object",)}, "1 kinds, expected 3"),
         ({"kinds": ("object", "thing", "")}, "kind 'thing', expected one of object, property, motion"),
         ({"occurrences": np.zeros(2, np.int64)}, r"occurrences are int64 \(2,\), expected int64 \(3,\)"),
