@@ -81,8 +81,8 @@ class MappedRegions:
                 if differs.any():
                     row = int(rows[is_new][np.argmax(differs)])
                     raise InputError(
-                        f"{self.array.filename if isinstance(self.array, np.memmap) else 'the features'} has one row per "
-                        f"caption, but rows {row} to {row + self._repeats - 1} differ; expected one picture, repeated "
+                        f"{self.array.filename if isinstance(self.array, np.memmap) else 'the features'} has one row "
+                        f"per caption, but rows {row} to {row + self._repeats - 1} differ; expected one picture, repeated "
                         "for each of its captions"
                     )
             self._compared[images] = True

@@ -111,7 +111,7 @@ def write_captions(directory, numbers):
 def test_cocos_numbers_stand_in_one_of_three_files(tmp_path):
     captions, owner, ids = ["A dog.", "a cat", "A dog.", "it is"], np.array([0, 0, 1, 1]), ["30", "31"]
     arguments = (tmp_path, "test", ids, captions, owner)
-    with pytest.raises(InputError, match=r"expected test_capids.txt, one number a caption, coco_test_ids.npy or"):
+    with pytest.raises(InputError, match=r"expected test_capids.txt, one number per caption, coco_test_ids.npy or"):
         coco_ids.read(*arguments)
     sentences = {30: [("A cat", 8), ("a dog", 9)], 31: [("It is.", 3), ("A dog", 4)]}
     content = [
