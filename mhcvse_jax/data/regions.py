@@ -82,8 +82,8 @@ class MappedRegions:
                     row = int(rows[is_new][np.argmax(differs)])
                     raise InputError(
                         f"{self.array.filename if isinstance(self.array, np.memmap) else 'the features'} has one row "
-                        f"per caption, but rows {row} to {row + self._repeats - 1} differ; expected one picture, repeated "
-                        "for each of its captions"
+                        f"per caption, but rows {row} to {row + self._repeats - 1} differ; expected one picture, "
+                        "repeated for each of its captions"
                     )
             self._compared[images] = True
         with np.errstate(over="ignore"):  # of float64: infinite in float32, which whoever reads looks for
