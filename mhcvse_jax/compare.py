@@ -94,7 +94,7 @@ def compare(arguments: argparse.Namespace) -> None:
         command_line.check_output("--output", output)
     form = arguments.format or (formats.SUFFIXES.get(output.suffix) if output else "terminal")
     if form is None:
-        raise InputError(f"--output {output}: of unknown kind; expected .txt, .md, .csv or .html, or --format")
+        raise InputError(f"--output {output}: unknown format; expected .txt, .md, .csv or .html, or --format")
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}; expected 0 or more")
     comparison = side_by_side.compare(

@@ -1,1 +1,1 @@
-"""What `compare` is made of: sources read, seeds gathered, likeness checked, intervals, ensembles, table formats."""
+"""What `compare` consists of: reading sources, gathering seeds, checking likeness, intervals, ensembles, formats."""

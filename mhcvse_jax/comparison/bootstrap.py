@@ -1,10 +1,10 @@
 """Paired bootstrap intervals for the difference between two systems on the same queries.
 
-What is drawn again is the picture, with all its captions: the five captions of a picture are not independent queries,
-and so one draw serves both directions and their sum. Both systems are judged on the same draws. The interval is the
-percentile one (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). It says how far the difference
-could move with other test pictures of the same kind, the gallery as it is; it does not say how far it moves with
-other seeds, which `seeds` does where there are several.
+Pictures are resampled, each with all its captions: the five captions of a picture are not independent queries, and so
+one draw serves both directions and their sum. Both systems are judged on the same draws. The interval is the percentile
+one (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). It says how far the difference could move with
+other test pictures of the same kind and the same gallery. It does not say how far the difference moves with other
+seeds; `seeds` does, if there are several.
 """
 
 from collections.abc import Sequence

@@ -78,7 +78,7 @@ class Run(NamedTuple):
 
 
 def figures_of(recalls: dict[str, float | None]) -> dict[str, float | None]:
-    """Returns the recalls with their sum and mean, None where one of the six is missing."""
+    """Returns the recalls with their sum and mean, None if one of the six is missing."""
     known = [value for value in recalls.values() if value is not None]
     rsum = sum(known) if len(known) == len(RECALLS) else None
     return {**recalls, "rsum": rsum, "mean_recall": None if rsum is None else rsum / len(RECALLS)}
@@ -136,7 +136,7 @@ def _gathered(runs: Sequence[Run]) -> Entry:
     known = {name: np.array(values, float) for name, values in columns.items() if None not in values}
     ids = [entry.image_ids for entry in entries]
     if any(one is not None and ids[0] is not None and one != ids[0] for one in ids):
-        raise InputError(f"{' and '.join(names)} have one configuration and were tested on other pictures")
+        raise InputError(f"{' and '.join(names)} have one configuration but were tested on different pictures")
     known_hits = [entry.hits for entry in entries if entry.hits is not None]
     seeds = ", ".join(f"{run.seed} ({run.entry.name})" for run in by_seed.values())
     return Entry(

@@ -1,4 +1,4 @@
-"""Whether rows can share a table: same protocol, split, folds and pictures."""
+"""Whether rows can share a table: they need the same protocol, split, folds and pictures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +19,9 @@ _NAMES = {
 
 
 def differences(entries: Sequence[Entry]) -> list[str]:
-    """Returns a sentence for each fact in which rows differ, naming who has which; missing facts are not compared.
+    """Returns a sentence for each fact in which rows differ, naming each row's value; missing facts are not compared.
 
-    Pictures are told apart by their ids, where the numbers are the same.
+    If the numbers of pictures are equal, their ids are compared.
     """
     found = []
     for key, name in _NAMES.items():
@@ -42,7 +42,7 @@ def differences(entries: Sequence[Entry]) -> list[str]:
 
 
 def are_paired(one: Entry, other: Entry) -> bool:
-    """Returns whether the hits of both are known and of the same queries in the same order."""
+    """Returns whether the hits of both are known, for the same queries in the same order."""
     if one.hits is None or other.hits is None:
         return False
     if one.image_ids is not None and other.image_ids is not None and one.image_ids != other.image_ids:
@@ -53,7 +53,7 @@ def are_paired(one: Entry, other: Entry) -> bool:
 
 
 def not_stated(entry: Entry) -> str | None:
-    """Returns which facts a row does not state; None where it states all."""
+    """Returns which facts a row does not state; None if it states all."""
     missing = [name for key, name in _NAMES.items() if getattr(entry.facts, key) is None]
     return f"does not state its {', '.join(missing)}" if missing else None
 

@@ -1,4 +1,4 @@
-"""Recalls in CSV or JSON files: one's own tables, other programs', and the published one that comes with us.
+"""Recalls in CSV or JSON files: your own tables, other programs', and the published ones that come with the package.
 
 A CSV file has a header; a JSON file is a list of objects with these keys, or one such object:
 
@@ -13,7 +13,7 @@ A CSV file has a header; a JSON file is a list of objects with these keys, or on
     printed_mean_recall                optional: mR as a publication prints it
     note, source                       optional: become footnotes
 
-Other columns are left alone, so a table that `compare --format csv` wrote can be read again.
+Other columns are ignored, so a table that `compare --format csv` wrote can be read again.
 """
 
 import csv
@@ -109,7 +109,7 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
 
 
 def _no_rule(protocol: str | None) -> str | None:
-    """Returns the rule of label completion that need not be stated: none, where labels are not completed."""
+    """Returns the rule of label completion that need not be stated: none, if labels are not completed."""
     return None if protocol == "label_completion" else ""
 
 
@@ -125,7 +125,8 @@ def _check_recalls(recalls: Mapping[str, float | None], num_images: int | None, 
     known = [value for value in recalls.values() if value is not None]
     if known and 0 < max(known) <= 1 and num_images is None:  # among thousands of pictures, chance is below 1
         raise InputError(
-            f"{where}: no recall above {max(known):g}; expected percent, not shares of 1, or num_images where it is so"
+            f"{where}: no recall above {max(known):g}; expected percent, not fractions (if they are so low, give "
+            "num_images)"
         )
     for way in ("i2t", "t2i"):
         rising = [value for value in (recalls[f"{way}_r{k}"] for k in (1, 5, 10)) if value is not None]

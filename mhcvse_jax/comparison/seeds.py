@@ -1,9 +1,9 @@
-"""Intervals that hold the spread between seeds and that between pictures, and how many seeds would show a difference.
+"""Intervals that include the spread between seeds and pictures, and how many seeds would show a difference.
 
-Two levels are drawn again, seeds and pictures. A plain bootstrap of both is wrong where seeds are few: of n seeds it
-sees (n - 1) / n of their variance, a normal quantile stands where Student's belongs, and what a seed does to a single
-picture is counted on each level. With 3 seeds its 95% intervals held the truth in 81% to 99% of simulations.
-So the two levels are taken apart. With y[s, p] what seed s of a system scores on picture p, the variance of the
+Both seeds and pictures are resampled. A plain bootstrap of both is wrong if there are few seeds: of n seeds it sees
+(n - 1) / n of their variance, it uses a normal quantile where Student's belongs, and it counts the effect of a seed on
+a single picture at both levels. With 3 seeds its 95% intervals contained the truth in 81% to 99% of simulations.
+So the two levels are treated separately. With y[s, p] the score of seed s of a system on picture p, the variance of the
 difference is estimated as
 
     V + sum of B over both systems,   B = S - I

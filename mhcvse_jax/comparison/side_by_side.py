@@ -1,4 +1,4 @@
-"""Everything that is to be compared, read and put side by side."""
+"""Reads everything that is to be compared, and puts it side by side."""
 
 import contextlib
 import pathlib
@@ -30,7 +30,7 @@ def compare(
     num_draws: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Returns the rows of all sources, seeds gathered, and what is known of each against the baseline.
+    """Returns the rows of all sources, with seeds gathered, and how each compares with the baseline.
 
     Args:
       named_sources: each a path, or NAME=PATH; see `sources.read`.
@@ -119,7 +119,7 @@ def _find_with_seeds(
 
 
 def _sort(entries: Sequence[Entry], key: str) -> list[Entry]:
-    """Returns the rows by a falling figure, those without it last; or by name; or as given."""
+    """Returns the rows sorted by a figure, best first and those without it last; or by name; or as given."""
     if key == "given":
         return list(entries)
     if key == "name":

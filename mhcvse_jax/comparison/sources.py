@@ -1,4 +1,4 @@
-"""What a SOURCE of `compare` is: a workdir, a file of ranks, results, recalls, or a similarity matrix."""
+"""What a SOURCE of `compare` can be: a workdir, a file of ranks, results or recalls, or a similarity matrix."""
 
 import dataclasses
 import hashlib
@@ -52,11 +52,11 @@ def read(source: str, wanted: Wanted) -> list[Run]:
         return _named(read_csv(path), name, path)
     if path.suffix == ".json":
         return _read_json(path, name, wanted)
-    raise InputError(f"{path}: of unknown kind; expected a workdir, .npz, .json, .csv or .npy")
+    raise InputError(f"{path}: unknown kind of source; expected a workdir, .npz, .json, .csv or .npy")
 
 
 def split_name(source: str) -> tuple[str | None, pathlib.Path]:
-    """Returns name and path of NAME=PATH; no name where there is none, or where the whole is a path that exists."""
+    """Returns name and path of NAME=PATH; no name if there is none, or if the whole text is a path that exists."""
     name, equals, path = source.partition("=")
     if not equals or not name or "/" in name or pathlib.Path(source).exists():
         return None, pathlib.Path(source)
@@ -64,9 +64,9 @@ def split_name(source: str) -> tuple[str | None, pathlib.Path]:
 
 
 def read_workdir(path: pathlib.Path, name: str | None, wanted: Wanted) -> Run:
-    """Returns the evaluation of a run's workdir: with ranks where they are kept, else from its results alone.
+    """Returns the evaluation of a run's workdir: with ranks if they are kept, otherwise from its results alone.
 
-    The ranks of the run's own test come before those of a later `evaluate`.
+    The ranks of the run's own test take precedence over those of a later `evaluate`.
 
     Raises:
       InputError: it is no workdir, or has no such evaluation.
@@ -103,7 +103,7 @@ def read_workdir(path: pathlib.Path, name: str | None, wanted: Wanted) -> Run:
 
 
 def read_matrix(path: pathlib.Path, name: str, wanted: Wanted) -> Entry:
-    """Returns recalls and hits of a similarity matrix; what it is of stands in the .json beside it, if anywhere.
+    """Returns recalls and hits of a similarity matrix; the .json beside it, if there is one, says what it measures.
 
     Raises:
       InputError: it is missing, damaged or of another shape or type, or does not fit what stands beside it.
@@ -133,7 +133,7 @@ class SavedSimilarity(NamedTuple):
 
 
 def read_similarity(path: pathlib.Path, wanted: Wanted) -> SavedSimilarity:
-    """Returns a similarity matrix; what it is of, and whose each caption, stands in the .json beside it, if anywhere.
+    """Returns a similarity matrix; the .json beside it, if any, says what it measures and whose each caption is.
 
     Raises:
       InputError: it is missing, damaged or of another shape or type, or does not fit what stands beside it.
@@ -198,12 +198,12 @@ def _transfer(trained_on: str) -> tuple[str, ...]:
 
 
 def _folds(evaluation: Evaluation, wanted: Wanted) -> int:
-    """Returns the wanted number of folds; without one the whole split, or else the only number there is."""
+    """Returns the wanted number of folds; if none is wanted, the whole split or the only number available."""
     if wanted.folds in evaluation.ranks:
         return wanted.folds or 1
     if wanted.folds is not None:
         found = ", ".join(map(str, evaluation.ranks))
-        raise InputError(f"--folds {wanted.folds}: ranks of {evaluation.split} are there for {found} folds")
+        raise InputError(f"--folds {wanted.folds}: the ranks of {evaluation.split} are for {found} folds")
     return 1 if 1 in evaluation.ranks else next(iter(evaluation.ranks))
 
 
@@ -221,7 +221,7 @@ def _from_results(path: pathlib.Path, name: str, wanted: Wanted) -> Entry:
 
 
 def _reported(name: str, row: dict[str, Any], *notes: str) -> Entry:
-    """Returns a row of `results.json` as it stands there."""
+    """Returns a row of `results.json` unchanged."""
     facts = Facts(
         row["protocol"],
         row.get("label_neighbours", ""),
@@ -234,7 +234,7 @@ def _reported(name: str, row: dict[str, Any], *notes: str) -> Entry:
 
 
 def _choose(rows: list[dict[str, Any]], wanted: Wanted) -> dict[str, Any] | None:
-    """Returns the row of the wanted embedding and folds; of several numbers of folds the smallest."""
+    """Returns the row of the wanted embedding and folds; with several numbers of folds, the smallest."""
     rows = [row for row in rows if row["embedding"] == wanted.embedding and wanted.folds in (None, row["folds"])]
     return min(rows, key=lambda row: row["folds"], default=None)
 
@@ -255,7 +255,7 @@ def _read_json(path: pathlib.Path, name: str | None, wanted: Wanted) -> list[Run
     evaluation = Evaluation.load(beside)
     if row not in [{**one} for one in evaluation.rows()]:
         raise InputError(
-            f"{beside} does not belong to {path.name}: its recalls are others; expected both of one evaluation"
+            f"{beside} does not belong to {path.name}: its recalls differ; expected both from the same evaluation"
         )
     return [Run(_measured(name, evaluation, row["folds"], wanted), path=path)]
 
@@ -282,7 +282,7 @@ def _rows(content: Any, path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _named(entries: list[Entry], name: str | None, path: pathlib.Path) -> list[Run]:
-    """Returns the rows of a table; NAME= stands before each row's own name, or in its place where there is one row."""
+    """Returns the rows of a table; NAME= precedes each row's own name, or replaces it if there is only one row."""
     if name is not None:
         names = [name] if len(entries) == 1 else [f"{name} {entry.name}" for entry in entries]
         entries = [dataclasses.replace(entry, name=one) for entry, one in zip(entries, names, strict=True)]
@@ -290,9 +290,9 @@ def _named(entries: list[Entry], name: str | None, path: pathlib.Path) -> list[R
 
 
 def _configuration(saved: dict[str, Any]) -> str:
-    """Returns what makes a run what it is, as text: without its seed and where things lie.
+    """Returns what defines a run, as text: without its seed and any locations.
 
-    A key that the run's program did not have yet counts as its default.
+    A key that the run's version of the program did not have counts as its default.
     """
     values = _flat(config_lib.base().to_dict()) | _flat(saved)
     gathered = {key for key, one in config_lib.KEYS.items() if one.row == config_lib.FREE}

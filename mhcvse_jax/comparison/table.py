@@ -1,4 +1,4 @@
-"""The comparison as cells of text: figures, differences with their intervals, what they are of, and footnotes."""
+"""The comparison as cells of text: figures, differences with intervals, what they measure, and footnotes."""
 
 import decimal
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ MISSING = "-"
 
 
 class Column(NamedTuple):
-    """A column; neighbours of one group stand under one heading."""
+    """A column; neighbouring columns of one group share a heading."""
 
     group: str
     title: str
@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Cells of text, with none missing in a row, and the notes under them."""
+    """Cells of text, with none missing in any row, and the notes below them."""
 
     columns: list[Column]
     rows: list[list[str]]
@@ -84,20 +84,20 @@ def _general_notes(comparison: Comparison) -> list[str]:
     found = [f"WARNING: not like with like: {sentence}" for sentence in comparison.unlike]
     found.append("Recall@K in percent; rsum is the sum of the six, mR their mean.")
     if comparison.embedding != "fused":
-        found.append(f"Of our own runs the {comparison.embedding} embedding alone.")
+        found.append(f"Our own runs are shown by their {comparison.embedding} embedding.")
     both = [name for name in comparison.intervals if name in comparison.seeds_needed]
     alone = [name for name in comparison.intervals if name not in comparison.seeds_needed]
     draws = f"paired bootstrap, {comparison.num_draws:,} draws of pictures with their captions"
     if alone:
         found.append(
-            f"Intervals of 95% of {', '.join(alone)}: {draws}, percentile; the spread between seeds is not in them, as "
-            "it takes several seeds on both sides. None where the rank of each query is not known on both sides."
+            f"95% intervals of {', '.join(alone)}: {draws}, percentile. They do not include the spread between seeds, "
+            "which needs several seeds on both sides. No interval: the rank of each query is not known on both sides."
         )
     if both:
         found.append(
-            f"Intervals of 95% of {', '.join(both)}: {draws}, and the variance between seeds; Student's, with "
-            "Satterthwaite's degrees of freedom. Seeds to see it: of each system, with which the interval would leave "
-            f"out 0 if difference and spreads stay as they are; none: not with {MOST_SEEDS:,}, but with more pictures."
+            f"95% intervals of {', '.join(both)}: {draws}, and the variance between seeds; Student's t, with "
+            "Satterthwaite's degrees of freedom. Seeds to see it: how many each system needs for the interval to exclude "
+            f"0, if difference and spreads stay as they are; none: {MOST_SEEDS:,} are not enough, it takes more pictures."
         )
     return found
 
@@ -115,7 +115,7 @@ def _notes_of(entry: Entry) -> list[str]:
 
 
 class _Notes:
-    """Footnotes, each text once, numbered as they come."""
+    """Footnotes, each text once, numbered in order."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []

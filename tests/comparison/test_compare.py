@@ -166,7 +166,7 @@ def bad_inputs(tmp_path):
     yield (file("d.csv", f"{HEADER}\n{good.replace('70', 'high')}\n"),), "line 2: i2t_r5 is 'high'; expected a number"
     yield (file("e.csv", f"{HEADER}\n{good.replace('70', 'nan')}\n"),), "line 2: i2t_r5 is 'nan'"
     yield (file("f.csv", f"{HEADER}\n{good.replace('75', '175')}\n"),), "a recall of 175; expected percent"
-    yield (file("g.csv", f"{HEADER}\nS,.6,.7,.8,.5,.6,.75\n"),), "expected percent, not shares of 1"
+    yield (file("g.csv", f"{HEADER}\nS,.6,.7,.8,.5,.6,.75\n"),), "expected percent, not fractions"
     yield (file("h.csv", f"{HEADER}\nS,70,60,80,50,60,75\n"),), "expected R@1, R@5, R@10 to rise"
     yield (file("i.csv", f"{HEADER}\n{good.replace('S', ' ')}\n"),), "no name"
     yield (file("j.csv", f"{HEADER},folds\n{good},1.5\n"),), "folds is 1.5; expected a whole number"
@@ -238,9 +238,9 @@ def test_several_seeds_on_both_sides_have_their_spread_in_the_interval(tmp_path,
         assert row[f"{measure}_seeds_needed"] == ("" if seen.seeds_needed is None else str(seen.seeds_needed))
     code, out, _ = run(*workdirs, "--baseline", "bad")
     assert "seeds to see it" in out
-    assert "Intervals of 95% of good: paired bootstrap, 10,000 draws" in out
-    assert "the spread between seeds is not in them" not in out
+    assert "95% intervals of good: paired bootstrap, 10,000 draws" in out
+    assert "They do not include the spread between seeds" not in out
     code, out, _ = run(workdirs[0], *workdirs[3:], "--baseline", "bad")
     assert "seeds to see it" not in out
-    assert "Intervals of 95% of good_1: paired" in out
-    assert "the spread between seeds is not in them, as it takes several seeds on both sides" in out
+    assert "95% intervals of good_1: paired" in out
+    assert "They do not include the spread between seeds, which needs several seeds on both sides" in out
