@@ -96,8 +96,9 @@ def _general_notes(comparison: Comparison) -> list[str]:
     if both:
         found.append(
             f"95% intervals of {', '.join(both)}: {draws}, and the variance between seeds; Student's t, with "
-            "Satterthwaite's degrees of freedom. Seeds to see it: how many each system needs for the interval to exclude "
-            f"0, if difference and spreads stay as they are; none: {MOST_SEEDS:,} are not enough, it takes more pictures."
+            "Satterthwaite's degrees of freedom. Seeds to see it: how many each system needs for the interval to "
+            f"exclude 0, if difference and spreads stay as they are; none: {MOST_SEEDS:,} are not enough, it takes "
+            "more pictures."
         )
     return found
 
