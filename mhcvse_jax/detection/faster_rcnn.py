@@ -33,7 +33,7 @@ VISUAL_GENOME = Architecture()
 
 
 class Detections(NamedTuple):
-    """The regions of a picture, by confidence; rows from `num` on are of no use."""
+    """The regions of a picture, by confidence; rows from `num` on are padding."""
 
     num: jax.Array  # <int32>[]
     boxes: jax.Array  # <float32>[most, 4] in pixels of the original picture
@@ -126,5 +126,5 @@ class FasterRCNN(nn.Module):
 
 
 def _likeliest(probabilities: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the likeliest of all but the first, counted from the second, and its probability."""
+    """Returns the most likely of all but the first, counted from the second, and its probability."""
     return jnp.argmax(probabilities[:, 1:], axis=1), jnp.max(probabilities[:, 1:], axis=1)

@@ -1,4 +1,4 @@
-"""What is computed of each proposal: its feature vector, the scores of the classes, and those of the attributes."""
+"""What is computed for each proposal: its feature vector, class scores, and attribute scores."""
 
 from typing import Any
 

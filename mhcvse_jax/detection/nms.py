@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes that overlap much, only the best stays."""
+"""Non-maximum suppression: of boxes that overlap much, only the best is kept."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from mhcvse_jax.detection.boxes import overlaps
 
 
 class Kept(NamedTuple):
-    """The boxes that stay."""
+    """The boxes that are kept."""
 
     places: jax.Array  # <int32>[num]: among the boxes given, ascending; 0 after the last
     valid: jax.Array  # <bool>[num]: false after the last

@@ -1,4 +1,4 @@
-"""A picture as the detector takes it: scaled, its channels' means taken off, on a canvas of one of a few sizes."""
+"""A picture as the detector takes it: scaled, minus its channels' means, on a canvas of one of a few sizes."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ SHORT_SIDE = 600  # pixels that the short side is scaled to,
 LONG_SIDE = 1000  # unless the long side then had more than so many
 MEANS = (102.9801, 115.9465, 122.7717)  # of blue, green and red, from 0 to 255
 CANVASES = ((600, 800), (800, 600), (600, 1000), (1000, 600))
-"""Heights and widths. Each is a compilation, and each pixel beside the picture is work for nothing."""
+"""Heights and widths. Each costs a compilation, and each pixel beside the picture is wasted work."""
 
 
 class Canvas(NamedTuple):

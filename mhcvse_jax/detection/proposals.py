@@ -22,7 +22,7 @@ class Search(NamedTuple):
 
 
 class Proposals(NamedTuple):
-    """Boxes on the scaled picture, the best first."""
+    """Boxes on the scaled picture, best first."""
 
     boxes: jax.Array  # <float32>[proposals, 4]
     valid: jax.Array  # <bool>[proposals]: false after the last
@@ -60,7 +60,7 @@ class ProposalHead(nn.Module):
 def propose(
     objectness: jax.Array, deltas: jax.Array, map_size: jax.Array, size: jax.Array, scale: jax.Array, search: Search
 ) -> Proposals:
-    """Returns the best boxes that do not overlap much; of equal scores the first by row, column, anchor is the better.
+    """Returns the best boxes that do not overlap much; on a tie, the first by row, column, anchor counts as better.
 
     Deviation: where no box has sides of `shortest_side`, as in a picture of 10 x 10 pixels, all boxes count; the
     reference has no proposal then.

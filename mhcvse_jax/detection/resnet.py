@@ -1,7 +1,7 @@
 """The residual network, first to fourth part of a ResNet-101, on a picture that fills a part of its canvas.
 
-What lies on the canvas beside the picture must not be seen, so that a picture's features are those it has alone: before
-each operation that looks at neighbours, cells outside of the picture are set to 0, as a convolution's padding is.
+The rest of the canvas must have no effect, so that a picture's features are the same as without it: before each
+operation that looks at neighbours, cells outside the picture are set to 0, like a convolution's padding.
 
 A frozen batch norm is an affine map. It is part of the kernel and bias of the convolution before it (see `weights`).
 """
@@ -79,7 +79,7 @@ class Bottleneck(nn.Module):
 
 
 class Trunk(nn.Module):
-    """What makes the feature map: stem, max-pool, and the stages res2 to res4; 16 pixels per cell.
+    """The network that makes the feature map: stem, max-pool, and the stages res2 to res4; 16 pixels per cell.
 
     Attributes:
       blocks: residual blocks of the three stages.

@@ -1,4 +1,4 @@
-"""Which of the proposals become a picture's regions: those that some class is surest of."""
+"""Which of the proposals become a picture's regions: those with the highest confidence for some class."""
 
 from typing import NamedTuple
 
@@ -22,13 +22,13 @@ class Choice(NamedTuple):
 FIXED_36 = Choice(36, 36, 0.2)
 """36 regions per picture, as in SCAN's features."""
 ADAPTIVE_10_TO_100 = Choice(10, 100, 0.2)
-"""10 to 100 regions, as many as are sure."""
+"""10 to 100 regions, as many as are confident enough."""
 CHOICES = {"36": FIXED_36, "10_to_100": ADAPTIVE_10_TO_100}
 """By the name that `--num_regions` takes."""
 
 
 class Chosen(NamedTuple):
-    """The proposals chosen, by confidence; of equal ones the better proposal first."""
+    """The proposals chosen, by confidence; on a tie, the better proposal first."""
 
     num: jax.Array  # <int32>[]: so many of `places` are chosen
     places: jax.Array  # <int32>[most], among the proposals

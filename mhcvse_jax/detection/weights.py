@@ -1,6 +1,6 @@
-"""Weights of the detector as researchers hold them, read without running what is in the files.
+"""Weights of the detector in the formats that are in circulation, read without running any code in the files.
 
-Three files are about, under two sets of names:
+There are three kinds of files, with two sets of names:
 
     faster_rcnn_from_caffe[_attr][_original].pkl   a pickle {"model": {name: array}}; detectron2's names
     pytorch_model.bin, config.yaml                 of frcnn-vg-finetuned (Transformers); detectron2's names
@@ -55,7 +55,7 @@ class _Layer(NamedTuple):
 
 
 def read_weights(path: pathlib.Path, architecture: Architecture = VISUAL_GENOME) -> Weights:
-    """Returns the parameters that a file holds.
+    """Returns the parameters in a file.
 
     Deviation: of two logits an anchor ours is the difference. It orders the anchors as the softmax over the two does,
     but for those that the softmax rounds to equal.
@@ -145,7 +145,7 @@ def _as_flax(layer: _Layer, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
 
 
 class _Tensors:
-    """The tensors of a file; each that is taken is ticked off."""
+    """The tensors of a file; each one that is used is ticked off."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -237,7 +237,7 @@ def _anchor_order(tensors: _Tensors, is_caffe: bool) -> np.ndarray:
 
 
 def _check_pixels(tensors: _Tensors) -> None:
-    """Raises InputError where the network was trained on pixels that are scaled otherwise than ours."""
+    """Raises InputError if the network was trained on pixels with another scale than ours."""
     for name, expected in {"pixel_mean": MEANS, "pixel_std": (1.0, 1.0, 1.0)}.items():
         found = tensors.take_if_there(name, (3, 1, 1))
         if found is not None and not np.allclose(found.reshape(3), expected, atol=0.01):
@@ -245,7 +245,7 @@ def _check_pixels(tensors: _Tensors) -> None:
 
 
 def _check_config(path: pathlib.Path, architecture: Architecture) -> None:
-    """Raises InputError where a config.yaml of Transformers is of another network; what it leaves out is not missed."""
+    """Raises InputError if a config.yaml of Transformers describes another network; it may leave keys out."""
     expected: dict[tuple[str, str], Any] = {
         ("model", "max_pool"): True,  # Caffe's
         ("resnets", "depth"): 2 + 3 * sum(architecture.blocks),
@@ -268,5 +268,5 @@ def _check_config(path: pathlib.Path, architecture: Architecture) -> None:
 
 
 def _lower(value: Any) -> Any:
-    """Returns the same with the keys in lower case."""
+    """Returns the same value with all keys in lower case."""
     return {str(key).lower(): _lower(item) for key, item in value.items()} if isinstance(value, dict) else value

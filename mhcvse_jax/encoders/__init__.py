@@ -1,7 +1,7 @@
 """The encoders, one file each: they make regions of pictures for `mhcvse extract`.
 
-An encoder is an `encoder.Encoder`. Another one is a file here and a line in `ENCODERS`. What takes long to import, such
-as JAX, it imports when it is made: the command's --help names its options and need not wait.
+An encoder is an `encoder.Encoder`. To add one, add a file here and a line in `ENCODERS`. Whatever takes long to import,
+such as JAX, is imported when the encoder is made, so that the command's --help, which lists its options, is quick.
 """
 
 from mhcvse_jax.encoders.efficientnet_lite2 import EfficientNetLite2

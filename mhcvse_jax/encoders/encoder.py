@@ -1,4 +1,4 @@
-"""What every encoder offers: pictures in, regions out."""
+"""The interface of every encoder: pictures in, regions out."""
 
 import abc
 import hashlib
@@ -14,9 +14,9 @@ from mhcvse_jax.precompute.regions import Regions
 
 
 class Encoder(abc.ABC):
-    """Makes regions of pictures. It is made of a file of weights and, by name, of what `add_options` adds.
+    """Makes regions of pictures. Its arguments are a file of weights and, by name, what `add_options` adds.
 
-    With None for the weights it takes those that a package brings, if any. Bad weights are an InputError.
+    If the weights are None, it takes those of a package, if there is one. Bad weights are an InputError.
     """
 
     name: ClassVar[str]

@@ -1,6 +1,6 @@
-"""The formats of region features that researchers hold, for `mhcvse import-features`.
+"""The formats of region features that are in circulation, for `mhcvse import-features`.
 
-A format is an `importer.Importer`. Another one is a class, in a file with its like or in its own, and a line in
+A format is an `importer.Importer`. To add one, add a class, in the file of a similar one or its own, and a line in
 `IMPORTERS`.
 """
 

@@ -1,4 +1,4 @@
-"""Folders with a file a picture: MILVLG's .npz, SGAE's .npz with boxes in another folder, any .npy."""
+"""Folders with one file per picture: MILVLG's .npz, SGAE's .npz with boxes in another folder, any .npy."""
 
 import pathlib
 import zipfile
@@ -15,7 +15,7 @@ from mhcvse_jax.precompute.directory import Made
 
 
 class _Folder(Importer):
-    """A file a picture, named by its id."""
+    """One file per picture, named by its id."""
 
     suffix = ".npz"
     key = ""  # of the features in an archive
@@ -74,7 +74,7 @@ class _Folder(Importer):
 class Milvlg(_Folder):
     """GitHub repository MILVLG/bottom-up-attention.pytorch. Its `info`, an object, is not read.
 
-    The same group's features for MCAN and OpenVQA have the same keys, and x as [F, n]: it is turned.
+    The same group's features for MCAN and OpenVQA have the same keys, but x as [F, n]: it is transposed.
     """
 
     name = "milvlg_npz"
@@ -118,7 +118,7 @@ class Sgae(_Folder):
 
 
 class NpyFolder(_Folder):
-    """What any other program may write."""
+    """What any program can write."""
 
     name = "npy"
     summary = "a folder of .npy, one per picture: [n, F] or [F]"

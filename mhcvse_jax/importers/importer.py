@@ -1,4 +1,4 @@
-"""What every format of others' features offers: an index of its pictures, and the regions of each."""
+"""The interface of every feature format: an index of its pictures, and the regions of each."""
 
 import abc
 import pathlib
@@ -26,7 +26,7 @@ Index = Iterator[tuple[str, Entry] | InputError]
 
 
 class Importer(abc.ABC):
-    """Files of one format. It is made of their paths and, by name, of what `add_options` adds."""
+    """Files of one format. Its arguments are their paths and, by name, what `add_options` adds."""
 
     name: ClassVar[str]
     summary: ClassVar[str]  # of the layout, in some words
@@ -44,7 +44,7 @@ class Importer(abc.ABC):
 
     @abc.abstractmethod
     def index(self, done: Callable[[int], None]) -> Index:
-        """Yields all pictures; reads no features where it can be helped. Calls `done` with how much it has read.
+        """Yields all pictures, reading features only if necessary. Calls `done` with how much it has read.
 
         Raises:
           InputError: the files are missing, or of another format.

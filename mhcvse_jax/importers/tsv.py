@@ -23,7 +23,7 @@ _MORE = {  # columns beside those that all have: field of Regions, type
 
 
 class Lines(Importer):
-    """Files of long lines, of which places are remembered; one line at a time is in memory."""
+    """Files of long lines whose positions are remembered; one line at a time is in memory."""
 
     num_columns: ClassVar[int]
 
@@ -74,7 +74,7 @@ class Lines(Importer):
 
     @abc.abstractmethod
     def parse(self, where: str, cells: Sequence[bytes]) -> Made:
-        """Returns what a line says of its picture."""
+        """Returns what a line says about its picture."""
 
 
 def _cells(line: bytes) -> list[bytes]:
@@ -82,7 +82,7 @@ def _cells(line: bytes) -> list[bytes]:
 
 
 class _Columns(Lines):
-    """One column a fact; numbers as text, arrays in base64."""
+    """One column per fact; numbers as text, arrays in base64."""
 
     columns: ClassVar[tuple[str, ...]]
 
