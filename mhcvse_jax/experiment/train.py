@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,16 +56,22 @@ def _initial_word_vectors(experiment: Experiment) -> WordVectors | None:
     if not path:
         return None
     vectors = word_vectors.read_word_vectors(path, words, config.model.word_dim, config.seed)
+    print(describe_word_vectors(path, words, vectors))
+    return vectors
+
+
+def describe_word_vectors(path: str, words: Sequence[str], vectors: WordVectors) -> str:
+    """Returns how many words have a vector, and a warning if most have none."""
     covered = f"{vectors.found.sum():,} of {len(words):,} tokens ({100 * vectors.found.mean():.1f}%)"
     lowered = f", {vectors.num_lowered:,} of them only in capitals" if vectors.num_lowered else ""
-    print(f"words     {path} has {covered}{lowered}")
+    lines = [f"words     {path} has {covered}{lowered}"]
     if vectors.found.mean() < 0.5:
-        missing = [word for word, found in zip(words, vectors.found, strict=True) if not found and word[0] != "<"]
-        print(
+        missing = [word for word, found in zip(words, vectors.found, strict=True) if not found and word.isalnum()]
+        lines.append(
             "warning: more than half of the words have no vector in this file, "
             f"for example {', '.join(missing[:5])}; these words start with random vectors"
         )
-    return vectors
+    return "\n".join(lines)
 
 
 def _initial_variables(experiment: Experiment, regions_shape: tuple[int, ...]) -> Any:

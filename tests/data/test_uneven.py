@@ -1,6 +1,7 @@
 """Pictures with any number of captions, through the commands: what is read, trained, ranked, drawn, compared."""
 
 import json
+import shutil
 
 import cvse_data
 import numpy as np
@@ -84,6 +85,19 @@ def test_what_cannot_be_drawn_is_known_before_anything_is_written(workdir, tmp_p
     assert "absent: no such directory; expected the test pictures, " in errors
     assert "checkpoint" not in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_written_before_anything_is_drawn(directory, workdir, tmp_path, monkeypatch):
+    shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()  # as if it had been stopped during its test
+
+    def draw(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(matches, "draw", draw)
+    with pytest.raises(MemoryError):
+        main.main([*map(str, options(directory, tmp_path / "run"))])
+    assert (tmp_path / "run" / "results.json").read_bytes()
 
 
 def test_a_picture_that_cannot_be_opened_is_a_grey_tile(directory, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from mhcvse_jax.data.word_vectors import read_concept_vectors, read_word_vectors, unit_vectors
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment.train import describe_word_vectors
 
 DIM = 5
 TABLE = {
@@ -175,3 +176,17 @@ def test_glove_of_the_package_has_places_of_its_own_to_learn_in():
     np.testing.assert_allclose(alone, known * np.sqrt(2), rtol=1e-6)
     with pytest.raises(InputError, match="have 50 values, more than the 49"):
         read_word_vectors("glove", words, 49)
+
+
+def test_a_file_without_most_words_is_warned_of_with_examples(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("Dog 1 2\ncat 3 4\n")
+    words = ["<pad>", "<unk>", ".", "dog", "tree", "cat", "house"]
+    found = read_word_vectors(path, words, 2)
+    line, warning = describe_word_vectors("glove.txt", words, found).split("\n")
+    assert line == "words     glove.txt has 2 of 7 tokens (28.6%), 1 of them only in capitals"
+    assert warning.startswith(
+        "warning: more than half of the words have no vector in this file, for example tree, house;"
+    )
+    half = read_word_vectors(path, words[3:], 2)
+    assert describe_word_vectors("glove.txt", words[3:], half).count("\n") == 0
