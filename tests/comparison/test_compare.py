@@ -150,7 +150,7 @@ def bad_inputs(tmp_path):
     good = "S,60,70,80,50,60,75"
     yield (), "nothing to compare"
     yield (tmp_path / "absent",), "no such file or directory; expected a workdir, .npz, .json, .csv or .npy"
-    yield (file("a.txt", ""),), "of unknown kind"
+    yield (file("a.txt", ""),), "unknown kind of source"
     yield (tmp_path,), "no config.json in it"
     yield (workdir, same), "the same configuration and the same seed, 0"
     yield (workdir, other), "two sources are named 'run'"
