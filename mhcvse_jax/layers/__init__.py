@@ -1,1 +1,1 @@
-"""The parts that the models are made of."""
+"""The parts that models are made of."""

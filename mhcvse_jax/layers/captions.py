@@ -1,4 +1,4 @@
-"""Captions as every model takes them."""
+"""Captions in the form that every model takes."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Captions(NamedTuple):
-    """A batch of captions: NumPy's arrays on the host, JAX's on the devices."""
+    """A batch of captions: NumPy arrays on the host, JAX arrays on the devices."""
 
     tokens: Any  # <int32>[batch, words]; what stands at padding does not matter
     lengths: Any  # <int32>[batch] tokens of each caption, 1 or more

@@ -1,4 +1,4 @@
-"""A picture or caption expressed by the concepts (CVSE, ECCV 2020, section 3.3)."""
+"""A picture or caption expressed by concepts (CVSE, ECCV 2020, section 3.3)."""
 
 import flax.linen as nn
 import jax

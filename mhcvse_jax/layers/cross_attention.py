@@ -1,4 +1,4 @@
-"""Multi-head attention of one side's fragments to the other's, without a D x D product in a pair.
+"""Multi-head attention from one side's fragments to the other's, without a D x D product per pair.
 
 Queries, keys and values are projections of one side, computed once per picture or caption. For a picture of M regions
 and a caption of L words each layer then needs only the products of queries with keys and of weights with values, in

@@ -14,8 +14,8 @@ class Fusion(nn.Module):
     """The fused embedding, by one of four ways.
 
       concat      Linear([x; y])
-      adap_sum    a x + (1 - a) y, a = sigmoid(Linear((x + y) / 2)), one a sample
-      weight_sum  w_x * x + w_y * y, [w_x; w_y] = sigmoid(Linear([x; y])), one a feature
+      adap_sum    a x + (1 - a) y, a = sigmoid(Linear((x + y) / 2)), one per sample
+      weight_sum  w_x * x + w_y * y, [w_x; w_y] = sigmoid(Linear([x; y])), one per feature
       fixed_sum   CVSE's a x + (1 - a) y with a constant a
 
     Deviation: the paper's equations write image and text for x and y; fused like that, a pair would need both

@@ -1,9 +1,9 @@
 """A bidirectional GRU that does not compute padding, for CPUs.
 
 A batch is as long as its longest caption, which is more than twice the mean. Here the captions are sorted by
-length, and the loop over the words goes through phases: in each the rows are a fixed number, the first of the
-sorted, and the words a range that the lengths decide. So shapes are static, the computed rows follow the lengths,
-and the batch may be composed as it likes. Products over all words take blocks of rows, as many as there are words.
+length, and the loop over the words runs in phases. Each phase has a fixed number of rows, the first of the sorted
+captions, and a range of words that depends on the lengths. So shapes are static, the computed rows follow the lengths,
+and a batch may have any composition. Products over all words take blocks of rows, as many as there are words.
 
 On a GPU such loops wait for the host at each word, and a shorter row does not shorten the chain: `gru_scan`.
 """

@@ -1,7 +1,7 @@
-"""A bidirectional GRU in one scan, for accelerators: both directions at once, all that can be hoisted out of the loop.
+"""A bidirectional GRU in one scan, for accelerators: both directions at once, with as little as possible in the loop.
 
-The input's products stand before the loop. The weights' gradients stand after it, one product over all words;
-differentiated as it stands, a scan would add up a whole kernel at every word.
+The input's products come before the loop. The weights' gradients come after it, as one product over all words;
+automatic differentiation of the scan would add up an entire kernel at every word.
 """
 
 from collections.abc import Callable, Sequence

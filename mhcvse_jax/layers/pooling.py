@@ -32,7 +32,7 @@ def make_pooling(
 
 
 class AttentionPooling(nn.Module):
-    """The sum of elements weighted by how well each fits their mean (CVSE, ECCV 2020, section 3.2).
+    """The sum of elements, each weighted by how well it fits their mean (CVSE, ECCV 2020, section 3.2).
 
     h_i = g1(x_i) * g2(q), q the mean of the elements; weights = softmax over i of Linear(h_i), with
     g = Linear, batch norm, tanh, dropout. CVSE has the batch norm for regions only, and there that of g1

@@ -18,7 +18,7 @@ def word_mask(lengths: jax.Array, max_length: int) -> jax.Array:
 
 
 def choose_gru(gru: str) -> str:
-    """Returns the way to compute the GRU: the given one, or for "auto" the best for the devices.
+    """Returns how to compute the GRU: the given way, or for "auto" the best for the devices.
 
     On a CPU "packed" is the fastest of those measured (`python -m benchmarks.gru`). On a GPU "scan" has the fewest
     and largest operations; it is not measured there. Where one CPU stands for several devices, "plain". "pallas" is

@@ -11,7 +11,7 @@ from mhcvse_jax.models.embeddings import Embeddings
 
 
 class LossTerms(NamedTuple):
-    """A value for each term: a loss, its weight lambda, or a base weight; None for a term that the model lacks."""
+    """A value for each term: a loss, its weight lambda, or a base weight; None for terms that the model lacks."""
 
     fusion: jax.Array | None  # of the similarity that retrieval uses
     instance: jax.Array | None
@@ -32,13 +32,13 @@ def soft_weights(similarity: jax.Array, is_negative: jax.Array, temperature: jax
     """Returns the weight of each negative, <float32>[queries, candidates]; a query's weights sum to 1.
 
     The softmax over a query's negatives of similarity / temperature; no gradient passes through it. Negatives whose
-    similarities differ by far less than the temperature count alike, those that stand out count almost alone.
+    similarities differ by far less than the temperature count alike; those that stand out count almost alone.
 
-    That is why a training by these weights does not collapse. Write an embedding as what all have in common plus a
-    deviation. Where the negatives that count are more alike to a query than its match, the loss falls as all deviations
-    shrink, until the embeddings are one. The hardest of many negatives are such until a model is good; the mean of all
-    never is. When deviations shrink, these weights tend to the mean; as a model comes to tell pairs apart, to the
-    hardest. No schedule is needed.
+    That is why training with these weights does not collapse. Write each embedding as what all have in common plus a
+    deviation. If the negatives that count are more similar to a query than its match is, the loss falls as all
+    deviations shrink, until all embeddings are equal. The hardest of many negatives are like that until a model is
+    good; the mean of all negatives never is. As deviations shrink, these weights approach the mean; as a model learns
+    to tell pairs apart, they approach the hardest. No schedule is needed.
 
     Args:
       similarity: <float32>[queries, candidates].
@@ -63,8 +63,8 @@ def against_negatives(
 ) -> jax.Array:
     """Returns the loss of each query in one direction, <float32>[queries].
 
-    The hinge: by how much its match fails to lead its negatives by the margin (VSE++ Eq. 6, SCAN Eq. 13). InfoNCE: the
-    cross-entropy of its match among its negatives (CLIP, ICML 2021, section 2.3).
+    The hinge is how far a query's match falls short of leading its negatives by the margin (VSE++ Eq. 6, SCAN Eq. 13).
+    InfoNCE is the cross-entropy of the match among the negatives (CLIP, ICML 2021, section 2.3).
 
     Args:
       similarity: <float32>[queries, candidates].
@@ -96,7 +96,7 @@ def contrastive_loss(similarity: jax.Array, is_negative: jax.Array, contrast: Co
 
 
 def hardness(similarity: jax.Array, is_negative: jax.Array, contrast: Contrast) -> jax.Array:
-    """Returns where the negatives that count lie between the mean of all, 0, and the hardest, 1: <float32>[].
+    """Returns how hard the negatives that count are, from 0 (the mean of all) to 1 (the hardest): <float32>[].
 
     Of InfoNCE, by its gradient's weights. The mean over pictures whose negatives differ. Arguments as of
     `contrastive_loss`.
@@ -118,10 +118,10 @@ def hardness(similarity: jax.Array, is_negative: jax.Array, contrast: Contrast) 
 def contrastive_loss_in_blocks(
     images: jax.Array, texts: jax.Array, owner: jax.Array, contrast: Contrast, *, block: int
 ) -> jax.Array:
-    """`contrastive_loss` that never holds the whole similarity: [block, batch] of it at a time, over all devices.
+    """`contrastive_loss` that never holds the full similarity matrix: [block, batch] at a time, over all devices.
 
-    Each direction is computed separately and recomputed in the backward pass, so a block's memory is freed at once:
-    eight products [batch, D] x [D, batch] instead of three.
+    Each direction is computed separately and recomputed in the backward pass, so a block's memory is freed at once.
+    That takes eight products [batch, D] x [D, batch] instead of three.
 
     Args:
       images: <float32>[batch, D] unit vectors.
@@ -156,13 +156,13 @@ def kl_divergence(text: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def negatives(image_index: jax.Array | np.ndarray, *, mask_same_image: bool) -> jax.Array:
-    """Returns <bool>[image, text], the pairs of a batch that are no match.
+    """Returns <bool>[image, text], the pairs of a batch that do not match.
 
     Args:
       image_index: <int32>[batch] the picture of each pair.
       mask_same_image: whether the other captions of a pair's picture are left out, or only the pair itself.
 
-    Deviation: CVSE takes the other captions of a pair's picture for negatives, though they describe it.
+    Deviation: CVSE uses the other captions of a pair's picture as negatives, although they describe it.
     """
     if mask_same_image:
         return jnp.asarray(image_index[:, None] != image_index[None, :])

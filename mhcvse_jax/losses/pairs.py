@@ -1,4 +1,4 @@
-"""The loss terms of a model that scores pairs, pair by pair: the contrast of a score, and a matching term."""
+"""The loss terms of a model that scores pairs, pair by pair: a contrastive term of the score, and a matching term."""
 
 import jax
 import jax.numpy as jnp

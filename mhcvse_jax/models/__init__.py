@@ -1,9 +1,8 @@
-"""The systems, one file each, and how a configuration names them.
+"""The systems, one file each, and their names in a configuration.
 
-A model is a Flax module whose attributes are the keys of `config.model` that it uses, and says by its base
-class what it is: an `EmbeddingModel` makes vectors of each side, a `PairModel` a score of the two together; their
-files say which methods that takes. Training, losses and retrieval follow from it. Another system is a file here and a
-line in `MODELS`.
+A model is a Flax module whose attributes are the keys of `config.model` that it uses. Its base class says what it is:
+an `EmbeddingModel` makes a vector of each side, a `PairModel` a score of both together; their files say which methods
+that takes. Training, losses and retrieval follow from it. To add a system, add a file here and a line in `MODELS`.
 """
 
 import dataclasses

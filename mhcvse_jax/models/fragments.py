@@ -1,4 +1,4 @@
-"""What every model begins with: unit vectors of a picture's regions and of a caption's words."""
+"""What every model starts with: unit vectors of a picture's regions and of a caption's words."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ NUM_SCALES = 3  # of the fused, instance and consensus similarity
 
 
 class AttentionMaps(NamedTuple):
-    """Where a model looks in pairs of a picture and a caption, and the vectors it looks with.
+    """Where a model looks in pairs of a picture and a caption, and the vectors that it uses for it.
 
     A map is <float32>[batch, heads, rows, columns]: how much each row attends to each column. A row sums to 1; rows
     and columns of padding are 0. None where the model has no such attention.
@@ -49,9 +49,9 @@ class Fragments(nn.Module):
 
     @classmethod
     def check(cls, values: Any) -> None:
-        """Raises InputError where the values of `config.model` do not fit this model, or each other.
+        """Raises InputError if the values of `config.model` do not fit this model, or each other.
 
-        Each by itself is in its range. A model with rules of its own adds them to these.
+        Each value is within its range. A model with its own rules adds them to these.
         """
         heads, dim = values.num_heads, values.embedding_dim
         if heads and dim % heads:

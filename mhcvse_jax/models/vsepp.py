@@ -1,4 +1,4 @@
-"""VSE++: pooled regions and pooled words in one space, the hinge of the hardest negative (BMVC 2018).
+"""VSE++: pooled regions and pooled words in one space, with the hinge of the hardest negative (BMVC 2018).
 
 Deviation: VSE++ takes one feature of the whole picture and the last state of a GRU. Here, as in the programs that came
 after it, a picture is the mean of its regions and a caption that of a Bi-GRU's states, so that every `pooling` may
@@ -19,7 +19,7 @@ from mhcvse_jax.models.fragments import AttentionMaps, own_map, region_mask, uni
 
 
 class VSEPP(EmbeddingModel):
-    """The model, and the base of those that make more of the pooled vectors.
+    """The model, and the base of models that do more with the pooled vectors.
 
     `config.base()` documents each attribute under the same name.
     """

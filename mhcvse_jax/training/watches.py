@@ -33,7 +33,7 @@ class NonFiniteWatch:
         what = f"step {step}: not finite: {terms}; pictures of its batch: {' '.join(self._pictures_of(step))}"
         if self._policy == "skip":
             if skipped_before < self._limit:
-                return f"{what}; skipped, {skipped_before + 1} of at most {self._limit} steps"
+                return f"{what}; skipped, {skipped_before + 1} of {self._limit} steps allowed"
             what += f"; config.optimizer.nonfinite_limit, {self._limit}, was reached"
         raise RunFailedError(
             f"{what}. The last checkpoint is from before it; a lower config.optimizer.learning_rate or a look at "

@@ -245,7 +245,7 @@ def test_a_port_in_use_is_refused(index, port, capsys):
 def test_an_index_without_pictures_is_refused(index, tmp_path, capsys):
     store.write_header(tmp_path, index.header._replace(parts=()))
     assert serve.main([str(tmp_path), "--port", "0"]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} has no pictures; expected one at least\n"
+    assert capsys.readouterr().err == f"error: {tmp_path} has no pictures; expected at least one\n"
 
 
 class Planted:

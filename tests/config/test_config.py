@@ -76,7 +76,7 @@ def test_overrides_keep_the_type_of_a_key():
         ("--config.model.name=vsepp", "config.model.num_heads is 8; expected 0, as vsepp has no heads"),
         ("--config.model.cross_levels=(['global'],)", "config.model.cross_levels is (['global'],); expected one or"),
         ("--config.model.cross_levels=('global','global')", "once each"),
-        ("--config.concepts.words_path=x", "go together"),
+        ("--config.concepts.words_path=x", "need each other"),
         ("--config.optimizer.adam_b1=7", "config.optimizer.adam_b1 is 7.0; expected 0 or more, and less than 1"),
         ("--config.optimizer.learning_rate=inf", "learning_rate is inf; expected more than 0, and finite"),
         ("--config.concepts.threshold=nan", "config.concepts.threshold is nan; expected a number, and finite"),

@@ -132,7 +132,7 @@ def test_cocos_numbers_stand_in_one_of_three_files(tmp_path):
     for numbers, message in (
         ([5, 6, 7], "has 3 lines"),
         (["5", "x", "7", "8"], "line 2: 'x'"),
-        ([5] * 4, "stands twice"),
+        ([5] * 4, "the same number of COCO"),
     ):
         write_captions(tmp_path, numbers)
         with pytest.raises(InputError, match=message):

@@ -333,7 +333,7 @@ def test_names_of_classes_make_a_directory_readable(tmp_path, capsys):
     assert run(tmp_path, "lxmert_tsv", paths, names) == 0  # the directory is there, and gets the names
     most = np.bincount(np.concatenate([facts_of(i)["classes"] for i in IDS[:6]])).argmax()
     check_data.main([str(tmp_path / "out")])
-    assert f"; the commonest: thing{most} " in capsys.readouterr().out
+    assert f"; the most common: thing{most} " in capsys.readouterr().out
     paths, _, _ = butd_tsv(tmp_path)
     assert run(tmp_path, "butd_tsv", paths, names, out="butd") == 2
     assert "its regions have no classes; expected none of their names" in capsys.readouterr().err

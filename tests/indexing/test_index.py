@@ -58,7 +58,7 @@ def test_half_an_index_is_none(index, tmp_path):
     for path in index.directory.iterdir():
         if path.name != store.FILE:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match="not a whole index"):
+    with pytest.raises(InputError, match="not a complete index"):
         mhcvse_jax.Index.open(tmp_path)
     content = json.loads((index.directory / store.FILE).read_text())
     (tmp_path / store.FILE).write_text(json.dumps(content))
