@@ -1,5 +1,11 @@
 """A download that failed is called what it is, whichever reader meets it and whatever the file is named."""
 
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+
 import pytest
 
 from mhcvse_jax.comparison import recall_files, sources
@@ -46,3 +52,20 @@ def test_a_web_page_is_called_one_by_every_reader(tmp_path, name):
     (tmp_path / name).write_bytes(PAGE)
     with pytest.raises(InputError, match=rf"{name} is a web page: the download failed, .*; download it again"):
         READERS[name](tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "zip", "tar"])
+def test_an_archive_is_to_be_unpacked(tmp_path, kind):
+    vectors, packed = tmp_path / "glove.vec", tmp_path / "packed.vec"
+    vectors.write_text("dog 1 2 3\n")
+    if kind == "tar":
+        with tarfile.open(packed, "w") as archive:
+            archive.add(vectors, "glove.vec")
+    elif kind == "zip":
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(vectors, "glove.vec")
+    else:
+        compress = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}[kind]
+        packed.write_bytes(compress(vectors.read_bytes()))
+    with pytest.raises(InputError, match=rf"packed\.vec is a {kind} archive; unpack it"):
+        word_vectors.read_word_vectors(packed, ["dog"], 3)
