@@ -39,13 +39,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
     """Returns the exit code: 0 finished, 2 bad input, 3 it could not be written, 75 stopped."""
     which = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
     which.add_argument(
-        "--encoder", choices=ENCODERS, default="efficientnet_lite2", help="default %(default)s; --help has its options"
+        "--encoder", choices=ENCODERS, default="efficientnet_lite2", help="its options are below (default %(default)s)"
     )
     encoder = ENCODERS[which.parse_known_args(argv)[0].encoder]
     own = argparse.ArgumentParser(add_help=False)
     encoder.add_options(own.add_argument_group(f"options of {encoder.name}"))
     parser = command_line.parser(prog, __doc__, parents=[which, own])
-    parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="of the encoder (default: its package's)")
+    parser.add_argument(
+        "--weights", type=pathlib.Path, metavar="FILE", help="of the encoder (default: from its package)"
+    )
     parser.add_argument("--images", type=pathlib.Path, required=True, metavar="DIR", help="pictures; subfolders too")
     options.add(parser)
     arguments = command_line.parse(parser, argv)

@@ -34,7 +34,9 @@ TRIED = 5  # pictures, by which features are told that are of another width
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.import_features") -> int:
     """Returns the exit code: 0 finished, 2 bad input, 3 it could not be written, 75 stopped."""
     which = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
-    which.add_argument("--format", choices=IMPORTERS, default="butd_tsv", help="of the features (default %(default)s)")
+    which.add_argument(
+        "--format", choices=IMPORTERS, default="butd_tsv", help="format of the features (default %(default)s)"
+    )
     importer = IMPORTERS[which.parse_known_args(argv)[0].format]
     own = argparse.ArgumentParser(add_help=False)
     importer.add_options(own.add_argument_group(f"options of {importer.name}"))

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
-    add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
+    add("index", type=path, metavar="INDEX", help="a directory that `mhcvse index` made")
     add("texts", nargs="*", metavar="TEXT", help="what the pictures should show; several texts are several queries")
     add("--queries", metavar="FILE", help="texts, one per line; - reads them from standard input")
     add("--image", type=path, action="append", default=[], metavar="FILE", help="a picture; may be repeated")

@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     add = parser.add_argument
-    add("index", type=path, metavar="INDEX", help="what `mhcvse index` made")
-    add("--port", type=_port, default=8000, help="default %(default)s; 0 picks a free port")
-    add("--host", default="127.0.0.1", metavar="ADDRESS", help="who may ask: 127.0.0.1, this machine alone (default)")
+    add("index", type=path, metavar="INDEX", help="a directory that `mhcvse index` made")
+    add("--port", type=_port, default=8000, help="0 picks a free port (default %(default)s)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="127.0.0.1 (default): only this machine")
     add(
         "--rerank",
         type=path,

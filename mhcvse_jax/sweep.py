@@ -243,7 +243,7 @@ def tabulate(
     """
     finished = [run for run in runs if run.is_finished]
     if not finished:
-        raise InputError(f"{output.parent}: no run is finished; expected one at least")
+        raise InputError(f"{output.parent}: no run is finished; expected at least one")
     sources = [*(f"{run.name}={run.workdir}" for run in finished), *more_sources]
     if not any(run.name == baseline for run in finished):
         baseline = None

@@ -72,7 +72,7 @@ def test_a_dry_run_shows_what_would_run_and_makes_nothing(tmp_path):
         "processes 1, 4 devices each",
         "devices   4 x cpu",
         "mesh      {'data': 4}",
-        "batch_size       16: 16 a process, 4 a device",
+        "batch_size       16: 16 per process, 4 per device",
     ):
         assert line in done.stdout.splitlines()
     assert not (tmp_path / "run").exists()

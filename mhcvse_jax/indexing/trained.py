@@ -168,7 +168,7 @@ class TrainedModel:
         language = self.experiment.language
         if not any(is_word(word) and word in language.vocabulary for word in language.words(text)):
             shown = text if len(text) <= 80 else f"{text[:77]}..."
-            raise InputError(f"{shown!r} has no word that the vocabulary of {self.workdir} has; expected one at least")
+            raise InputError(f"{shown!r} has no word that the vocabulary of {self.workdir} has; expected at least one")
 
     def check_regions(self, shape: Sequence[int], what: str) -> None:
         """Raises InputError where features of this shape, (regions, features), are not what the model takes."""

@@ -37,13 +37,13 @@ def add(parser: argparse.ArgumentParser) -> None:
             type=_share,
             default=0.1,
             metavar="X",
-            help=f"of the pictures that become {split}, where nothing names splits (default %(default)s)",
+            help=f"share of the pictures for {split}, if nothing names splits (default %(default)s)",
         )
-    parser.add_argument("--seed", type=int, default=0, help="of these shares (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random splits (default %(default)s)")
     parser.add_argument(
         "--uncaptioned",
         metavar="SPLIT",
-        help=f"split of the pictures without captions (default: left out; {SEARCH} where there are no captions at all)",
+        help=f"split for pictures without captions (default: they are left out; {SEARCH} if there are no captions)",
     )
     for kind, option in NAMES.items():
         parser.add_argument(

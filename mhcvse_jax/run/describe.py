@@ -1,4 +1,4 @@
-"""What a training says about itself before it begins."""
+"""What a training run prints about itself before it starts."""
 
 import pathlib
 import shlex
@@ -25,7 +25,7 @@ def describe_run(config: Config, workdir: pathlib.Path, arguments: Sequence[str]
     print(f"devices   {provenance.device_name()}")
     print(f"mesh      {dict(mesh.shape)}")
     for key, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
-        print(f"{key:<16} {size}: {size // processes} a process, {size // mesh.size} a device")
+        print(f"{key:<16} {size}: {size // processes} per process, {size // mesh.size} per device")
 
 
 def describe_data(config: Config, data: TrainingData, test_split: Split, source: FeatureSource | None) -> None:
@@ -62,7 +62,7 @@ def describe_data(config: Config, data: TrainingData, test_split: Split, source:
         print(f"concepts  none: {config.model.name} uses none", flush=True)
         return
     if not any(concepts.kinds) and not config.concepts.words_path and not config.start_from:
-        print("concepts  the captions are not in English sentences: the most frequent words, whatever their kind")
+        print("concepts  the captions are not English sentences: taking the most frequent words of any kind")
     print(
         f"concepts  {len(concepts.words)} ({kinds}), {vectors}; "
         f"named by {100 * train.caption_labels.any(axis=1).mean():.1f}% of training captions, "

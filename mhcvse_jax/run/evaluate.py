@@ -1,4 +1,4 @@
-"""Testing a workdir's best checkpoint: recalls, ranks, similarities, matches."""
+"""Tests a workdir's best checkpoint: recalls, ranks, similarities, matches."""
 
 import argparse
 import dataclasses

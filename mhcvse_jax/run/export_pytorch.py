@@ -1,4 +1,4 @@
-"""A workdir's best checkpoint as PyTorch's CVSE reads it."""
+"""A workdir's best checkpoint in the format of PyTorch's CVSE."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ ONLY = {
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Writes the checkpoint, whole or not at all.
+    """Writes the checkpoint, completely or not at all.
 
     Raises:
       InputError: the workdir has no best checkpoint, or one that the PyTorch program cannot hold.

@@ -1,4 +1,4 @@
-"""A workdir made of a checkpoint of PyTorch's CVSE: its configuration, words, concepts and parameters."""
+"""A workdir made from a checkpoint of PyTorch's CVSE: its configuration, words, concepts and parameters."""
 
 import argparse
 import os
@@ -39,7 +39,7 @@ SUPPORTED = {
 
 
 def import_checkpoint(arguments: argparse.Namespace) -> None:
-    """Writes the workdir, whole or not at all, and says what became of each tensor."""
+    """Writes the workdir, completely or not at all, and prints what became of each tensor."""
     out = arguments.out
     if out.exists():
         raise InputError(f"--out {out} exists; expected a new directory")
@@ -72,7 +72,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> None:
 
 
 def configuration(checkpoint: Checkpoint, sizes: Sizes, arguments: argparse.Namespace) -> Config:
-    """Returns the configuration under which our model is that one, and our evaluation that program's.
+    """Returns the configuration that gives the same model, and the same evaluation, as that program.
 
     Raises:
       InputError: `opt` asks for what is not supported, or the data set is not known.

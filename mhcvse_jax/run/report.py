@@ -96,10 +96,10 @@ def write(runs: Sequence[Observed], output: pathlib.Path, image_dir: pathlib.Pat
 
 
 class Together:
-    """Runs that were tried on the same pictures and captions, and the queries that are shown of them."""
+    """Runs that were evaluated on the same pictures and captions, and the queries to show for them."""
 
     def __init__(self, runs: Sequence[Observed], image_dir: pathlib.Path | None, album: Album, shown: Shown):
-        """Chooses the queries: at random, and the best and worst of the first run; of several, where two differ."""
+        """Chooses the queries: random ones, the best and worst of the first run, and those on which two runs differ."""
         self.runs = {run.name: run.tested for run in runs if run.tested}
         first = next(iter(self.runs.values()))
         self._split = first.split
@@ -180,7 +180,7 @@ def _part(run: Observed, group: Together | None, overlays: Overlays) -> page.Run
 
 
 def _compared(runs: Sequence[Observed]) -> table.Table | None:
-    """Returns what the runs differ in from the first that has ended; None where there are no two to compare."""
+    """Returns how the runs differ from the first finished one; None if there are not two to compare."""
     ended = [run for run in runs if run.results]
     if len(ended) < 2:
         return None
@@ -217,7 +217,7 @@ def _images(run: Observed, tested: Tested) -> pathlib.Path:
 
 
 def _on_the_same(runs: Sequence[Observed]) -> list[list[Observed]]:
-    """Returns the runs that could be tried, those with the same pictures and captions together."""
+    """Returns the runs that could be evaluated, grouped by pictures and captions."""
     groups: dict[tuple, list[Observed]] = {}
     for run in runs:
         if run.tested:
@@ -228,7 +228,7 @@ def _on_the_same(runs: Sequence[Observed]) -> list[list[Observed]]:
 
 
 def _named(sources: Sequence[str]) -> Mapping[str, pathlib.Path]:
-    """Returns each run's directory by a name of its own: as NAME=DIR says, else the directory's.
+    """Returns each run's directory by a unique name: as NAME=DIR says, else the directory's.
 
     Raises:
       InputError: a name stands for two.

@@ -1,4 +1,4 @@
-"""An embedding model's best candidates put in order by a model that scores pairs: recall and time beside all pairs'."""
+"""An embedding model's best candidates, reordered by a model that scores pairs: recall and time, beside all pairs'."""
 
 import dataclasses
 import pathlib
@@ -19,7 +19,7 @@ TOP_K = 20  # candidates, where the command names no number
 
 @dataclasses.dataclass(frozen=True)
 class Reranking:
-    """The second model, what it reads, and how many candidates of a query it scores."""
+    """The second model, what it reads, and how many candidates it scores for each query."""
 
     first: Experiment
     second: Experiment

@@ -1,4 +1,4 @@
-"""A training from its beginning, or from where it stopped, to the results of its test."""
+"""A training run from its start, or from where it stopped, to the results of its test."""
 
 import hashlib
 import pathlib
@@ -30,7 +30,7 @@ from mhcvse_jax.run.workdir import REPORT, WorkdirLock, is_begun, is_finished, r
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Trains where that is not finished, tests once, and prints the results."""
+    """Trains if that is not finished, tests once, and prints the results."""
     keep_compiled()
     check_workdir(workdir, config)
     distributed.check_same("configuration", config.to_json())
@@ -55,8 +55,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 def train_and_test(config: Config, workdir: pathlib.Path, lock: WorkdirLock) -> None:
     """Trains from the latest checkpoint, or from the start; tests the best once; writes the results.
 
-    Writes nothing in the workdir before everything that was given is known to be usable; the built-in data set
-    is the exception, as it has to be drawn to be looked at.
+    Writes nothing in the workdir until all input is known to be usable. The built-in data set is the exception, as it
+    must be drawn before it can be checked.
     """
     print(f"mhcvse_jax {__version__}: {config.model.name} in {workdir}", flush=True)
     check_devices(config)
@@ -126,7 +126,7 @@ def prepare_workdir(
     workdir: pathlib.Path,
     lock: WorkdirLock,
 ) -> None:
-    """Makes the workdir, and keeps in it what the run is made from."""
+    """Makes the workdir, and stores in it what the run is made from."""
     lock.acquire()
     keep_language(config, data.language, workdir)
     feature_source.keep(directory, workdir)
@@ -150,7 +150,7 @@ def data_digest(data: TrainingData) -> str:
 def draw_matches(
     config: Config, workdir: pathlib.Path, directory: pathlib.Path, encoded: protocols.Found, split: Split
 ) -> None:
-    """Draws the matches of a few queries, or says why it cannot."""
+    """Draws the matches of a few queries, or prints why it cannot."""
     image_dir = pathlib.Path(config.log.image_dir or directory / "images")
     path = workdir / "matches.png"
     try:
@@ -169,7 +169,7 @@ def draw_matches(
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> None:
-    """Writes the report of a run that has ended, or says why it cannot."""
+    """Writes the report of a finished run, or prints why it cannot."""
     if jax.process_count() > 1:  # it restores the model on the devices of one process
         print(f"report    not written by several processes; mhcvse report {workdir} writes it")
         return

@@ -1,4 +1,4 @@
-"""The directory that a run writes: one run at a time, and every file whole or not there."""
+"""The directory that a run writes: one run at a time, and every file complete or absent."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ REPORT = "report.html"
 
 
 class WorkdirLock:
-    """The right to write a workdir; the operating system takes it back when the process ends, however it ends."""
+    """The right to write a workdir; the operating system revokes it when the process ends, however it ends."""
 
     def __init__(self, workdir: pathlib.Path):
         self._workdir = workdir
@@ -53,7 +53,7 @@ class WorkdirLock:
         self._file = file
 
     def release(self) -> None:
-        """Lets another run in."""
+        """Releases the workdir for another run."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -79,5 +79,5 @@ def is_finished(workdir: pathlib.Path) -> bool:
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
-    """Returns whether there is a checkpoint to go on from; an incomplete one, left by a kill, does not count."""
+    """Returns whether there is a checkpoint to resume from; an incomplete one, left by a kill, does not count."""
     return any(path.name.isdigit() and path.is_dir() for path in (workdir / "checkpoints").glob("*"))
