@@ -1,17 +1,17 @@
 """Several processes as one run: how they find each other, what they agree on, which of them prints.
 
-A process is started once a GPU, or once a node, by a file of `launch/`. SLURM and Open MPI are found by JAX; anywhere
-else these variables say it, and with none of them there is one process:
+The files in `launch/` start one process per GPU or per node. JAX detects SLURM and Open MPI. Anywhere else, set these
+variables; without any of them there is one process:
 
   MHCVSE_COORDINATOR        HOST:PORT of process 0, as the others reach it
-  MHCVSE_NUM_PROCESSES      of the whole run
-  MHCVSE_PROCESS_ID         of this one, from 0
-  JAX_LOCAL_DEVICE_IDS      the devices of this one, 0,1 for example (default: all of its machine)
+  MHCVSE_NUM_PROCESSES      number of processes of the run
+  MHCVSE_PROCESS_ID         number of this process, from 0
+  JAX_LOCAL_DEVICE_IDS      devices of this process, 0,1 for example (default: all of its machine)
 
-and in any case, in seconds:
+and in any case:
 
-  MHCVSE_START_SECONDS      to wait for the other processes at the start (default 300)
-  MHCVSE_HEARTBEAT_SECONDS  without a sign of a process after which the others end (default 100)
+  MHCVSE_START_SECONDS      how long to wait for the other processes at the start (default 300)
+  MHCVSE_HEARTBEAT_SECONDS  how long a process may be silent before the others end (default 100)
 
 The engine is JAX's distributed runtime, with NCCL between GPUs and gloo between CPUs.
 """
@@ -57,7 +57,7 @@ _numbers = itertools.count()
 def initialize() -> None:
     """Joins the processes of the run; does nothing if there is only one. Call it before JAX is used.
 
-    Processes but the first print nothing from then on.
+    From then on only the first process prints.
 
     Raises:
       InputError: the variables are not usable.
@@ -138,12 +138,12 @@ def is_several() -> bool:
 
 
 def is_first() -> bool:
-    """Returns whether this process prints and writes for all: process 0, or the only one."""
+    """Returns whether this process prints and writes for all: it is process 0, or the only one."""
     return runtime.global_state.process_id == 0
 
 
 def from_first(function: Callable[[], T]) -> T:
-    """Returns on all processes what a function returns on process 0, its only caller. All processes must call this.
+    """Returns on all processes what a function returns on process 0, which alone calls it. All must call this.
 
     Args:
       function: what it returns is written as JSON and read again where there are several processes.
@@ -171,7 +171,7 @@ def from_first(function: Callable[[], T]) -> T:
 
 
 def from_all(value: T) -> list[T]:
-    """Returns the value of every process, in their order, which goes between them as JSON. All must call this."""
+    """Returns the values of all processes, in order, exchanged as JSON. All processes must call this."""
     client = runtime.global_state.client
     if client is None:
         return [value]
@@ -243,9 +243,9 @@ def _shutdown(together: bool) -> None:
 class Agreement:
     """Lets any process request a stop or a save, which all perform at the same step.
 
-    Each process brings its wishes, as flags, as often as all others. One process alone is granted them at once.
-    Several exchange them every few times on the devices, beside the training; nobody waits, as the answer is read
-    at the next exchange.
+    Each process states its requests, as flags, as often as all others. A single process is granted them at once.
+    Several processes exchange them every few calls on the devices, beside the training. Nobody waits, as the answer is
+    read at the next exchange.
     """
 
     def __init__(self, mesh: Mesh):

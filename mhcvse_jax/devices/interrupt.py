@@ -12,8 +12,8 @@ from mhcvse_jax.devices import distributed
 class InterruptRequest:
     """Context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `requested`.
 
-    A second SIGINT or SIGTERM ends the program at once. SIGUSR1 is a scheduler's warning, which it may well follow
-    with a SIGTERM. SIGHUP is a terminal that has closed; a program that was told to ignore it, by nohup, does.
+    A second SIGINT or SIGTERM ends the program at once. SIGUSR1 is a scheduler's warning, which a SIGTERM may follow.
+    SIGHUP means that the terminal has closed; under nohup it is ignored.
     """
 
     def __init__(self):

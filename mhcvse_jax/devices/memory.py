@@ -1,4 +1,4 @@
-"""Memory of the host that this process may still take, within the limits of its container."""
+"""Host memory that this process may still use, within the limits of its container."""
 
 import os
 import pathlib
@@ -12,11 +12,11 @@ RUNS_VARIABLE = "MHCVSE_RUNS_AT_ONCE"
 
 
 def free_on_host(root: pathlib.Path = pathlib.Path("/")) -> int | None:
-    """Returns the bytes that this process may still take; None where the system does not say (it is not Linux).
+    """Returns the bytes that this process may still use; None if the system does not say (it is not Linux).
 
-    That is what the machine has available, or less where a control group (a container, a job of SLURM) or one above
-    it has a limit. Pages of files count as free: the kernel gives them up when memory is needed. Where several runs
-    begin at once (`RUNS_VARIABLE`), it is the part of one.
+    That is what the machine has available, or less if a control group (a container, a SLURM job) or one above it has a
+    limit. Pages of files count as free: the kernel gives them up when memory is needed. If several runs start at once
+    (`RUNS_VARIABLE`), it is one run's part.
 
     Args:
       root: below which /proc and /sys are.

@@ -1,4 +1,4 @@
-"""The devices as a mesh, and how arrays lie on it: the batch is split, all else is replicated."""
+"""The devices as a mesh, and how arrays are placed on it: the batch is split, everything else is replicated."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def find_devices() -> list[Any]:
-    """Returns the devices of all processes; warns where the machine has NVIDIA's driver and they are CPUs.
+    """Returns the devices of all processes; warns if the machine has NVIDIA's driver but they are CPUs.
 
     Raises:
       InputError: there are none of the kind that JAX_PLATFORMS asks for.
@@ -57,7 +57,7 @@ def _warn_of_idle_gpus() -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -67,7 +67,7 @@ def by_batch(mesh: Mesh) -> NamedSharding:
 
 
 def own_rows(mesh: Mesh, size: int) -> slice:
-    """Returns the rows of a batch of `size` that lie on devices of this process: all, where it is the only one."""
+    """Returns the rows of a batch of `size` that are on this process's devices: all, if it is the only process."""
     if jax.process_count() == 1:
         return slice(0, size)
     shares = by_batch(mesh).addressable_devices_indices_map((size,)).values()

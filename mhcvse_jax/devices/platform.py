@@ -1,4 +1,4 @@
-"""Which kind of device a function is traced for: the default one, unless it is lowered for another."""
+"""The kind of device that a function is traced for: the default one, unless it is lowered for another."""
 
 import contextlib
 import contextvars
@@ -10,16 +10,16 @@ _LOWERED_FOR: contextvars.ContextVar[str | None] = contextvars.ContextVar("lower
 
 
 def platform() -> str:
-    """Returns "cpu" or "gpu", for which a layer chooses its way to compute."""
+    """Returns "cpu" or "gpu", by which a layer chooses how to compute."""
     return _LOWERED_FOR.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
 def lowered_for(platform: str) -> Iterator[None]:
-    """Lets layers choose as they do on that platform, for example to lower a step for GPUs where there are none.
+    """Lets layers choose as they do on that platform, for example to lower a step for GPUs on a machine without any.
 
-    Nothing runs elsewhere by this: `jax.export` or `lower(lowering_platforms=("cuda",))` has to be told, too. JAX
-    keeps what it has traced, so make the jitted function within, and do not call it.
+    This alone does not run anything elsewhere: also tell `jax.export` or `lower(lowering_platforms=("cuda",))`. JAX
+    caches what it has traced, so make the jitted function within this context, and do not call it.
 
     Args:
       platform: as `jax.default_backend()` names it.
