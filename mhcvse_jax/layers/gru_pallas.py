@@ -1,13 +1,13 @@
-"""A bidirectional GRU whose loop over the words is one kernel of a GPU, written in Pallas. Not measured on one yet.
+"""A bidirectional GRU whose loop over the words is one GPU kernel, written in Pallas. Not yet measured on a GPU.
 
-A recurrent kernel is too large for one multiprocessor (D 1024 in bfloat16: 6.3 MB a direction), so a program of the
-grid owns some columns of a direction for some rows of the batch, computes their three gates at every word, and leaves
-them in global memory, where all programs of the direction read them at the next word. Between two words all programs
-wait for each other at a counter, so that all must run at once: there are no more than the GPU has multiprocessors.
-Each reads its part of the weights, some 100 KB, at every word: from the second on out of the L2 cache.
+A recurrent kernel is too large for one multiprocessor (D 1024 in bfloat16: 6.3 MB per direction). So each program of
+the grid owns some columns of a direction for some rows of the batch. At every word it computes their three gates and
+leaves them in global memory, where all programs of the direction read them at the next word. Between two words all
+programs wait for each other at a counter, so all must run at once: there are no more programs than the GPU has
+multiprocessors. Each reads its part of the weights, about 100 KB, at every word: from the second on, from the L2 cache.
 
-A barrier cannot be interpreted, as there one program ends before the next begins. The steps below do not know it: on a
-CPU the same steps run in a grid whose first axis are the words. What that proves is all but the barrier.
+A barrier cannot be interpreted, as the interpreter ends one program before the next begins. The steps below do not know
+about it: on a CPU the same steps run in a grid whose first axis is the words. That tests everything but the barrier.
 
 The products of the input and the gradients of the weights are those of `gru_scan`. What is computed is the same, with
 the sum of a product kept in float32. Several devices do not share the work: each computes the whole batch.
@@ -35,7 +35,7 @@ Refs: TypeAlias = Any
 
 
 class Tiles(NamedTuple):
-    """What a program computes at a word."""
+    """What a program computes at each word."""
 
     rows: int  # captions
     columns: int  # units of one direction

@@ -16,8 +16,8 @@ ENTROPY_SAMPLE = 16  # the first pairs of a batch, from which the entropy is rea
 class SelfAttention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(d_k)) V over several heads.
 
-    Elements come as unit vectors. At D = 1024 a unit vector's features have a size of 1/32 and the first
-    attention logits one of 0.001: every head attends uniformly and hardly learns. So the input may be scaled.
+    Elements are unit vectors. At D = 1024 a unit vector's features are of size 1/32 and the first attention logits of
+    size 0.001: every head attends uniformly and hardly learns. So the input may be scaled.
 
     Deviation: the paper's Figure 2 shows neither a scale nor a residual connection nor layer norm; "unit"
     without a residual is the paper as drawn. Its Eq. 8 prints Q^T K where Eq. 9 has Q K^T: the second is meant.
@@ -28,10 +28,10 @@ class SelfAttention(nn.Module):
       residual: adds what Q, K and V were made from to the output.
       dropout_rate: of the attention weights.
       dtype: of the arithmetic; the softmax is float32.
-      start: "random", "zero" or "gate". At random, attention scatters what the layers before it have aligned. From
-        zero (the output projection's) elements begin as they came, given a residual connection, but Adam's steps are
-        of one size whatever the gradient, and ten of them make as much of the attention as of the element. A gate, a
-        learned factor a feature that begins at zero (ReZero, arXiv:2003.04887), lets it in a thousandth a step.
+      start: "random", "zero" or "gate". At random, attention scatters what the layers before it have aligned. With
+        "zero" (output projection) and a residual connection, elements start unchanged; but Adam's steps have the same
+        size whatever the gradient, and after ten of them the attention weighs as much as the element. With "gate", a
+        learned factor per feature that starts at zero (ReZero, arXiv:2003.04887), it grows by a thousandth per step.
       masks_are_prefixes: whether a mask keeps the first elements alone: cuDNN takes their number.
     """
 
@@ -131,14 +131,14 @@ class SelfAttention(nn.Module):
         return attended.astype(jnp.float32) + out["bias"]
 
     def _by_cudnn(self, elements: jax.Array, train: bool) -> bool:
-        """Returns whether cuDNN has this attention: on GPUs, in bfloat16, without dropout; backward of even lengths."""
+        """Returns whether cuDNN has this attention: on GPUs, in bfloat16, without dropout; backward if even."""
         head_dim = elements.shape[-1] // self.num_heads
         fits = self.dtype == jnp.bfloat16 and head_dim <= 128 and head_dim % 8 == 0
         fits = fits and (not train or (self.masks_are_prefixes and elements.shape[1] % 2 == 0))
         return fits and platform() == "gpu" and not (train and self.dropout_rate)
 
     def _attended_by_cudnn(self, elements: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Returns what Flax's attention does, without ever holding its weights but those that the entropy is of."""
+        """Returns the same as Flax's attention, holding only those weights that the entropy is computed from."""
         params = self.attention.variables["params"]
         elements = elements.astype(self.dtype)
         query, key, value = (_project(elements, params[name]) for name in ("query", "key", "value"))
@@ -154,7 +154,7 @@ class SelfAttention(nn.Module):
 
 
 class Gate(nn.Module):
-    """Returns features times a learned factor each, which begins at zero."""
+    """Returns each feature times a learned factor that starts at zero."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -173,9 +173,9 @@ def _project(elements: jax.Array, dense: Any) -> jax.Array:
 
 
 def attention_entropy(intermediates: Any) -> dict[str, jax.Array]:
-    """Returns the mean entropy of each attention's weights, by module: 1 is uniform, 0 looks at one element.
+    """Returns the mean entropy of each attention's weights, by module: 1 is uniform, 0 attends to one element.
 
-    A head that stays at 1 has not woken. Read from the first pairs of the batch.
+    A head that stays at 1 has not learned to attend. Read from the first pairs of the batch.
 
     Args:
       intermediates: Flax's collection of that name, as `SelfAttention` fills it: weights [batch, heads, queries,

@@ -1,8 +1,8 @@
 """Two-way cross-modal attention with hierarchical fusion (arXiv:2406.15306).
 
-Only that paper's abstract is public. It names an attention between the modalities that goes both ways, a fusion of
-features in a hierarchy, and an objective that is better suited to matching. What follows has all of it and is a design
-of ours, without a published recall to reproduce:
+Only that paper's abstract is public. It names a two-way attention between the modalities, a hierarchical fusion of
+features, and an objective better suited to matching. What follows has all three and is our own design, without a
+published recall to reproduce:
 
 - *Two ways, several layers.* Words attend to regions and regions to words, by cosine, since unit vectors would leave
   plain attention uniform. Before the next layer a gate mixes each fragment's own query with what it gathered. Only
