@@ -41,7 +41,7 @@ def options(directory, workdir, *more):
             "concepts.shares=(1, 0, 0)",
             "concepts.vector_dim=5",
         ),
-        *("model.embedding_dim=8", "model.word_dim=5", "model.num_heads=2", "data.caption_lengths=(16,)"),
+        *("model.embedding_dim=10", "model.word_dim=5", "model.num_heads=2", "data.caption_lengths=(16,)"),
         *("text.min_count=2", "log.matches=3", "eval.folds=(1, 2)", f"data.dir={directory}", *more),
     )
     return ("--config", "configs/f30k_small.py", "--workdir", workdir, *(f"--config.{value}" for value in values))

@@ -66,6 +66,7 @@ def test_entropy_is_that_of_flax(kind):
     layer = attention()
     params, elements, _ = problem(layer)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def entropy(pooled):
         _, updated = layer.apply(
             {"params": params}, elements, MASKS[kind], train=False, pooled=pooled, mutable=["intermediates"]

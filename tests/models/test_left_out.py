@@ -1,7 +1,8 @@
 """Regions, words and features that are left out at random in training."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from parameters import random_variables
@@ -63,10 +64,11 @@ def test_generalized_pooling_takes_any_elements():
     layer = GeneralizedPooling(4, 0.1)
     elements = np.random.default_rng(0).normal(size=(1, 7, 3)).astype(np.float32)
     mask = np.array([[True, False, True, True, False, True, True]])
-    variables = layer.init(jax.random.key(0), elements, jnp.asarray(mask), train=False)
-    at_first = layer.apply(variables, elements, np.ones((1, 7), bool), train=False)
+    init, apply = (jax.jit(functools.partial(method, train=False)) for method in (layer.init, layer.apply))
+    variables = init(jax.random.key(0), elements, mask)
+    at_first = apply(variables, elements, np.ones((1, 7), bool))
     np.testing.assert_allclose(at_first, l2_normalize(elements.mean(axis=1)), atol=1e-6)
     variables["params"]["score"]["kernel"] += np.array([[0.3], [-0.5], [0.7], [0.2]], np.float32)
-    found = layer.apply(variables, elements, mask, train=False)
-    expected = layer.apply(variables, elements[:, mask[0]], np.ones((1, 5), bool), train=False)
+    found = apply(variables, elements, mask)
+    expected = apply(variables, elements[:, mask[0]], np.ones((1, 5), bool))
     np.testing.assert_allclose(found, expected, atol=1e-6)

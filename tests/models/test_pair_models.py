@@ -1,5 +1,6 @@
 """VSE++ with each pooling, SCAN and the cross attention: sizes, scores against loops, gradients, padding, mining."""
 
+import functools
 import pathlib
 
 import jax
@@ -137,7 +138,8 @@ def total_loss(model, margin):
 def test_a_batch_is_learnt(name):
     """From the start that training has: each picture's caption comes to lead all those of other pictures."""
     model = build(**CHOSEN[name] | {"mined_negatives": 2})
-    params = init_variables(model, GRAPH, INPUTS[0].shape[1:], jax.random.key(0))["params"]
+    init = functools.partial(init_variables, model, GRAPH, INPUTS[0].shape[1:])
+    params = compiled(init)(jax.random.key(0))["params"]
     optimizer = optax.adam(0.01)
 
     def learn(params):
