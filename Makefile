@@ -5,7 +5,7 @@
 #
 #   PYTHON=python3.12   another Python (3.11 or 3.12)
 #   TORCH=1             installs PyTorch too, for the live comparison with it
-#   LEAVE_OUT="tests/…" tests that are not run, as pytest names them
+#   LEAVE_OUT=once      tests with this marker are not run by test-all
 #   JAX=cpu|cuda12|cuda13   which JAX to install (default: cuda12 where an NVIDIA driver is seen)
 
 PYTHON ?= python3
@@ -32,13 +32,13 @@ demo: install
 	@echo "  $(BIN)/mhcvse index --workdir $(DEMO) --out $(DEMO)/index"
 	@echo "  $(BIN)/mhcvse serve $(DEMO)/index"
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix --deselect=,$(LEAVE_OUT))
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not once"
 
 test-all: lint
-	$(PYTEST)
+	$(PYTEST) $(if $(LEAVE_OUT),-m "not $(LEAVE_OUT)")
 
 package: install
 	.ci/package $(BIN)/python

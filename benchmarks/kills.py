@@ -55,7 +55,7 @@ class Job:
             command = [str(ROOT / "launch" / "local.sh"), str(processes)]
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={processes}",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={processes}",
             "PYTHON": sys.executable,
             "MHCVSE_GRACE_SECONDS": "1",
         }

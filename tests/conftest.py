@@ -24,6 +24,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
+def pytest_collection_modifyitems(items):
+    """Slow ones come first, so that none is begun last; and one worker has all that share what two processes did."""
+    items.sort(key=lambda item: not any(item.iter_markers("slow")) and not any(item.iter_markers("once")))
+
+
 def pytest_unconfigure():
     if COMPILED:
         shutil.rmtree(COMPILED, ignore_errors=True)
@@ -31,8 +36,8 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A finished run and what it printed: one for all workers."""
-    return run_once(tmp_path_factory, "finished", *front_door.tiny("run"))
+    """A finished run, as a user's shell starts it, and what it printed: one for all workers."""
+    return run_once(tmp_path_factory, "finished", *front_door.tiny("run"), start=front_door.run_by_itself)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +48,7 @@ def pair_model(tmp_path_factory):
     return run_once(tmp_path_factory, "pair_model", *arguments)
 
 
-def run_once(tmp_path_factory, name, *arguments):
+def run_once(tmp_path_factory, name, *arguments, start=front_door.run):
     """The workdir "run" among the arguments, of a run that one of the workers has made, and what it printed."""
     directory = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -53,7 +58,7 @@ def run_once(tmp_path_factory, name, *arguments):
         if not printed.exists():
             workdir.parent.mkdir()
             own = [str(workdir) if each == "run" else each for each in arguments]
-            done = front_door.run_by_itself("main", *own)
+            done = start("main", *own)
             assert done.returncode == 0, done.stderr
             printed.write_text(done.stdout)
     return workdir, printed.read_text()

@@ -1,11 +1,13 @@
 """Starts commands out of a process that has imported what they need: a start costs a fork, not seconds of imports.
 
 Each command is a process of its own all the same, with its arguments, environment, files and exit code. A line of
-standard input is one start, {"module", "arguments", "environment", "stdout", "stderr"} in JSON; its answer, a line of
-standard output, is the exit code. JAX has no backend before a command asks for one, so this process has no threads of
-JAX's that a fork would lose.
+standard input is a request in JSON, and has a line of standard output as its answer. {"module", "arguments",
+"environment", "stdout", "stderr"} starts a command, and is answered by its process id; {"ended": id} asks for the exit
+code of one that has ended. JAX has no backend before a command asks for one, so this process has no threads of JAX's
+that a fork would lose.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -22,13 +24,16 @@ IMPORTED = (
 def serve():
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # no command looks through what is imported again
     for line in sys.stdin:
-        start = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            become(start)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        request = json.loads(line)
+        if "ended" in request:
+            _, status = os.waitpid(request["ended"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+        elif pid := os.fork():
+            print(pid, flush=True)
+        else:
+            become(request)
 
 
 def become(start):

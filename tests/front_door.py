@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ TINY = (
     *("model.dropout_rate=0.3", "model.consensus_norm=batch"),
     *("log.matches=2", "log.every_steps=5", "log.report=False"),
 )
+
+LIGHT = ("model.name=vsepp", "model.num_heads=0")  # compiles in half the time, where the model is not the point
 
 
 def xla_flags(num_devices):
@@ -40,23 +43,59 @@ def command(module, *arguments, num_devices=1):
     }
 
 
+class Started:
+    """A command under way, started by the fork server of this process."""
+
+    def __init__(self, module, *arguments, num_devices=1):
+        whole = command(module, *arguments, num_devices=num_devices)
+        self.args = whole["args"]
+        self.returncode = None
+        self._directory = tempfile.TemporaryDirectory()
+        self._outputs = [pathlib.Path(self._directory.name, name) for name in ("stdout", "stderr")]
+        self.pid = ask_server(
+            module=self.args[2],
+            arguments=self.args[3:],
+            environment=whole["env"],
+            stdout=str(self._outputs[0]),
+            stderr=str(self._outputs[1]),
+        )
+        self._ends = os.pidfd_open(self.pid)
+
+    def poll(self, seconds=0.0):
+        """The exit code, of one that ends within so many seconds; else None."""
+        if self.returncode is None and select.select([self._ends], [], [], seconds)[0]:
+            self.returncode = ask_server(ended=self.pid)
+            os.close(self._ends)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout=600):
+        """What it printed, to standard output and error, once it has ended."""
+        assert self.poll(timeout) is not None, f"{self.args[2]} has not ended in {timeout} seconds"
+        if self._directory:
+            self._printed = [output.read_text() for output in self._outputs]
+            self._directory.cleanup()
+            self._directory = None
+        return self._printed
+
+
 def run(module, *arguments, num_devices=1):
     """The command, started by the fork server of this process and waited for."""
-    whole = command(module, *arguments, num_devices=num_devices)
-    with tempfile.TemporaryDirectory() as directory:
-        stdout, stderr = pathlib.Path(directory, "stdout"), pathlib.Path(directory, "stderr")
-        start = {
-            "module": whole["args"][2],
-            "arguments": whole["args"][3:],
-            "environment": whole["env"],
-            "stdout": str(stdout),
-            "stderr": str(stderr),
-        }
-        server = fork_server()
-        print(json.dumps(start), file=server.stdin, flush=True)
-        assert select.select([server.stdout], [], [], 600)[0], f"{module} has not ended in ten minutes"
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(whole["args"], code, stdout.read_text(), stderr.read_text())
+    started = Started(module, *arguments, num_devices=num_devices)
+    printed = started.communicate()
+    return subprocess.CompletedProcess(started.args, started.returncode, *printed)
+
+
+def ask_server(**request):
+    server = fork_server()
+    print(json.dumps(request), file=server.stdin, flush=True)
+    return int(server.stdout.readline())
 
 
 @functools.cache

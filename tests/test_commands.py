@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from front_door import run, run_by_itself, tiny, train_lines
+from front_door import LIGHT, run, run_by_itself, tiny, train_lines
 from PIL import Image
 
 from mhcvse_jax.data import region_shape
@@ -83,7 +83,7 @@ def test_evaluate_needs_the_workdir_alone_and_finds_the_same(finished, tmp_path)
     assert list(Evaluation.load(workdir / "ranks_dev_standard_folds4.npz").ranks) == [4]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_built_data_set_trains_and_tests_as_the_directory_that_it_was_built_from(finished, tmp_path):
     built = ("data.format=tfds", f"data.dir={tmp_path / 'built'}")
     assert run("build_tfds", finished[0] / "scenes", tmp_path / "built").returncode == 0
@@ -102,7 +102,7 @@ def test_a_built_data_set_trains_and_tests_as_the_directory_that_it_was_built_fr
     assert json.loads(output.read_text())["results"] == results[0]["results"]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_eight_devices_train_as_one(finished, tmp_path):
     done = run("main", *tiny(tmp_path), num_devices=8)
     assert done.returncode == 0, done.stderr
@@ -116,7 +116,7 @@ def test_eight_devices_train_as_one(finished, tmp_path):
 
 def test_training_stops_when_nothing_gets_better(tmp_path):
     standing_still = ("optimizer.learning_rate=1e-12", "optimizer.warmup_epochs=0")
-    done = run("main", *tiny(tmp_path, "num_epochs=9", "patience_epochs=2", *standing_still))
+    done = run("main", *tiny(tmp_path, *LIGHT, "num_epochs=9", "patience_epochs=2", *standing_still))
     assert done.returncode == 0, done.stderr
     assert "no better one in the last 2" in done.stdout
     lines = train_lines(tmp_path)

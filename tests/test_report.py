@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mhcvse_jax
-from mhcvse_jax import main, report
+from mhcvse_jax import report
 from mhcvse_jax.data.text import tokenize
 from mhcvse_jax.reporting import left_out, observed
 
@@ -121,12 +121,12 @@ def test_several_runs_are_put_side_by_side(run, tmp_path, capsys):
     assert "both named run" in error
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_model_of_pairs_has_no_concepts(run, tmp_path, capsys):
     workdir = tmp_path / "scan"
     values = ("model.name=scan", "model.num_heads=0", f"data.dir={run / 'scenes'}", "num_epochs=1", "log.report=True")
-    assert main.main([str(value) for value in front_door.tiny(workdir, *values)]) == 0
-    assert capsys.readouterr().out.endswith(f"open {workdir / 'report.html'}\n")
+    done = front_door.run("main", *front_door.tiny(workdir, *values))
+    assert done.stdout.endswith(f"open {workdir / 'report.html'}\n"), done.stderr
     assert 'id="matches"' in (workdir / "report.html").read_text(encoding="utf-8")
     text, _ = written(capsys, workdir, "--pictures", 11, "--queries", 1)
     assert "of the first 11 pictures of test alone" in text

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from front_door import TINY, command, train_lines
+from front_door import LIGHT, TINY, command, train_lines
 
 from mhcvse_jax import sweep
 from mhcvse_jax.errors import InputError
@@ -49,10 +49,10 @@ def test_nothing_starts_where_one_point_is_wrong(tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_sweep_that_was_stopped_goes_on_and_ends_in_a_table(finished, tmp_path):
     out = tmp_path / "out"
-    values = [value for value in TINY if not value.startswith("log.")]
+    values = [value for value in (*TINY, *LIGHT) if not value.startswith("log.")]
     values += ["data.format=scan", f"data.dir={finished[0] / 'scenes'}", "log.every_steps=1", "num_epochs=1"]
     whole = command(
         *("sweep", "--config", "configs/demo.py", "--out", out, "--jobs", "2"),

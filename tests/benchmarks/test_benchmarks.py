@@ -4,7 +4,6 @@ import functools
 import json
 import re
 import shutil
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +57,7 @@ def read(path):
     return rows
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_floor(tmp_path, capsys):
     floor.main(["--size", "tiny", "--rounds", "1", "--width", "32", "--output", str(tmp_path / "floor.json")])
     one, four = (row for row in read(tmp_path / "floor.json") if "whole step" in row["measure"])
@@ -90,7 +89,7 @@ def xla_flops(function, *args):
     return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_costs_are_what_xla_counts():
     """At sizes where products outweigh the rest. Captions fill their places, since XLA counts these."""
     sizes = Sizes(16, 24, 96, 128, 64, 4, concepts=48, concept_dim=20, edges=60, vocabulary=50)
@@ -133,7 +132,7 @@ def gru_cell(sizes):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_gru(tmp_path, capsys):
     sizes = ["--batch", "8", "--words", "5", "--word_dim", "3", "--dim", "4", "--rounds", "1"]
     gru.main([*sizes, "--pallas", "--output", str(tmp_path / "gru.json")])
@@ -142,7 +141,7 @@ def test_gru(tmp_path, capsys):
     assert "values    equal within" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_detector(tmp_path, capsys):
     sizes = ["--size", "tiny", "--rounds", "1", "--width", "32", "--picture", "37", "53", "--chunk", "5"]
     detector.main([*sizes, "--output", str(tmp_path / "detector.json")])
@@ -153,7 +152,7 @@ def test_detector(tmp_path, capsys):
     assert "part " in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_operations_of_the_detector_are_those_that_xla_counts():
     architecture, size = Architecture((1, 2, 2, 2), 8, 24, 37, 11), (250, 210)
     model = FasterRCNN(architecture, FIXED_36)
@@ -186,7 +185,7 @@ def test_recall(tmp_path):
     assert len(read(tmp_path / "recall.json")) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_step_vs_pytorch(tmp_path, capsys):
     pytest.importorskip("torch")
     arguments = ["--size", "tiny", "--rounds", "1", "--batches", "1", "--output", str(tmp_path / "step.json")]
@@ -195,7 +194,7 @@ def test_step_vs_pytorch(tmp_path, capsys):
     assert capsys.readouterr().out.count("the same loss and gradient norm") == 3
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_recall_vs_pytorch(tmp_path, capsys):
     pytest.importorskip("torch")
     from benchmarks import recall_vs_pytorch
@@ -277,7 +276,7 @@ def test_table(tmp_path):
     assert readme.read_text().endswith("\nafter\n")
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_whole_run(tmp_path, capfd):
     sizes = ["--train", "20", "--dev", "8", "--test", "8", "--features", "5", "--regions", "2"]
     synthetic.main([str(tmp_path / "data"), *sizes])
@@ -295,7 +294,7 @@ def test_whole_run(tmp_path, capfd):
     assert "features on the device" in capfd.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
     data, out = tmp_path / "data", tmp_path / "runs"
     synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16"])
@@ -317,7 +316,7 @@ def test_models_are_trained_and_tabulated_once(tmp_path, capfd):
     assert printed.count(row) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_stay_at_the_collapse_value_and_a_fall_are_told(tmp_path, capfd, finished):
     steps = np.arange(1, 401)
     losses = np.where((steps > 50) & (steps <= 217) | (steps > 390), 0.96, 0.94)
@@ -345,15 +344,11 @@ def test_a_stay_at_the_collapse_value_and_a_fall_are_told(tmp_path, capfd, finis
     assert collapse.main([str(tmp_path)]) == 2
 
 
-def test_levels_of_a_cross_attention(tmp_path, capfd):
+@pytest.mark.once
+def test_levels_of_a_cross_attention(pair_model, capfd):
     """The global level ranks as one product of both wholes does, whatever the others do."""
-    data, workdir = tmp_path / "data", tmp_path / "runs" / "cross_attention_seed0"
-    synthetic.main([str(data), "--train", "40", "--dev", "10", "--test", "10", "--features", "16", "--regions", "3"])
-    small = ("model.embedding_dim=8", "model.word_dim=4", "num_epochs=1", "batch_size=16", "concepts.num=10")
-    arguments = ["--data", str(data), "--out", str(workdir.parent), "--seeds", "0", "--models", "cross_attention"]
-    arguments += ["--config", "configs/f30k_small.py"]
-    assert models.main([*arguments, "--set", *small, "data.caption_lengths=(96,)"]) == 0
-    capfd.readouterr()
+    workdir, _ = pair_model
+    data = workdir / "scenes"
     assert levels.main(["--workdir", str(workdir), "--data", str(data), "--captions", "25"]) == 0
     printed = capfd.readouterr().out.splitlines()
     rows = {line.split("|")[0].split()[-1]: line.split("|")[1:3] for line in printed if line.startswith("test,")}
@@ -361,11 +356,17 @@ def test_levels_of_a_cross_attention(tmp_path, capfd):
     experiment = Experiment.of_workdir(workdir)
     split = dataset.first_captions(experiment.load_split(data, "test", (1,)), 25)
     variables, _ = experiment.restore_best(split.regions.shape[1:])
-    apply = functools.partial(experiment.model.apply, variables, graph=experiment.graph)
-    images: Any = apply(split.regions.read(np.arange(5)), method="encode_images")
     captions = Captions(split.tokens.padded(slice(None), 32), split.lengths, split.caption_labels)
-    texts: Any = apply(captions, method="encode_texts")
-    similarity = np.asarray(images.whole @ texts.whole.T)
+
+    @jax.jit
+    def compare(*inputs):
+        apply = functools.partial(experiment.model.apply, variables, graph=experiment.graph)
+        images, texts = (
+            apply(each, method=f"encode_{side}") for each, side in zip(inputs, ("images", "texts"), strict=True)
+        )
+        return images.whole @ texts.whole.T
+
+    similarity = np.asarray(compare(split.regions.read(np.arange(5)), captions))
     own = similarity[split.image_of_caption, np.arange(25)]
     ranks = 1 + np.sum((similarity >= own) & (np.arange(5)[:, None] != split.image_of_caption), axis=0)
     found = list(map(float, rows["global"][1].split()))

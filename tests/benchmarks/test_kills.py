@@ -10,7 +10,7 @@ from benchmarks import kills
 from mhcvse_jax.errors import RunFailedError
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path, capfd):
     code = kills.main(["--kills", "3", "--out", str(tmp_path), "--seed", "3"])
     output, errors = capfd.readouterr()

@@ -48,7 +48,7 @@ def test_the_smallest_device_that_fits():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_command(capsys):
     memory.main(["demo"])
     assert "8 GB / 8 GB" in capsys.readouterr().out

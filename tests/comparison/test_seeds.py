@@ -106,7 +106,7 @@ def test_with_three_seeds_the_truth_is_held_as_often_as_it_says():
     assert all(91 <= share <= 98.5 for share in found.values()), found
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("num_seeds", "seed", "on_picture"), [(3, 0.0, 0.3), (3, 0.05, 0.3), (3, 0.15, 0.6), (5, 0.15, 0.3)]
 )

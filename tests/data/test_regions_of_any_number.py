@@ -25,7 +25,7 @@ def directory(tmp_path_factory):
     return directory
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_trains_and_is_tested_on_them(name, directory, tmp_path, capsys):
     heads = 0 if name in WITHOUT_HEADS else 2

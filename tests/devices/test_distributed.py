@@ -247,7 +247,7 @@ def test_a_checkpoint_of_two_processes_is_restored_on_any_number_of_devices(jobs
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_two_processes_score_pairs_as_one(finished, tmp_path):
     def arguments(workdir):
         given = scenes(finished[0] / "scenes", workdir)

@@ -13,17 +13,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from front_door import command, run, tiny, train_lines
+from front_door import LIGHT, Started, command, run, tiny, train_lines
 
 from mhcvse_jax.training.checkpoint import SavedCheckpoints
 
 STEPS = 300 // 16  # of an epoch
-
-
-def start(*arguments, **more):
-    return subprocess.Popen(
-        **command("main", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1, **more
-    )
 
 
 def wait_until(condition, process, seconds=400):
@@ -69,10 +63,10 @@ def assert_same_run(workdir, expected):
     assert progress[0] == progress[1]
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.once), signal.SIGTERM])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, number):
     workdir = tmp_path / "stopped"
-    process = start(*tiny(workdir))
+    process = Started("main", *tiny(workdir))
     try:
         wait_until(lambda: logged(workdir), process)
         process.send_signal(number)
@@ -96,11 +90,11 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
     assert_same_run(workdir, finished[0])
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_terminal_that_closes_ends_the_run_saved(tmp_path):
     """A window or a connection is gone: the kernel sends SIGHUP, and there is nowhere left to print to."""
     workdir = tmp_path / "run"
-    whole = command("main", *tiny(workdir, "num_epochs=400"))
+    whole = command("main", *tiny(workdir, *LIGHT, "num_epochs=400"))
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     within = f'exec "$@" <{os.ttyname(theirs)} >{os.ttyname(theirs)} 2>&1'  # opened by its session, it rules it
@@ -123,13 +117,13 @@ def test_a_terminal_that_closes_ends_the_run_saved(tmp_path):
     assert SavedCheckpoints(workdir / "checkpoints").newest_step() == last
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_several_steps_in_a_dispatch_are_gone_on_with_to_the_bit(finished, tmp_path):
     """Features on the device, four steps at once; stopped between two dispatches."""
-    more = ("data.placement=device", "data.format=scan", f"data.dir={finished[0]}/scenes", "log.matches=0")
+    more = (*LIGHT, "data.placement=device", "data.format=scan", f"data.dir={finished[0]}/scenes", "log.matches=0")
     undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "stopped"
     assert run("main", *tiny(undisturbed, *more, "steps_per_dispatch=4")).returncode == 0
-    process = start(*tiny(workdir, *more, "steps_per_dispatch=4"))
+    process = Started("main", *tiny(workdir, *more, "steps_per_dispatch=4"))
     try:
         wait_until(lambda: logged(workdir), process)
         process.send_signal(signal.SIGTERM)
@@ -158,7 +152,7 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(finished
         lambda: logged(workdir) >= STEPS + 10,
     ]
     for moment in moments:
-        process = start(*saves_often)
+        process = Started("main", *saves_often)
         try:
             wait_until(moment, process)
         finally:
@@ -175,14 +169,15 @@ def test_what_was_logged_up_to_a_checkpoint_is_on_disk_when_it_is(tmp_path):
     """Killed right after an epoch is saved: its recalls on dev would not be written again."""
     workdir, steps = tmp_path / "killed", 300 * 5 // 4
     # The next epoch takes seconds, and nothing else is written in it.
-    process = start(*tiny(workdir, "log.every_steps=1000", "data.scenes.num_train=300", "batch_size=4"))
+    more = ("log.every_steps=1000", "data.scenes.num_train=300", "batch_size=4")
+    process = Started("main", *tiny(workdir, *LIGHT, *more))
     try:
         wait_until(lambda: (workdir / "checkpoints" / str(steps)).is_dir(), process)
     finally:
         process.kill()
         process.communicate()
     kinds = [line["kind"] for line in train_lines(workdir) if line["step"] == steps]
-    assert kinds == ["train", "dev_fused", "dev_instance", "dev_consensus"]
+    assert kinds == ["train", "dev_fused"]
 
 
 @pytest.fixture
@@ -212,18 +207,26 @@ def delete_a_file(step):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_a_bit, "model/ocdbt.process_0/d/"),
+        (flip_a_bit, "is not used: model/ocdbt.process_0/d/"),
         (truncate, "its SHA-256 is not the one"),
         (delete_a_file, "progress/metadata is missing"),
         (shutil.rmtree, "is missing: deleted"),
     ],
 )
-def test_a_damaged_step_is_named_and_the_one_before_it_used(finished, copied, damage, message):
+def test_a_damaged_step_is_named_and_not_used(copied, capsys, damage, message):
+    damage(copied / "checkpoints" / str(2 * STEPS))
+    assert SavedCheckpoints(copied / "checkpoints").newest_step() == STEPS
+    errors = capsys.readouterr().err
+    assert f"checkpoints/{2 * STEPS} is" in errors
+    assert message in errors
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, shutil.rmtree])
+def test_a_run_goes_on_from_the_step_before_the_damaged_one(finished, copied, damage):
     damage(copied / "checkpoints" / str(2 * STEPS))
     done = run("main", *tiny(copied))
     assert done.returncode == 0, done.stderr
     assert f"checkpoints/{2 * STEPS} is" in done.stderr
-    assert message in done.stderr
     assert f"resuming  at step {STEPS}," in done.stdout
     assert_same_run(copied, finished[0])
 
@@ -243,8 +246,8 @@ def test_evaluate_names_damage_and_leaves_it_where_it_is(copied):
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
-    endless = tiny(tmp_path / "run", "num_epochs=5000", "patience_epochs=5000")
-    first = start(*endless)
+    endless = tiny(tmp_path / "run", *LIGHT, "num_epochs=5000", "patience_epochs=5000")
+    first = Started("main", *endless)
     try:
         wait_until(lambda: logged(tmp_path / "run"), first)
         second = run("main", *endless)
@@ -257,7 +260,7 @@ def test_a_workdir_in_use_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    wrong = tiny(tmp_path / "wrong", "optimizer.learning_rate=1e38", "optimizer.warmup_epochs=0")
+    wrong = tiny(tmp_path / "wrong", *LIGHT, "optimizer.learning_rate=1e38", "optimizer.warmup_epochs=0")
     done = run("main", *wrong)
     assert done.returncode == 3
     last = done.stderr.splitlines()[-1]
