@@ -94,7 +94,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(finished, tmp_path, num
 def test_a_terminal_that_closes_ends_the_run_saved(tmp_path):
     """A window or a connection is gone: the kernel sends SIGHUP, and there is nowhere left to print to."""
     workdir = tmp_path / "run"
-    whole = command("main", *tiny(workdir, *LIGHT, "num_epochs=400"))
+    whole = command("main", *tiny(workdir, "num_epochs=400"))
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     within = f'exec "$@" <{os.ttyname(theirs)} >{os.ttyname(theirs)} 2>&1'  # opened by its session, it rules it
