@@ -107,7 +107,7 @@ function card(hit, rank) {
 // By words the pictures are in the order of the model that re-ranks, where there is one.
 function scoreTitle() {
   if (about.reranked_by && shown.asked.startsWith("q=")) return `Score of ${about.reranked_by} for the picture and your words`;
-  return "Cosine of the picture and what you asked with";
+  return "Cosine of the picture and your query";
 }
 
 function showAmount() {
@@ -118,7 +118,7 @@ function showAmount() {
 
 function askWith(picture) {
   if (!picture) return;
-  if (!about.takes_pictures) return complain(new Error("This index does not say what made its features, so it cannot be asked by a picture."));
+  if (!about.takes_pictures) return complain(new Error("This index does not say what made its features, so you cannot search it by a picture."));
   if (picture.type && !picture.type.startsWith("image/")) return complain(new Error(`${picture.name} is not a picture.`));
   if (picture.size > about.limits.picture_bytes) {
     return complain(new Error(`${picture.name} is larger than ${about.limits.picture_bytes / 1e6} MB.`));
