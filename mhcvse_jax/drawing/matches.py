@@ -115,7 +115,7 @@ def _tile(path: pathlib.Path, face: Face) -> Image.Image:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # that it is large
             picture = image.convert("RGB")
     except Exception:  # a damaged or huge picture fails in almost any way
-        ImageDraw.Draw(tile).text((6, TILE // 2), path.name, fill=INK, font=face(11))
+        ImageDraw.Draw(tile).text((6, TILE // 2), textwrap.fill(path.name, 20), fill=INK, font=face(11))
         return tile
     scale = TILE / max(picture.size)
     picture = picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))
