@@ -108,6 +108,9 @@ def test_a_picture_that_cannot_be_opened_is_a_grey_tile(directory, tmp_path):
         matches._tile(tmp_path / name, ImageFont.load_default) for name in ("huge.png", "damaged.jpg", "sound.png")
     ]
     assert [tile.getpixel((75, 40)) for tile in tiles] == [(235, 235, 235), (235, 235, 235), (255, 0, 0)]
+    named = np.asarray(matches._tile(tmp_path / "2654514044_a70a6e2c21.jpg", ImageFont.load_default))
+    assert (named != 235).any()
+    assert (named[:, -3:] == 235).all()  # the name is not cut off
 
 
 def test_letters_are_drawn_in_a_font_that_has_them(monkeypatch):
