@@ -275,6 +275,7 @@ KEYS = {
         0.1, "factor of a step of the rate", Allowed("more than 0, and at most 1", lambda value: 0 < value <= 1)
     ),
     "optimizer.gcn_rate_factor": Key(1.0, "factor on the graph convolutions' learning rate", more_than(0)),
+    "optimizer.weight_decay": Key(0.0, "AdamW's, of matrices: a step takes this times the rate of each", at_least(0)),
     "optimizer.clip_norm": Key(2.0, "largest norm of the global gradient", more_than(0)),
     "optimizer.adam_b1": Key(0.9, "decay of Adam's mean", below_one()),
     "optimizer.adam_b2": Key(0.999, "decay of Adam's mean square", below_one()),

@@ -92,6 +92,7 @@ def schedule_and_optimizer(config: Config, steps_per_epoch: int) -> tuple[optax.
         b2=values.adam_b2,
         eps=values.adam_eps,
         gcn_rate_factor=values.gcn_rate_factor,
+        weight_decay=values.weight_decay,
     )
     return schedule, optimizer
 

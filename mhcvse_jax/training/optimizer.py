@@ -45,16 +45,32 @@ def step_schedule(*, peak: float, warmup_steps: int, steps: int, factor: float) 
 
 
 def make_optimizer(
-    schedule: optax.Schedule, *, clip_norm: float, b1: float, b2: float, eps: float, gcn_rate_factor: float
+    schedule: optax.Schedule,
+    *,
+    clip_norm: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    gcn_rate_factor: float,
+    weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns clipping by global norm, Adam, and the schedule; the concept GCN's rate may have a factor."""
+    """Returns clipping by global norm, Adam, and the schedule; the concept GCN's rate may have a factor.
+
+    `weight_decay` is AdamW's (arXiv:1711.05101), of matrices alone: a step takes rate * weight_decay of each.
+    """
 
     def is_gcn(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "concept_gcn", params)
 
+    def is_matrix(params):
+        return jax.tree.map(lambda values: values.ndim > 1, params)
+
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    if weight_decay:
+        adam = optax.chain(adam, optax.add_decayed_weights(weight_decay, is_matrix))
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        adam,
         optax.masked(optax.scale(gcn_rate_factor), is_gcn) if gcn_rate_factor != 1 else optax.identity(),
         optax.scale_by_learning_rate(schedule),
     )

@@ -272,8 +272,8 @@ def test_cycles_that_do_not_divide_the_steps():
     assert (np.diff(rates)[[i for i in range(23) if i not in (7, 14)]] < 0).all()
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.25, 3.0])
-def test_first_update_by_hand(factor):
+@pytest.mark.parametrize(("factor", "decay"), [(1.0, 0.0), (0.25, 0.0), (3.0, 0.7)])
+def test_first_update_by_hand(factor, decay):
     rng = np.random.default_rng(2)
     gradients = {
         "concept_gcn": {"first": {"kernel": rng.normal(size=(3, 5))}},
@@ -283,10 +283,15 @@ def test_first_update_by_hand(factor):
     assert norm > 2
     gradients = jax.tree.map(np.float32, gradients)
     rate, eps = 0.02, 0.1
-    optimizer = make_optimizer(lambda step: rate, clip_norm=2.0, eps=eps, gcn_rate_factor=factor, **ADAM)
+    optimizer = make_optimizer(
+        lambda step: rate, clip_norm=2.0, eps=eps, gcn_rate_factor=factor, weight_decay=decay, **ADAM
+    )
     updates = jax.jit(lambda x: optimizer.update(x, optimizer.init(x), x)[0])(gradients)
     for part, factor_of_part in (("concept_gcn", factor), ("image_fusion", 1.0)):
         for update, gradient in zip(jax.tree.leaves(updates[part]), jax.tree.leaves(gradients[part]), strict=True):
             clipped = np.float64(gradient) * 2 / norm
-            expected = -rate * factor_of_part * clipped / (np.abs(clipped) + eps)  # Adam's first step
+            step = clipped / (np.abs(clipped) + eps)  # Adam's first
+            if gradient.ndim > 1:
+                step += decay * gradient  # which is the parameter, too
+            expected = -rate * factor_of_part * step
             np.testing.assert_allclose(update, expected, rtol=1e-4)
