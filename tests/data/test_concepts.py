@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from mhcvse_jax import config as config_lib
 from mhcvse_jax.data.concepts import (
     Concepts,
     caption_labels,
@@ -13,6 +14,7 @@ from mhcvse_jax.data.concepts import (
     read_cvse_concepts,
 )
 from mhcvse_jax.errors import InputError
+from mhcvse_jax.experiment.reading import learn_language
 
 CAPTIONS = [
     caption.split()
@@ -264,3 +266,13 @@ def test_cvse_files_that_do_not_agree_are_refused(tmp_path, ids, counts, message
 def test_missing_cvse_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         read_cvse_concepts(tmp_path / "none.json", tmp_path / "none.pkl")
+
+
+@pytest.mark.parametrize("name", ["vsepp_f30k", "scan_f30k", "cross_attention_f30k"])
+def test_a_model_without_concepts_asks_for_none(name):
+    captions = [["usb", "cable", str(i)] for i in range(9)]  # product names: 300 concepts are not to be found in them
+    language, num_found = learn_language(config_lib.read(name), captions, captions)
+    assert (language.concepts.words, num_found) == ((), None)
+    assert "cable" in language.vocabulary
+    with pytest.raises(InputError, match=r"config\.concepts\.num"):
+        learn_language(config_lib.read("f30k"), captions, captions)
