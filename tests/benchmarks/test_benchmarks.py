@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks import (
     collapse,
+    compiling,
     detector,
     floor,
     gru,
@@ -232,6 +234,23 @@ def test_pairs(tmp_path, capsys):
     pairs.main([*sizes, "--output", str(tmp_path / "pairs.json")])
     assert len(read(tmp_path / "pairs.json")) == 1
     assert "scores of 3 x 4 pairs, 36 regions, 5 words, D 16" in capsys.readouterr().out
+
+
+def test_compiled_programs_are_named_and_their_seconds_add_up(capsys):
+    def doubled(x):
+        return 2 * jax.jit(lambda y: y + 1)(x)
+
+    began = time.process_time()
+    with compiling.counted() as programs:
+        jax.jit(doubled)(jnp.ones(3))
+        jax.jit(doubled)(jnp.ones(5))
+    whole = time.process_time() - began
+    jax.jit(doubled)(jnp.ones(7))  # no longer counted
+    assert programs["doubled"]["programs"] == 2
+    assert all(programs["doubled"][stage] > 0 for stage in compiling.STAGES.values())
+    assert sum(row[stage] for row in programs.values() for stage in compiling.STAGES.values()) <= whole
+    compiling.show(programs)
+    assert re.search(r"^doubled +2( +\d\.\d\d){3}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_loss_memory(capsys):
