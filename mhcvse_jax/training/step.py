@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices.mesh import by_batch, replicated
+from mhcvse_jax.devices.platform import platform
 from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph
 from mhcvse_jax.layers.self_attention import attention_entropy
@@ -235,15 +236,20 @@ def _mining_temperature(contrast: Contrast) -> jax.Array:
 def _update(parts: StepParts) -> Callable[[TrainState, _Gradient], tuple[TrainState, Metrics]]:
     optimizer, schedule = parts.optimizer, parts.schedule
 
-    def update(state: TrainState, found: _Gradient) -> tuple[TrainState, Metrics]:
+    def take(state: TrainState, found: _Gradient) -> TrainState:
         updates, opt_state = optimizer.update(found.gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(params=params, batch_stats=found.batch_stats, opt_state=opt_state)
+
+    def update(state: TrainState, found: _Gradient) -> tuple[TrainState, Metrics]:
         norm = optax.tree.norm(found.gradients)
         metrics = found.metrics | {"learning_rate": schedule(state.step), "gradient_norm": norm}
-        next_state = state.replace(
-            params=optax.apply_updates(state.params, updates), batch_stats=found.batch_stats, opt_state=opt_state
-        )
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        next_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), next_state, state)
+        if platform() == "cpu":
+            # What is computed around an update is not fused with it then, so parameters of one shape are one kernel.
+            next_state = jax.lax.cond(finite, take, lambda state, _: state, state, found)
+        else:  # a device would wait for the host to choose a branch
+            next_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), take(state, found), state)
         return next_state.replace(step=state.step + 1), metrics
 
     return update

@@ -1,5 +1,6 @@
 """One training step, on one device and on eight; the optimizer and its schedule by hand."""
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from mhcvse_jax import config, models
 from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
+from mhcvse_jax.devices.platform import lowered_for
 from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
@@ -220,6 +222,27 @@ def test_the_state_is_donated_and_a_length_compiles_once(one):
     assert sizes == [1, 1, 1, 2, 2]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(batches))
+
+
+def test_a_step_that_is_not_finite_is_counted_and_changes_nothing_else(one):
+    """By a branch on a CPU, by a choice of each value elsewhere: both do as much."""
+    parts = StepParts(Stub(), optax.adam(0.1), SCHEDULE, one.graph, SETTINGS, one.mesh)
+    start = initialize(parts, regions_shape=(REGIONS, FEATURES), seed=0)
+    good = random_batch(0)
+    bad = good._replace(regions=np.where(np.arange(BATCH)[:, None, None] == 3, np.nan, good.regions))
+    taken = {}
+    for platform in ("cpu", "gpu"):
+        with lowered_for(platform):
+            step = make_train_step(parts).lower(start, good).compile()
+        taken[platform], _ = step(one.place(start), good)
+        skipped, metrics = step(one.place(taken[platform]), bad)
+        assert not np.isfinite(metrics["loss"])
+        assert (int(taken[platform].step), int(skipped.step)) == (1, 2)
+        for name in ("params", "opt_state"):
+            jax.tree.map(np.testing.assert_array_equal, getattr(skipped, name), getattr(taken[platform], name))
+        moved = taken[platform].params["direction"] - start.params["direction"]
+        assert np.abs(moved).max() == pytest.approx(0.1, rel=1e-3)  # Adam's first step
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), *(x.params for x in taken.values()))
 
 
 def test_negatives_span_the_devices(eight):
