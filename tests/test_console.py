@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 from front_door import ROOT
+from test_check import SIZES, write_split
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import main as train
@@ -41,12 +42,22 @@ def test_without_a_known_command_it_leaves_with_2(arguments, capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_listing_help_and_comparing_files_import_nothing_heavy(tmp_path):
+@pytest.fixture
+def directory(tmp_path):
+    for seed, (name, (num_images, rows)) in enumerate(SIZES.items()):
+        write_split(tmp_path, name, num_images, rows, first_id=100 * seed, seed=seed)
+    return tmp_path
+
+
+def test_help_and_compare_import_nothing_heavy_and_check_no_jax(tmp_path, directory):
     recalls = tmp_path / "other.csv"
     recalls.write_text("name,i2t_r1,i2t_r5,i2t_r10,t2i_r1,t2i_r5,t2i_r10\nother,50,60,70,40,50,60\n")
-    done = subprocess.run([sys.executable, "-c", QUICK, recalls], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK, recalls, directory], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "other" in done.stdout
-    assert done.stderr.strip() == "loaded: []"
+    assert "SCAN's layout" in done.stdout
+    assert done.stderr.splitlines() == ["by help and compare: []", "by check: ['nltk', 'scipy']"]
 
 
 QUICK = f"""
@@ -57,7 +68,9 @@ for name in {[name for name in COMMANDS if name != "build-tfds"]}:
         main([name, "--help"])
 main(["compare", sys.argv[1]])
 heavy = ("jax", "flax", "nltk", "scipy", "torch", "tensorboardX", "tensorflow_datasets", "grain", "orbax")
-print("loaded:", [name for name in heavy if name in sys.modules], file=sys.stderr)
+print("by help and compare:", [name for name in heavy if name in sys.modules], file=sys.stderr)
+main(["check", sys.argv[2]])
+print("by check:", [name for name in heavy if name in sys.modules], file=sys.stderr)
 """
 
 
