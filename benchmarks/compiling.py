@@ -25,21 +25,21 @@ STAGES = {
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
     "/jax/core/compile/backend_compile_duration": "compile",
 }
-Programs = dict[str, collections.Counter[str]]
+Programs = dict[str, dict[str, float]]
 """Of each name: how many `programs`, and the CPU seconds of each of `STAGES`."""
 
 
 @contextlib.contextmanager
 def counted() -> Iterator[Programs]:
     """Yields the programs of what is done within; they are added as they are compiled."""
-    found: Programs = collections.defaultdict(collections.Counter)
+    found: Programs = collections.defaultdict(lambda: collections.defaultdict(float))
     running = collections.defaultdict[int, list[list[float]]](list)  # of each thread: start, and what began within it
 
     def start(event: str, value: float, **kwargs: str | int) -> None:
         if event in STAGES:
             running[threading.get_ident()].append([time.process_time(), 0.0])
 
-    def stop(event: str, duration: float, **kwargs: str | int) -> None:
+    def stop(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event not in STAGES:
             return
         around = running[threading.get_ident()]
@@ -62,13 +62,12 @@ def counted() -> Iterator[Programs]:
 
 def show(programs: Programs) -> None:
     """Prints a row a name, the longest first, and their sum."""
-    total = collections.Counter[str]()
-    for seconds in programs.values():
-        total.update(seconds)
+    columns = ("programs", *STAGES.values())
+    total = {column: sum(seconds[column] for seconds in programs.values()) for column in columns}
     ordered = sorted(programs.items(), key=lambda item: -sum(item[1][stage] for stage in STAGES.values()))
-    print(f"{'':28}{'programs':>9}" + "".join(f"{stage:>9}" for stage in STAGES.values()) + "   CPU s")
+    print(" " * 28 + "".join(f"{column:>9}" for column in columns) + "   CPU s")
     for name, seconds in [*ordered, ("all", total)]:
-        print(f"{name[:27]:28}{seconds['programs']:>9}" + "".join(f"{seconds[s]:>9.2f}" for s in STAGES.values()))
+        print(f"{name[:27]:28}{seconds['programs']:>9.0f}" + "".join(f"{seconds[s]:>9.2f}" for s in STAGES.values()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
