@@ -33,8 +33,6 @@ demo: install
 	@echo "  $(BIN)/mhcvse serve $(DEMO)/index"
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
-# uv, where there is one, installs in a fraction of pip's time.
-PIP := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 test: lint
 	$(PYTEST) -m "not slow and not once"
@@ -54,7 +52,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --quiet --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[$(EXTRAS)]"
 	touch $@
 
 clean:
