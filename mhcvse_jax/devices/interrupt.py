@@ -1,12 +1,11 @@
 """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as a request that the loop answers at its next step."""
 
-import os
 import signal
-import stat
 import sys
 from types import FrameType
 
 from mhcvse_jax.devices import distributed
+from mhcvse_jax.devices.hangup import leave_terminal
 
 
 class InterruptRequest:
@@ -42,12 +41,3 @@ class InterruptRequest:
         self.requested = True
         if distributed.claim("stopping"):
             print("\nstopping after the current steps; repeat to stop without saving", file=sys.stderr, flush=True)
-
-
-def leave_terminal() -> None:
-    """Discards what is printed to a terminal that has closed, where writing would fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode):
-            os.dup2(nowhere, output)
-    os.close(nowhere)

@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
+from mhcvse_jax.devices import hangup
 from mhcvse_jax.errors import InputError, Interrupted, PeerLostError, RunFailedError
 from mhcvse_jax.terminal import completion
 
@@ -49,6 +50,7 @@ def run(command: Callable[[], None]) -> int:
     sys.unraisablehook = _report_unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another, and no traceback
+    hangup.outlive_terminal()
     _quiet_failed_writes()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
