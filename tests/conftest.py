@@ -30,6 +30,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_unconfigure():
+    front_door.stop_fork_server()
     if COMPILED:
         shutil.rmtree(COMPILED, ignore_errors=True)
 

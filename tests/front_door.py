@@ -111,6 +111,13 @@ def fork_server():
     )
 
 
+def stop_fork_server():
+    """Ends this process's fork server, if it has one."""
+    if fork_server.cache_info().currsize:
+        with fork_server():
+            pass
+
+
 def run_by_itself(module, *arguments, num_devices=1):
     """The command as a user's shell starts it, imports and all."""
     return subprocess.run(**command(module, *arguments, num_devices=num_devices), capture_output=True, timeout=600)
