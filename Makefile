@@ -32,7 +32,7 @@ demo: install
 	@echo "  $(BIN)/mhcvse index --workdir $(DEMO) --out $(DEMO)/index"
 	@echo "  $(BIN)/mhcvse serve $(DEMO)/index"
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
 test: lint
 	$(PYTEST) -m "not slow and not once"

@@ -19,6 +19,8 @@ from mhcvse_jax.run import command_line
 VARIANTS = {
     "whole": {},
     "no_attention": {"model.num_heads": 0},
+    "mean_pooling": {"model.pooling": "mean"},
+    "no_attention_mean_pooling": {"model.num_heads": 0, "model.pooling": "mean"},
     "no_consensus": {
         "loss.consensus_weight": 0.0,
         "loss.kl_weight": 0.0,

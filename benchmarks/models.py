@@ -23,7 +23,7 @@ from mhcvse_jax.run import command_line
 
 SINGLE_TERM = {"loss.weighting": "fixed", "loss.fusion_weight": 1.0}
 PAIRS = {**SINGLE_TERM, "eval.validation_captions": 1000}  # a score for each pair: dev takes its time
-VSEPP = {**SINGLE_TERM, "model.name": "vsepp", "model.num_heads": 0}
+VSEPP = {**SINGLE_TERM, "model.name": "vsepp", "model.num_heads": 0, "model.pooling": "mean"}
 SCAN = {**PAIRS, "model.name": "scan", "model.num_heads": 0}
 MODELS = {
     "vsepp": VSEPP,

@@ -2,7 +2,7 @@
 
     make demo        or        python -m mhcvse_jax.main --config configs/demo.py
 
-Test recall, seed 0: i2t 46.2 / 74.4 / 83.8, t2i 24.2 / 49.1 / 60.1 (R@1/5/10), rsum 337.8.
+Test recall, seed 0: i2t 47.6 / 76.4 / 83.2, t2i 25.6 / 50.0 / 60.9 (R@1/5/10), rsum 343.8.
 """
 
 from mhcvse_jax.config import base
