@@ -61,7 +61,7 @@ def counted() -> Iterator[Programs]:
 
 
 def show(programs: Programs) -> None:
-    """Prints a row a name, the longest first, and their sum."""
+    """Prints one row per name, the longest first, and their sum."""
     columns = ("programs", *STAGES.values())
     total = {column: sum(seconds[column] for seconds in programs.values()) for column in columns}
     ordered = sorted(programs.items(), key=lambda item: -sum(item[1][stage] for stage in STAGES.values()))

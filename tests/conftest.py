@@ -25,7 +25,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 
 def pytest_collection_modifyitems(items):
-    """Slow ones come first, so that none is begun last; and one worker has all that share what two processes did."""
+    """Slow tests come first: none starts last, and one worker gets all that share a run of two processes."""
     items.sort(key=lambda item: not any(item.iter_markers("slow")) and not any(item.iter_markers("once")))
 
 
