@@ -2,9 +2,10 @@
 
     python -m benchmarks.collapse runs/models/*_seed*
 
-A row for each workdir: for every contrastive loss the most steps in a row, after the first hundred, within 5% of the
-value that it has where all embeddings are alike; then the dev rsum of the last epoch and of the best. The last line
-names the runs in which a loss stood there for more than a hundred steps, or which ended below 95% of their best.
+A row for each workdir: for every contrastive loss that has a weight, the most steps in a row, after the first hundred,
+within 5% of the value that it has where all embeddings are alike; then the dev rsum of the last epoch and of the best.
+The last line names the runs in which a loss stood there for more than a hundred steps, or which ended below 95% of
+their best.
 """
 
 import argparse
@@ -79,7 +80,8 @@ def read(workdir: pathlib.Path) -> Course:
     value_at = collapse_value_at(config, log)
     if value_at is None:
         raise InputError(f"{workdir / 'metrics.jsonl'} has no dev recall; expected a run of an epoch at least")
-    losses = {term: log.kinds["train"].get(f"loss_{term}") for term in CONTRASTIVE}
+    trained = [term for term in CONTRASTIVE if config.loss[f"{term}_weight"]]
+    losses = {term: log.kinds["train"].get(f"loss_{term}") for term in trained}
     stays = {
         term: longest_stay(steps, values, np.array([value_at(term, int(step)) for step in steps]))
         for term, (steps, values) in ((term, found) for term, found in losses.items() if found is not None)

@@ -345,11 +345,17 @@ def test_a_stay_at_the_collapse_value_and_a_fall_are_told(tmp_path, capfd, finis
         ("sound", 3.0, (90, 100, 96), 0),
         ("stuck", 6.2, (1, 2, 2), 3),
         ("fell", 3.0, (100, 94), 3),
+        ("untrained", 3.0, (90, 100, 96), 0),
     ):
         run = tmp_path / name
         run.mkdir()
-        shutil.copy(finished[0] / "config.json", run)
-        lines = [{"step": step, "kind": "train", "loss_fusion": loss} for step in range(1, 300)]
+        config = json.loads((finished[0] / "config.json").read_text())
+        terms = {"loss_fusion": loss}
+        if name == "untrained":
+            config["loss"]["consensus_weight"] = 0.0
+            terms["loss_consensus"] = 6.2
+        (run / "config.json").write_text(json.dumps(config))
+        lines = [{"step": step, "kind": "train", **terms} for step in range(1, 300)]
         lines += [{"step": 99 * (epoch + 1), "kind": "dev_fused", "rsum": rsum} for epoch, rsum in enumerate(rsums)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert collapse.main([str(run)]) == code
@@ -358,6 +364,7 @@ def test_a_stay_at_the_collapse_value_and_a_fall_are_told(tmp_path, capfd, finis
         "| sound | 0 | - | - | 96.0 | 100.0 |",
         "| stuck | 199 | - | - |",
         "| fell | 0 | - | - | 94.0 | 100.0 |",
+        "| untrained | 0 | - | - | 96.0 | 100.0 |",
     ):
         assert row in printed
     assert collapse.main([str(tmp_path)]) == 2
