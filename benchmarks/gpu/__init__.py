@@ -1,1 +1,1 @@
-"""All measurements on a machine with a GPU and without a package index, in calls of under nine minutes."""
+"""All measurements on a machine with a GPU and without a package index, in five calls of under nine minutes."""
