@@ -65,7 +65,8 @@ def encode(arguments: argparse.Namespace) -> None:
     command_line.check_output("--out", out)
     if out.suffix == ".parquet":
         _pyarrow()
-    from mhcvse_jax.indexing import trained
+    print(f"reading   {arguments.workdir}", flush=True)
+    from mhcvse_jax.indexing import trained  # here, so that the line above need not wait for JAX
 
     model = trained.load(arguments.workdir)
     print(f"model     {model.name} of {arguments.workdir}, {model.progress.best()}", flush=True)

@@ -6,6 +6,7 @@
 Prints recalls, and keeps the rank of every query for `mhcvse compare`.
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -82,9 +83,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
     )
     parser.add_argument("--rerank_only", action="store_true", help="skip the scores of all pairs, which take long")
     arguments = command_line.parse(parser, argv)
-    from mhcvse_jax.run.evaluate import evaluate  # here, so that --help need not wait for JAX
-
     return command_line.run(lambda: evaluate(arguments))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Prints what is tested, then tests it.
+
+    Raises:
+      InputError: the workdir holds no run.
+    """
+    config = config_lib.load_unchecked(arguments.workdir / "config.json")
+    data = f" of {arguments.data_dir}" if arguments.data_dir else ""
+    split = arguments.split or config.eval.test_split
+    print(f"testing   {config.model.name} of {arguments.workdir} on {split}{data}", flush=True)
+    from mhcvse_jax.run import evaluate as evaluation  # here, so that neither this line nor --help waits for JAX
+
+    evaluation.evaluate(arguments)
 
 
 if __name__ == "__main__":

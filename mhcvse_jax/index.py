@@ -95,13 +95,13 @@ def _begin(arguments: argparse.Namespace) -> "Header | None":
 
 
 def _change(arguments: argparse.Namespace, header: "Header | None") -> None:
-    from mhcvse_jax.indexing import build, faiss_engine
-
     out, had_faiss = arguments.out, header is not None and header.faiss is not None
     is_added = header is None or arguments.append
     if is_added:
         header = _add(arguments, header)
-    elif arguments.remove and header:
+    from mhcvse_jax.indexing import build, faiss_engine  # here, so that the first line need not wait for JAX
+
+    if arguments.remove and header:
         header = build.remove(out, header, arguments.remove)
     assert header is not None
     print(f"index     {out}: {header.num_pictures:,} pictures, {header.num_captions:,} captions", flush=True)
@@ -114,10 +114,11 @@ def _change(arguments: argparse.Namespace, header: "Header | None") -> None:
 
 
 def _add(arguments: argparse.Namespace, header: "Header | None") -> "Header":
+    workdir = arguments.workdir or pathlib.Path(header.workdir if header else "")
+    print(f"reading   {workdir}", flush=True)
     from mhcvse_jax.experiment import reading
     from mhcvse_jax.indexing import build, trained
 
-    workdir = arguments.workdir or pathlib.Path(header.workdir if header else "")
     model = trained.load(workdir, source=header.source if header else None)
     print(f"model     {model.name} of {workdir}, {model.progress.best()}", flush=True)
     if header is None:

@@ -114,7 +114,13 @@ def _queries(arguments: argparse.Namespace) -> Iterator[Query]:
 
 def _open(arguments: argparse.Namespace) -> "tuple[Index, Reranker | None]":
     """Returns the index, and the model that re-ranks, if one is asked for."""
-    from mhcvse_jax.indexing.index import Index
+    from mhcvse_jax.indexing import store
+
+    header = store.read_header(arguments.index)
+    if sys.stderr.isatty():  # someone waits
+        run = arguments.workdir or header.workdir
+        _note(f"searching {header.num_pictures:,} pictures with {header.model} of {run}")
+    from mhcvse_jax.indexing.index import Index  # here, so that the line above need not wait for JAX
 
     index = Index.open_for(arguments.index, arguments.workdir, arguments.encoder_weights, engine=arguments.engine)
     faiss = index.header.faiss

@@ -60,13 +60,13 @@ def serve(arguments: argparse.Namespace) -> None:
     """
     listener = _listen(arguments.host, arguments.port)
     with listener:
-        import uvicorn
+        print(f"reading   {arguments.index}", flush=True)
+        import uvicorn  # here, as JAX, so that the line above need not wait for them
 
         from mhcvse_jax.browser.app import Site, is_this_machine
         from mhcvse_jax.indexing.index import Index
         from mhcvse_jax.indexing.reranking import Reranker
 
-        print(f"reading   {arguments.index}", flush=True)
         index = Index.open_for(arguments.index, arguments.workdir, arguments.encoder_weights)
         reranker = Reranker(arguments.rerank, index.header.source) if arguments.rerank else None
         site = Site(index, reranker)

@@ -53,7 +53,7 @@ def test_protocols_against_hubs_are_stamped(finished, tmp_path, protocol, settin
     again = run("compare", f"there={tmp_path / 'table.csv'}", output, "--protocol", protocol)
     assert again.stdout.count(f"{protocol}, {setting}") == 2, again.stderr
     one = run("evaluate", "--workdir", finished[0], "--protocol", protocol, "--similarity", tmp_path / "s.npy")
-    assert (one.returncode, one.stdout) == (2, "")
+    assert (one.returncode, one.stdout) == (2, f"testing   mhcvse of {finished[0]} on test\n")
     assert "--similarity is by one similarity" in one.stderr
 
 

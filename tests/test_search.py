@@ -2,13 +2,15 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from cvse_data import run
-from front_door import tiny
+from front_door import ROOT, tiny
 from PIL import Image
 
 import mhcvse_jax
@@ -75,6 +77,38 @@ def test_queries_are_answered(found, capsys):
     (hits,) = mhcvse_jax.Index.open(found).search(["a red circle"], 3)
     assert all(f"{hit.score:.3f}" in line for hit, line in zip(hits, first.splitlines()[1:], strict=True))
     assert all(Image.open(hit.picture.file).size == (48, 48) for hit in hits)
+
+
+WITHOUT_JAX = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['jax'] = None; from mhcvse_jax.__main__ import main; main()",
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ("evaluate --workdir RUN --split dev", "testing   mhcvse of RUN on dev"),
+        ("encode --workdir RUN --out RUN/x.npz", "reading   RUN"),
+        ("index --workdir RUN --out RUN/index", "reading   RUN"),
+        ("serve INDEX --port 0", "reading   INDEX"),
+    ],
+)
+def test_the_first_line_waits_for_no_jax(found, made, line, first):
+    line, first = (text.replace("RUN", str(made[0])).replace("INDEX", str(found)) for text in (line, first))
+    done = subprocess.run([*WITHOUT_JAX, *line.split()], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, f"{first}\n")
+    assert "import of jax halted" in done.stderr
+
+
+def test_who_waits_at_a_terminal_is_told_what_is_searched(found, made):
+    reader, terminal = os.openpty()
+    command = [*WITHOUT_JAX, "search", str(found), "a red circle"]
+    with os.fdopen(reader, "rb") as shown, subprocess.Popen(command, cwd=ROOT, stderr=terminal) as searching:
+        os.close(terminal)
+        assert shown.readline().decode() == f"searching 20 pictures with mhcvse of {made[0].resolve()}\r\n"
+        searching.kill()
 
 
 def test_batches_come_as_json_a_line_each(found, tmp_path, capsys, monkeypatch):

@@ -5,7 +5,7 @@ from mhcvse_jax.config.command_line import name_of, named, read
 from mhcvse_jax.config.declare import FREE, SAME, Key
 from mhcvse_jax.config.defaults import CHOICES, KEYS, Config, base, cvse, mhcvse
 from mhcvse_jax.config.rules import check
-from mhcvse_jax.config.saved import load, save
+from mhcvse_jax.config.saved import load, load_unchecked, save
 
 __all__ = [
     "CHOICES",
@@ -19,6 +19,7 @@ __all__ = [
     "cvse",
     "keys",
     "load",
+    "load_unchecked",
     "lookup",
     "mhcvse",
     "name_of",

@@ -22,9 +22,20 @@ def save(config: Config, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Config:
-    """Returns the configuration that `save` wrote; a key of a later version gets what the earlier one did.
+    """Returns the configuration that `save` wrote, checked.
 
-    That is its default, or what `EARLIER` has.
+    Raises:
+      InputError: as `load_unchecked`; or no run could use one of its values.
+    """
+    config = load_unchecked(path)
+    check(config)
+    return config
+
+
+def load_unchecked(path: pathlib.Path) -> Config:
+    """Returns the configuration that `save` wrote, without JAX, which its check brings in.
+
+    A key of a later version gets what the earlier one did: its default, or what `EARLIER` has.
 
     Raises:
       InputError: the file is missing or not JSON, lacks a whole section, or has a key that `base()` has not.
@@ -46,5 +57,4 @@ def load(path: pathlib.Path) -> Config:
         parent, _, name = key.rpartition(".")
         target = lookup(config, parent) if parent else config
         target[name] = tuple(value) if isinstance(target[name], tuple) else value
-    check(config)
     return config.lock()
