@@ -28,7 +28,7 @@ from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
 from mhcvse_jax.devices.platform import lowered_for
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import parts, training_parts
 from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
 from mhcvse_jax.run import command_line
@@ -74,7 +74,7 @@ def make_parts(config: Config, data: Data, mesh: jax.sharding.Mesh) -> StepParts
         dtype=config.compute_dtype,
         similarity_scale=parts.similarity_scale(config),
     )
-    return parts.step_parts(config, model, _graph(config, data), mesh, STEPS_PER_EPOCH)
+    return training_parts.step_parts(config, model, _graph(config, data), mesh, STEPS_PER_EPOCH)
 
 
 def _graph(config: Config, data: Data) -> ConceptGraph:

@@ -30,7 +30,7 @@ from mhcvse_jax.data.batches import Batch
 from mhcvse_jax.devices.mesh import by_batch
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
-from mhcvse_jax.experiment import parts, reading
+from mhcvse_jax.experiment import reading, training_parts
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.experiment.reading import TrainingData
 from mhcvse_jax.files.whole import whole_file
@@ -116,7 +116,7 @@ class Both:
         self.config, self.data = config, data
         self.ours = Experiment.assemble(config, workdir, data.language, jax.devices()[:1])
         steps = batches.steps_per_epoch(data.train, config.batch_size)
-        step_parts = parts.step_parts(config, self.ours.model, self.ours.graph, self.ours.mesh, steps)
+        step_parts = training_parts.step_parts(config, self.ours.model, self.ours.graph, self.ours.mesh, steps)
         self.schedule, self.all_negatives_steps = step_parts.schedule, step_parts.settings.all_negatives_steps
         regions_shape = data.train.regions.shape[1:]
         self.state = initialize(step_parts, regions_shape=regions_shape, seed=config.seed)

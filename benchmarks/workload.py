@@ -15,7 +15,7 @@ from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.data.regions import MappedRegions
 from mhcvse_jax.data.text import EncodedCaptions
 from mhcvse_jax.devices.mesh import by_batch, make_mesh, replicated
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import training_parts
 from mhcvse_jax.layers.concept_gcn import ConceptGraph, concept_graph
 from mhcvse_jax.training import resident
 from mhcvse_jax.training.step import TrainState, initialize, make_resident_steps, make_train_step
@@ -104,7 +104,7 @@ class Trainer:
         self.model: models.Model = models.build(
             config.model, vocabulary_size=sizes.vocabulary, dtype=config.compute_dtype
         )
-        self.parts = parts.step_parts(config, self.model, self.graph, self.mesh, STEPS_PER_EPOCH)
+        self.parts = training_parts.step_parts(config, self.model, self.graph, self.mesh, STEPS_PER_EPOCH)
         self.state: TrainState = initialize(self.parts, regions_shape=(sizes.regions, sizes.features), seed=0)
         self._step = make_train_step(self.parts)
 

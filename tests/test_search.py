@@ -111,6 +111,14 @@ def test_who_waits_at_a_terminal_is_told_what_is_searched(found, made):
         searching.kill()
 
 
+def test_a_search_by_text_needs_no_optimizer_and_no_pictures(found):
+    asked = "import sys, mhcvse_jax; mhcvse_jax.Index.open(sys.argv[1]).model; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked, found], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert "orbax.checkpoint" in modules
+    assert not modules & {"optax", "PIL", "matplotlib", "mhcvse_jax.encoders", "mhcvse_jax.scenes"}
+
+
 def test_batches_come_as_json_a_line_each(found, tmp_path, capsys, monkeypatch):
     queries = tmp_path / "queries.txt"
     queries.write_text("\ufeffa star\n\nzxqv wibble\n" + "a red circle\n" * 64)

@@ -119,23 +119,26 @@ class Experiment:
             return self.encoder(variables, split)
         return self.encoder.with_completed_labels(variables, split, rule=values.label_neighbours)
 
-    def restore_best(self, regions_shape: tuple[int, ...] | None = None) -> tuple[Any, Progress]:
+    def restore_best(self, regions_shape: tuple[int, ...] | None = None, *, check: bool = True) -> tuple[Any, Progress]:
         """Returns {params, batch_stats} of the workdir's best checkpoint, and the progress at it.
 
         If the best checkpoint is missing or damaged, the newest replaces it; its dev rsum is not known.
 
         Args:
           regions_shape: (regions, features) that they are to fit; None for what they were trained on.
+          check: whether the parameters are compared with the model's, which takes a trace of it.
 
         Raises:
           InputError: the workdir has none, or one of another model or of features of another width.
         """
         checkpoints = SavedCheckpoints(self.workdir / "checkpoints")
         best = checkpoints.step_to_test()
-        if regions_shape is None:
-            stated = region_shape.read(self.workdir)
-            regions_shape = stated or parts.trained_regions(checkpoints.model_shapes(best))
-        like = parts.model_shapes(self.model, self.graph, regions_shape)
+        like = None
+        if check:
+            if regions_shape is None:
+                stated = region_shape.read(self.workdir)
+                regions_shape = stated or parts.trained_regions(checkpoints.model_shapes(best))
+            like = parts.model_shapes(self.model, self.graph, regions_shape)
         progress = checkpoints.restore_progress(best)
         if progress.best_step != best:  # the best checkpoint is missing or damaged
             progress = dataclasses.replace(progress, best_step=best, best_rsum=-1.0)

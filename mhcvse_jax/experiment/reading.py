@@ -14,13 +14,14 @@ from mhcvse_jax.data.dataset import Language, Split
 from mhcvse_jax.data.scan_layout import ScanSplit, check_widths
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.scenes import build as scenes
 from mhcvse_jax.terminal.progress import counted
 
 
 def data_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Returns the data directory; the built-in data set is drawn if it is missing."""
     if config.data.format == "scenes":
+        from mhcvse_jax.scenes import build as scenes  # here, as a search never draws
+
         directory = pathlib.Path(config.data.dir or workdir / "scenes")
         if not directory.exists():
             print(f"scenes    drawing them in {directory}", flush=True)

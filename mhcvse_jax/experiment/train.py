@@ -14,7 +14,7 @@ from mhcvse_jax.data.word_vectors import WordVectors
 from mhcvse_jax.devices import distributed
 from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import parts, training_parts
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.training import loop
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress
@@ -104,7 +104,7 @@ def train(experiment: Experiment, train_split: Split, dev_split: Split, start: S
 def _train(experiment: Experiment, train_split: Split, dev_split: Split, start: Start) -> Progress:
     config, mesh, compilations = experiment.config, experiment.mesh, Compilations()
     steps = batches.steps_per_epoch(train_split, config.batch_size)
-    step_parts = parts.step_parts(config, experiment.model, experiment.graph, mesh, steps)
+    step_parts = training_parts.step_parts(config, experiment.model, experiment.graph, mesh, steps)
     state = initialize(
         step_parts,
         regions_shape=train_split.regions.shape[1:],
@@ -121,7 +121,7 @@ def _train(experiment: Experiment, train_split: Split, dev_split: Split, start: 
         f"{config.loss.weighting} weights, {config.loss.reduction} over the batch; seed {config.seed}",
         flush=True,
     )
-    settings = parts.loop_settings(config, steps)
+    settings = training_parts.loop_settings(config, steps)
     checkpoints = Checkpoints(
         experiment.workdir / "checkpoints",
         keep_best=config.checkpoint.keep_best,
@@ -131,7 +131,7 @@ def _train(experiment: Experiment, train_split: Split, dev_split: Split, start: 
     if loop.is_over(settings, progress):
         checkpoints.close()
         return progress
-    feeding, were_on_devices = parts.feed_settings(config), progress.features_on_devices
+    feeding, were_on_devices = training_parts.feed_settings(config), progress.features_on_devices
     feed = make_feed(step_parts, feeding, train_split, state, were_on_devices=were_on_devices)
     progress.features_on_devices = feed.on_devices
     log = MetricsLog(experiment.workdir, resume_step=int(state.step)) if distributed.is_first() else NoLog()

@@ -86,7 +86,7 @@ class Index:
         if workdir or encoder_weights:
             header = store.read_header(pathlib.Path(directory))
             workdir = workdir or pathlib.Path(header.workdir)
-            model = trained.load(workdir, source=header.source, encoder_weights=encoder_weights)
+            model = trained.load(workdir, source=header.source, encoder_weights=encoder_weights, check=False)
         return cls.open(directory, model, engine=engine)
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class Index:
                     f"{self.directory} was made by {workdir}, which is gone; expected --workdir RUN, or in Python "
                     "Index.open(..., model=load(RUN))"
                 )
-            model = trained.load(workdir, source=self.header.source)
+            model = trained.load(workdir, source=self.header.source, check=False)
             self._check(model)
             self._model = model
         return self._model

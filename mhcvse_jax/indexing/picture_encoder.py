@@ -3,18 +3,19 @@
 import inspect
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mhcvse_jax.data.feature_source import FeatureSource
-from mhcvse_jax.encoders import ENCODERS
-from mhcvse_jax.encoders.encoder import Encoder
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.precompute.pictures import read_picture
 from mhcvse_jax.precompute.regions import Regions
 
+if TYPE_CHECKING:
+    from mhcvse_jax.encoders.encoder import Encoder
 
-def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> Encoder:
+
+def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> "Encoder":
     """Returns the encoder that made these features.
 
     Args:
@@ -24,6 +25,8 @@ def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> Enc
     Raises:
       InputError: this program has no such encoder, or weights or settings are others.
     """
+    from mhcvse_jax.encoders import ENCODERS  # here, as a search by text needs no encoder of pictures
+
     if source.encoder not in ENCODERS:
         raise InputError(
             f"the features are from {source.encoder}, which this program cannot run on a picture; expected those "
@@ -48,6 +51,8 @@ def read(file: object) -> np.ndarray:
         if file.ndim != 3 or file.shape[2] != 3 or file.dtype != np.uint8:
             raise InputError(f"a picture is {file.dtype} {file.shape}; expected uint8 (height, width, 3)")
         return file
+    from mhcvse_jax.precompute.pictures import read_picture
+
     return read_picture(pathlib.Path(str(file)))
 
 

@@ -37,7 +37,6 @@ class TrainedModel:
       workdir: of the run.
       experiment: its configuration, language, model and devices.
       variables: the model's `params` and `batch_stats`.
-      regions_shape: (regions, features) of a picture as it was trained on; 1 region where any number will do.
       source: what makes region features of a picture; None where neither the run nor the caller said it.
     """
 
@@ -47,6 +46,7 @@ class TrainedModel:
         *,
         source: FeatureSource | None = None,
         encoder_weights: pathlib.Path | None = None,
+        check: bool = True,
     ):
         """Takes the parts of a run and restores its best checkpoint; see `load`."""
         if not isinstance(experiment.encoder, Encoder):
@@ -56,8 +56,7 @@ class TrainedModel:
             )
         self.workdir, self.experiment = experiment.workdir, experiment
         self._encoder = experiment.encoder
-        self.variables, self.progress = experiment.restore_best()
-        self.regions_shape = parts.trained_regions(shapes(self.variables))
+        self.variables, self.progress = experiment.restore_best(check=check)
         self.source = feature_source.read(self.workdir) or source
         self._encoder_weights = encoder_weights
 
@@ -65,6 +64,11 @@ class TrainedModel:
     def name(self) -> str:
         """The model's, mhcvse for example."""
         return self.experiment.config.model.name
+
+    @functools.cached_property
+    def regions_shape(self) -> tuple[int, ...]:
+        """(regions, features) of a picture as it was trained on; 1 region where any number will do."""
+        return parts.trained_regions(shapes(self.variables))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -204,6 +208,7 @@ def load(
     *,
     source: FeatureSource | None = None,
     encoder_weights: str | os.PathLike[str] | None = None,
+    check: bool = True,
 ) -> TrainedModel:
     """Returns the best checkpoint of a run, ready to encode texts and pictures.
 
@@ -211,6 +216,8 @@ def load(
       workdir: what `mhcvse train` wrote.
       source: what made the features that the run was trained on, where its features.json does not say it.
       encoder_weights: the file of the picture encoder's weights, where no package brings them.
+      check: whether the checkpoint is compared with the model that the configuration describes. An index does without:
+        the fingerprint tells it whether this is its model.
 
     Raises:
       InputError: the workdir has no checkpoint, is damaged, or holds a model that scores pairs.
@@ -218,7 +225,7 @@ def load(
     keep_compiled()
     experiment = Experiment.of_workdir(pathlib.Path(workdir), protocol="standard")
     weights = None if encoder_weights is None else pathlib.Path(encoder_weights)
-    return TrainedModel(experiment, source=source, encoder_weights=weights)
+    return TrainedModel(experiment, source=source, encoder_weights=weights, check=check)
 
 
 def check_text(text: str, what: str) -> None:

@@ -24,10 +24,10 @@ def concept_graph(vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, 
       receivers: <int32>[edges], i of it.
       weights: <float32>[edges], its value.
     """
-    # device_put, not jnp.asarray, which compiles a program for each array.
+    # device_put of NumPy arrays: jnp.asarray, or indexing one on the device, compiles a program.
     return jraph.GraphsTuple(
         nodes=jax.device_put(vectors),
-        edges=jax.device_put(weights)[:, None],
+        edges=jax.device_put(np.asarray(weights)[:, None]),
         senders=jax.device_put(senders),
         receivers=jax.device_put(receivers),
         globals=None,

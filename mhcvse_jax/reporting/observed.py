@@ -17,7 +17,7 @@ from mhcvse_jax.data.region_names import RegionNames
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import protocols
 from mhcvse_jax.evaluation.evaluation import Evaluation
-from mhcvse_jax.experiment import parts, reading
+from mhcvse_jax.experiment import parts, reading, training_parts
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.losses import CONTRASTIVE
 from mhcvse_jax.models.pair_scores import PairModel
@@ -181,4 +181,4 @@ def collapse_value_at(config: Config, log: Log) -> Callable[[str, int], float] |
     if not steps:
         return None
     mined = config.model.mined_negatives if "mined_negatives" in models.keys(config.model.name) else 0
-    return collapse_values(parts.loss_settings(config, steps[0]), config.batch_size, mined)
+    return collapse_values(training_parts.loss_settings(config, steps[0]), config.batch_size, mined)

@@ -11,7 +11,6 @@ from mhcvse_jax.config import Config
 from mhcvse_jax.data import coco_ids, feature_source, fingerprint
 from mhcvse_jax.data.dataset import Split
 from mhcvse_jax.devices.compilation import keep_compiled
-from mhcvse_jax.drawing import matches
 from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation import card, coco, hub_rows, protocols, result_rows, results, twins
 from mhcvse_jax.evaluation.evaluation import Evaluation
@@ -48,6 +47,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     truth = coco_truth(metrics, directory, split) if metrics else None
     image_dir = arguments.image_dir or directory / "images"
     if arguments.matches:
+        from mhcvse_jax.drawing import matches  # here, as it brings in matplotlib
+
         matches.names_of(split, image_dir)
     second = None
     if arguments.rerank:
@@ -104,6 +105,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.similarity:
         save_similarity(encoded, tested, config, arguments.similarity)
     if arguments.matches:
+        from mhcvse_jax.drawing import matches
+
         matches.draw(
             encoded,
             split,

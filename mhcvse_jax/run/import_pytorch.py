@@ -18,7 +18,7 @@ from mhcvse_jax.data.concepts import given_concepts, read_cvse_words
 from mhcvse_jax.data.dataset import Language
 from mhcvse_jax.data.text import Vocabulary
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import parts, reading
+from mhcvse_jax.experiment import parts, reading, training_parts
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.training.checkpoint import Checkpoints
 from mhcvse_jax.training.step import TrainState
@@ -224,7 +224,7 @@ def write_workdir(
     language.save(directory)
     config_lib.save(config, directory / "config.json")
     variables = jax.tree.map(jnp.asarray, pytorch_layout.unflatten(arrays))
-    _, optimizer = parts.schedule_and_optimizer(config, steps_per_epoch=1)
+    _, optimizer = training_parts.schedule_and_optimizer(config, steps_per_epoch=1)
     progress = checkpoint.progress
     state = TrainState(
         step=jnp.asarray(progress.best_step, jnp.int32),

@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -18,7 +18,9 @@ from mhcvse_jax.devices.mesh import replicated
 from mhcvse_jax.errors import InputError, RunFailedError
 from mhcvse_jax.files.whole import whole_file
 from mhcvse_jax.training import checksums
-from mhcvse_jax.training.step import TrainState
+
+if TYPE_CHECKING:
+    from mhcvse_jax.training.step import TrainState
 
 NEWEST_FILE = "newest.json"
 """Beside the steps: the number of the last one written, so that its loss is noticed."""
@@ -95,7 +97,7 @@ class SavedCheckpoints:
             return newest
         return best
 
-    def restore(self, like: TrainState, step: int, mesh: Mesh) -> tuple[TrainState, Progress]:
+    def restore(self, like: "TrainState", step: int, mesh: Mesh) -> "tuple[TrainState, Progress]":
         """Returns the state and progress saved at a step, onto the devices of `mesh`.
 
         Raises:
@@ -105,13 +107,16 @@ class SavedCheckpoints:
         training = self._restore(step, "training", _target(_training_item(like), mesh))
         return like.replace(**model, **training), self.restore_progress(step)
 
-    def restore_model(self, like: Any, step: int, mesh: Mesh) -> Any:
-        """Returns {params, batch_stats} saved at a step; `like` has their shapes.
+    def restore_model(self, like: Any | None, step: int, mesh: Mesh) -> Any:
+        """Returns {params, batch_stats} saved at a step; `like` has their shapes, None takes whatever was saved.
 
         Raises:
           InputError: the checkpoint is of a model with other parameters.
         """
-        self._check_model(like, step)
+        if like is None:
+            like = self._saved_model(step)
+        else:
+            self._check_model(like, step)
         return self._restore(step, "model", _target(like, mesh))
 
     def restore_progress(self, step: int) -> Progress:
@@ -125,8 +130,12 @@ class SavedCheckpoints:
 
     def model_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each array of the model saved at a step, by its path."""
+        return shapes(self._saved_model(step))
+
+    def _saved_model(self, step: int) -> Any:
+        """Returns {params, batch_stats} saved at a step, as shapes and types alone."""
         with ocp.StandardCheckpointer() as reader:
-            return shapes(reader.metadata(self._path(step) / "model").item_metadata.tree)
+            return reader.metadata(self._path(step) / "model").item_metadata.tree
 
     def _check_model(self, like: Any, step: int) -> None:
         """Raises InputError for the first parameter that only one side has, or in another shape."""
@@ -204,7 +213,7 @@ class Checkpoints(SavedCheckpoints):
             },
         )
 
-    def save(self, state: TrainState, progress: Progress, rsum: float | None = None) -> None:
+    def save(self, state: "TrainState", progress: Progress, rsum: float | None = None) -> None:
         """Saves a state; `rsum` is its dev rsum where it was validated. A step that is saved stays as it is.
 
         Raises:
@@ -271,11 +280,11 @@ def _warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _model_item(state: TrainState) -> dict[str, Any]:
+def _model_item(state: "TrainState") -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def _training_item(state: TrainState) -> dict[str, Any]:
+def _training_item(state: "TrainState") -> dict[str, Any]:
     return {"opt_state": state.opt_state, "step": state.step, "key": state.key}
 
 

@@ -158,6 +158,13 @@ def test_another_model_is_refused(index, model, finished, tmp_path):
     (run / "vocabulary.json").write_text(json.dumps(vocabulary))
     with pytest.raises(InputError, match="was made by another model"):
         mhcvse_jax.Index.open(index.directory, trained.load(run))
+    values = json.loads((run / "config.json").read_text())
+    values["model"]["embedding_dim"] *= 2
+    (run / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="not a checkpoint of this configuration's model"):
+        trained.load(run)
+    with pytest.raises(InputError, match="was made by another model"):  # known before the model runs
+        mhcvse_jax.Index.open_for(index.directory, run, None)
     assert trained.load(finished[0]).fingerprint == model.fingerprint
 
 

@@ -11,7 +11,7 @@ from parameters import random_variables
 from mhcvse_jax import config as config_lib
 from mhcvse_jax import models
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment.parts import schedule_and_optimizer
+from mhcvse_jax.experiment.training_parts import schedule_and_optimizer
 from mhcvse_jax.layers.captions import Captions
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.training.optimizer import step_schedule

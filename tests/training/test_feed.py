@@ -22,7 +22,7 @@ from mhcvse_jax.devices import distributed, memory
 from mhcvse_jax.devices.compilation import Compilations
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import training_parts
 from mhcvse_jax.layers.concept_gcn import concept_graph
 from mhcvse_jax.layers.normalize import l2_normalize
 from mhcvse_jax.models.embeddings import Embeddings
@@ -95,13 +95,13 @@ class Training:
         self.split = dataclasses.replace(make_split(), **split)
         edges = np.arange(CONCEPTS)
         graph = concept_graph(np.eye(CONCEPTS, 3, dtype=np.float32), edges, edges, np.ones(CONCEPTS, np.float32))
-        self.parts = parts.step_parts(config, Stub(), graph, self.mesh, STEPS)
+        self.parts = training_parts.step_parts(config, Stub(), graph, self.mesh, STEPS)
 
     def start(self):
         return initialize(self.parts, regions_shape=(REGIONS, FEATURES), seed=1)
 
     def feed(self, placement):
-        settings = parts.feed_settings(self.config)
+        settings = training_parts.feed_settings(self.config)
         if placement == "host":
             return HostFeed(settings, self.split, self.mesh, make_train_step(self.parts))
         return make_resident_feed(self.parts, settings, self.split, self.start(), placement)
@@ -277,7 +277,7 @@ def test_features_that_fit_no_accelerator_are_refused():
 def test_the_choice_and_its_reason_are_said(capsys, monkeypatch, free, on_devices, says):
     monkeypatch.setattr(memory, "free_on_host", lambda: free)
     alone = Training(make_config(), 1)
-    feed = make_feed(alone.parts, parts.feed_settings(alone.config), alone.split, alone.start())
+    feed = make_feed(alone.parts, training_parts.feed_settings(alone.config), alone.split, alone.start())
     assert feed.on_devices == on_devices
     assert says in capsys.readouterr().out
 

@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.devices.mesh import make_mesh
 from mhcvse_jax.errors import InputError, RunFailedError
-from mhcvse_jax.experiment import parts
+from mhcvse_jax.experiment import training_parts
 from mhcvse_jax.run.resume import check_workdir
 from mhcvse_jax.training.checkpoint import Checkpoints, Progress, SavedCheckpoints
 from mhcvse_jax.training.metrics_log import MetricsLog
@@ -209,4 +209,4 @@ def test_all_negatives_may_count_for_ever():
     config = config_lib.base()
     for epochs, steps in ((0.0, 0), (0.5, 117), (1e30, 30 * 234), (math.inf, 30 * 234)):
         config.loss.all_negatives_epochs = epochs
-        assert parts.all_negatives_steps(config, 234) == steps
+        assert training_parts.all_negatives_steps(config, 234) == steps
