@@ -1,10 +1,4 @@
-"""Image-text matching in JAX: trains, tests, compares and exchanges models.
-
-    mhcvse train --config f30k --config.data.dir=data/f30k_precomp
-    mhcvse evaluate --workdir runs/f30k --split test
-
-For the options of a command: mhcvse COMMAND --help.
-"""
+"""Image-text matching in JAX: trains, tests, compares and searches."""
 
 import argparse
 import importlib
@@ -39,11 +33,15 @@ COMMANDS = {
     "serve": Command("mhcvse_jax.serve", "search an index in the browser, and see what matched and why"),
     "encode": Command("mhcvse_jax.encode", "write the vectors of pictures and texts for other tools"),
     "compare": Command("mhcvse_jax.compare", "put the recalls of runs and publications into one table"),
-    "report": Command("mhcvse_jax.report", "write a page about a run: recalls, curves, matches, attention, concepts"),
+    "report": Command("mhcvse_jax.report", "write a page about a run: recalls, curves, matches, concepts"),
     "sweep": Command("mhcvse_jax.sweep", "train a grid of settings and seeds, and compare them"),
     "import-pytorch": Command("mhcvse_jax.import_pytorch", "turn a checkpoint of PyTorch's CVSE into a workdir"),
     "export-pytorch": Command("mhcvse_jax.export_pytorch", "write a workdir's model as a checkpoint of PyTorch's CVSE"),
 }
+
+
+MORE = """For example: mhcvse train --config f30k --config.data.dir=data/f30k_precomp
+mhcvse COMMAND --help explains a command; mhcvse --version prints the version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mhcvse",
         usage="mhcvse COMMAND ...",
-        description=f"{__doc__}\n{listing}",
+        description=f"{__doc__}\n\n{listing}\n\n{MORE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,  # argparse would list it, in more lines than a screen has
     )
-    parser.add_argument("--version", action="version", version=f"mhcvse_jax {__version__}")
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"mhcvse_jax {__version__}", help=argparse.SUPPRESS)
     parser.add_argument("name", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
     words = list(sys.argv[1:] if argv is None else argv)
     if completion.is_asked():

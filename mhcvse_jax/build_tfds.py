@@ -3,9 +3,10 @@
     mhcvse build-tfds data/f30k_precomp data/f30k_tfds
     mhcvse train --config f30k --config.data.format=tfds --config.data.dir=data/f30k_tfds
 
-All splits that the directory has are built: ArrayRecord shards, one record per picture, each picture once. Batches are
-those of the directory itself, to the bit with float32, rounded with float16. Nothing is downloaded, TensorFlow is
-not needed. The data set appears when it is whole; an interrupted build leaves nothing under its name.
+Builds every split that the directory has, as ArrayRecord shards with one record per picture. Training on the data set
+sees the same batches as training on the directory: to the bit with float32, rounded with float16. Nothing is
+downloaded, and TensorFlow is not needed. The data set appears when it is complete; an interrupted build leaves nothing
+under its name.
 """
 
 import contextlib
@@ -33,9 +34,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.bu
     parser = command_line.parser(prog, __doc__)
     path = pathlib.Path
     parser.add_argument("source", type=path, help="a directory in SCAN's layout, or the built-in scenes")
-    parser.add_argument("output", type=path, help="the directory to make; config.data.dir of a run that reads it")
+    parser.add_argument("output", type=path, help="the directory to make; a run reads it with --config.data.dir")
     parser.add_argument(
-        "--dtype", choices=tfds.DTYPES, default="float32", help="of the features; float16 takes half the disk"
+        "--dtype",
+        choices=tfds.DTYPES,
+        default="float32",
+        help="type of the features; float16 takes half the disk space (default float32)",
     )
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="captions per picture (default 5)"

@@ -2,8 +2,8 @@
 
     mhcvse check data/f30k_precomp
 
-SCAN's layout, in which Flickr30k and MS-COCO are shared, has these files for each of the splits train, dev and test
-(for COCO also testall):
+SCAN's layout, in which Flickr30k and MS-COCO are usually shared, has these files for each of the splits train, dev and
+test (for COCO also testall):
 
     {split}_ims.npy    float32 [rows, 36, 2048] region features, one row per picture, or each picture five times over
     {split}_caps.txt   captions, UTF-8, one per line, five per picture, in the order of the pictures
@@ -19,8 +19,8 @@ published with SCAN (Lee et al., "Stacked Cross Attention for Image-Text Matchin
 kuanghuei/SCAN); their features are those of "Bottom-Up and Top-Down Attention" (Anderson et al., CVPR 2018;
 repository peteanderson80/bottom-up-attention). Your own features need the same three files per split.
 
-Every feature is read, unless you give --quick. Exit codes: 0 sound, though there may be warnings; 2 a command would
-refuse something; 75 stopped.
+Every feature is read, unless you give --quick. Exit codes: 0, the data are sound, though there may be warnings; 2, some
+command would refuse them; 75, stopped.
 """
 
 import collections
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ch
     parser.add_argument(
         "--captions_per_image", type=int, default=5, metavar="N", help="config.data.num_captions_per_image (default 5)"
     )
-    parser.add_argument("--quick", action="store_true", help="do not read all features")
+    parser.add_argument("--quick", action="store_true", help="do not read every feature")
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: check(arguments.directory, arguments.captions_per_image, quick=arguments.quick))
 

@@ -3,13 +3,13 @@
     mhcvse compare runs/small_0 runs/small_1 runs/small_2 other.csv --published --baseline other
 
 A SOURCE, or NAME=SOURCE to name it, is
-  a workdir              the ranks of its test, or of an `evaluate`; runs of one configuration and several seeds
-                         become one row, mean and standard deviation
-  ranks*.npz, *.json     what `main` and `evaluate` write
+  a workdir              the ranks of its test, or of `evaluate`; runs that differ only in their seeds become one row
+                         of means and standard deviations
+  ranks*.npz, *.json     what `train` and `evaluate` write
   *.csv, *.json          recalls, with the columns name, i2t_r1, i2t_r5, i2t_r10, t2i_r1, t2i_r5, t2i_r10 in percent,
                          "-" where unknown; and, if stated, protocol, label_neighbours, split, folds, num_images,
                          num_captions, num_seeds with i2t_r1_sd ... rsum_sd, printed_mean_recall, note, source
-  *.npy                  a similarity matrix [pictures, captions], the captions of a picture side by side
+  *.npy                  a similarity matrix [pictures, captions]; a picture's captions are side by side
 
 Rows with different protocols, splits, folds or pictures are refused, unless you give --allow_unlike.
 """
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         metavar="N",
         help="captions per picture in similarity matrices (default 5)",
     )
-    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if they have moved since")
+    add("--data_dir", type=path, metavar="DIR", help="the data for --ensemble, if it has moved since the runs")
     add("--sort", default="rsum", choices=side_by_side.ORDERS, help="the column to sort by, best first (default: rsum)")
     add("--format", choices=formats.FORMATS, help="default: by the name of --output, else terminal")
     add("--output", type=path, metavar="FILE", help="write the table there (.txt, .md, .csv or .html)")
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.co
         type=command_line.positive,
         default=10_000,
         metavar="N",
-        help="draws of the bootstrap (default 10,000)",
+        help="bootstrap draws (default 10,000)",
     )
     add("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
     arguments = command_line.parse(parser, argv)

@@ -1,4 +1,4 @@
-"""Writes vectors for other tools: of the pictures and captions of a data directory, or of texts.
+"""Writes the vectors of a data directory's pictures and captions, or of texts, for other tools.
 
     mhcvse encode --workdir runs/f30k --data data/f30k_precomp --split test --out test.parquet
     mhcvse encode --workdir runs/f30k --texts queries.txt --out queries.npz

@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         "--protocol",
         choices=config_lib.CHOICES["eval.protocol"],
         help="standard: each query is judged alone; label_completion: captions borrow concepts from other captions "
-        "of the split (transductive); against hubs: inverted_softmax and csls (transductive), qb_norm (by a bank of "
-        "training captions) (default: the configuration's)",
+        "of the split (transductive); inverted_softmax and csls (transductive) and qb_norm (with a bank of training "
+        "captions) reduce hubs (default: the configuration's)",
     )
     parser.add_argument(
         "--folds",
@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
         choices=METRICS,
         default=[],
         metavar="METRIC",
-        help="on COCO's 5,000 test pictures, with more correct answers than COCO's own: eccv (ECCV Caption: mAP@R, "
-        "R-Precision, R@1), cxc (R@1, 5, 10), pmrp (needs pm_*.json in the data directory); the directory must give "
-        "COCO's number of each caption",
+        help="more metrics on COCO's 5,000 test pictures, which accept more answers than COCO's own captions: eccv "
+        "(ECCV Caption: mAP@R, R-Precision, R@1), cxc (R@1, 5, 10), pmrp (needs pm_*.json in the data directory); the "
+        "data directory must give COCO's number of each caption",
     )
     parser.add_argument(
         "--rerank",
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ev
     parser.add_argument(
         "--rerank_top_k", type=command_line.positive, metavar="K", help="candidates per query (default 20)"
     )
-    parser.add_argument("--rerank_only", action="store_true", help="skip the scores of all pairs, which take long")
+    parser.add_argument("--rerank_only", action="store_true", help="do not score all pairs, which takes long")
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: evaluate(arguments))
 

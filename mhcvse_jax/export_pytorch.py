@@ -3,15 +3,15 @@
     mhcvse export-pytorch runs/cvse_f30k --out model_best.pth.tar --files exported
 
 The file reads with `torch.load(..., weights_only=True)`, and its eight state dicts load into the original's modules.
-`opt` is an OrderedDict whose items are attributes too, as a Namespace is not read with weights only; it holds the
-options by which that program builds its model, and for the paths to its own files that program's defaults. Tensors
-that it holds and never uses are written as copies (fc1 to fc3), zeros (fc2_2, fc4, embedding_2_2, joint_att_emb, the
-bias of embedding_3 in the consensus modules) and identities (adj_O_P, adj_O_M). Of the two biases that PyTorch's GRU
-has for the gates r and z, the second is zero. An MH-CVSE's self-attentions are a ninth and a tenth state dict, its
-learned fusion stands in the eighth: see `import_pytorch --help`.
+`opt` is an OrderedDict whose items are attributes too, because `weights_only=True` refuses a Namespace. It holds the
+options from which that program builds its model; the paths to its own files have that program's defaults. Tensors that
+the program holds but never uses are written as copies (fc1 to fc3), zeros (fc2_2, fc4, embedding_2_2, joint_att_emb,
+the bias of embedding_3 in the consensus modules) and identities (adj_O_P, adj_O_M). PyTorch's GRU has two biases for
+each of the gates r and z; the second is zero. An MH-CVSE's self-attentions are a ninth and a tenth state dict, and its
+learned fusion is in the eighth: see `mhcvse import-pytorch --help`.
 
-That program reads captions as the literal of their bytes. A model that was trained here on plain captions needs plain
-captions there too.
+That program reads captions as Python's literals of their bytes. A model that was trained here on plain captions needs
+plain captions there too.
 """
 
 import pathlib

@@ -5,8 +5,8 @@
 
 Captions may be CSV or JSON lines (file name, caption, split if known), Flickr's token file, Karpathy's or COCO's JSON,
 or a directory in SCAN's layout; a picture may have any number of them. Splits come from the captions or --split_list;
-otherwise pictures are assigned at random by --seed. Without captions all pictures become a split of their own, to
-search in.
+otherwise pictures are assigned at random by --seed. Without captions, all pictures become one split,
+named search.
 
 If the command is stopped, run it again and it resumes. If you start it several times at once, the processes share the
 pictures. A picture that cannot be read is named and left out. features.json in the directory says what made the
@@ -46,9 +46,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ex
     encoder.add_options(own.add_argument_group(f"options of {encoder.name}"))
     parser = command_line.parser(prog, __doc__, parents=[which, own])
     parser.add_argument(
-        "--weights", type=pathlib.Path, metavar="FILE", help="of the encoder (default: from its package)"
+        "--weights", type=pathlib.Path, metavar="FILE", help="weights of the encoder (default: those in its package)"
     )
-    parser.add_argument("--images", type=pathlib.Path, required=True, metavar="DIR", help="pictures; subfolders too")
+    parser.add_argument(
+        "--images", type=pathlib.Path, required=True, metavar="DIR", help="folder of pictures, with its subfolders"
+    )
     options.add(parser)
     arguments = command_line.parse(parser, argv)
     encoder_options = {name: getattr(arguments, name) for name in vars(own.parse_args([]))}

@@ -6,20 +6,20 @@ r"""Makes a workdir from a checkpoint of CVSE's PyTorch program, or of a PyTorch
     mhcvse train --config cvse_f30k --config.start_from=runs/cvse_pytorch \
         --config.text.bytes_literal=True
 
-The workdir's configuration evaluates as that program does: captions read as the literal of their bytes, the first
-5,000 captions of dev and test, 0.95 of the fused and 0.05 of the consensus similarity, alpha 0.85 (Flickr30k) or
-0.9 (COCO). That program always completes labels: `evaluate --protocol label_completion`.
+The workdir's configuration evaluates as that program does: it reads captions as Python's literals of their bytes and
+takes the first 5,000 captions of dev and test; the similarity is 0.95 of the fused and 0.05 of the consensus one; alpha
+is 0.85 (Flickr30k) or 0.9 (COCO). That program always completes labels: `evaluate --protocol label_completion` does so.
 
 Deviation: at test time that program looks for the lemmas of concepts among the lemmas of a caption's words, by
-WordNet; here, as in training there, words are compared as they stand. "dogs" then does not name the concept "dog",
+WordNet. Here, as in its training, words are compared as they stand. "dogs" then does not name the concept "dog",
 so captions with such words get another label.
 
 The checkpoint is a dict {epoch, model, best_rsum, opt, Eiters}; `model` is a list of eight state dicts: image encoder,
 text encoder, attention pooling (visual, textual), consensus (visual, textual), concept GCN, fusion. A PyTorch
 MH-CVSE has two more, [8] for regions and [9] for words, each the tensors of one nn.MultiheadAttention: in_proj_weight,
-in_proj_bias, out_proj.weight, out_proj.bias, all under one prefix or none. An empty [2] and [3] are a mean in the
-place of attention pooling; an empty [7] is the fixed sum, and joint_emb_v, joint_emb_t in it (a Linear each) are
-concat, adap_sum or weight_sum by their shapes. Nothing in the file is run, and PyTorch is not needed.
+in_proj_bias, out_proj.weight, out_proj.bias, all under one prefix or none. If [2] and [3] are empty, pooling is the
+mean. If [7] is empty, fusion is the fixed sum; if it holds joint_emb_v and joint_emb_t (a Linear each), their shapes
+tell concat, adap_sum and weight_sum apart. No code in the file is run, and PyTorch is not needed.
 """
 
 import pathlib
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.im
         type=command_line.not_negative,
         default=0,
         metavar="N",
-        help="the training's seed, which the checkpoint does not say (default 0); `compare` averages checkpoints that "
+        help="the training's seed, which the checkpoint does not hold (default 0); `compare` averages checkpoints that "
         "differ only in it",
     )
     arguments = command_line.parse(parser, argv)

@@ -3,8 +3,8 @@
     mhcvse index --workdir runs/f30k --data data/f30k_precomp --out index
     mhcvse search index "two dogs play in the snow"
 
-Or changes an existing index: --append adds pictures, --remove takes some out, --engine faiss adds a faster, approximate
-search beside the exact one. Changes are atomic: a command that is stopped changes nothing.
+It also changes an existing index: --append adds pictures, --remove takes some out, --engine faiss adds a faster,
+approximate search beside the exact one. Changes are atomic: a command that is stopped changes nothing.
 """
 
 import argparse
@@ -27,7 +27,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
     path = pathlib.Path
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="INDEX", help="the directory of the index")
-    add("--workdir", type=path, metavar="RUN", help="the workdir of a run; with --append: the index's")
+    add(
+        "--workdir",
+        type=path,
+        metavar="RUN",
+        help="the workdir of a run (with --append, default: the one that made the index)",
+    )
     add("--data", type=path, metavar="DIR", help="region features and captions (default: the run's data)")
     add("--split", default="all", metavar="NAME", help="train, dev, test, ... (default: all)")
     add(
@@ -36,7 +41,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
         metavar="DIR",
         help="the folder of the pictures (default: images/ in the data directory, if there is one)",
     )
-    add("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors on disk (default float32)")
+    add(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="type of the vectors on disk (default float32)",
+    )
     add(
         "--append", action="store_true", help="add the pictures of --data; those that the index already has are skipped"
     )
@@ -46,8 +56,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.in
         choices=("exact", "faiss"),
         help="exact needs no preparation; faiss is prepared here, then used by `mhcvse search --engine faiss`",
     )
-    add("--faiss_index", metavar="FACTORY", help="in faiss's notation: HNSW32 (the default), IVF1024,PQ64np, ...")
-    add("--faiss_search", metavar="PARAMETERS", help="of its search: efSearch=128 (HNSW's default), nprobe=32, ...")
+    add(
+        "--faiss_index",
+        metavar="FACTORY",
+        help="the kind of index, as faiss writes it: HNSW32 (the default), IVF1024,PQ64np, ...",
+    )
+    add(
+        "--faiss_search",
+        metavar="PARAMETERS",
+        help="parameters of its search: efSearch=128 (the default for HNSW), nprobe=32, ...",
+    )
     arguments = command_line.parse(parser, argv)
     return command_line.run(lambda: index(arguments))
 

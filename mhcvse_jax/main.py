@@ -2,9 +2,9 @@
 
     mhcvse train --config f30k --config.data.dir=data/f30k_precomp
 
-Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat; --help_config
-lists them all. Started again with the same workdir it resumes; a finished run prints its results. Several processes
-are one run: see launch/ and mhcvse_jax/devices/distributed.py.
+Any key of the configuration can be overridden: --config.batch_size=64 --config.model.fusion=concat. --help_config
+lists all keys. Start the command again with the same workdir, and it resumes; if the run has finished, it prints the
+results. A run can span several processes: see launch/ and mhcvse_jax/devices/distributed.py.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
     """Returns the exit code: 0 finished, 2 bad input, 3 the run failed, 75 stopped (start it again)."""
     parser = command_line.parser(prog, __doc__)
     config: Any = parser.add_argument(
-        "--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file"
+        "--config", required=True, metavar="NAME", help="a configuration in configs/, such as f30k, or a file"
     )
     parser.add_argument(
         "--workdir",
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.ma
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help="print the command, the processes, the devices and the batch of each, and exit",
+        help="print the command, the processes, and the devices and the batch of each; then exit",
     )
     if completion.is_asked():
         config.completer = lambda **_: config_lib.named()

@@ -1,10 +1,10 @@
 """Writes one self-contained HTML file about a run, which opens from disk.
 
-mhcvse report runs/f30k
-mhcvse report runs/f30k --compare runs/vsepp runs/no_attention=runs/f30k_0_heads --output three.html
+    mhcvse report runs/f30k
+    mhcvse report runs/f30k --compare runs/vsepp runs/no_attention=runs/f30k_0_heads --output three.html
 
 It shows what was run, recalls with their intervals, the training curves, matches in both directions, where the model
-looks in a few pairs, pictures that are found where they do not belong, and the concepts. What a run lacks is left out,
+looks in a few pairs, pictures that turn up where they do not belong, and the concepts. What a run lacks is left out,
 and the page says why. A run that has not finished is evaluated on the dev split.
 """
 
@@ -21,10 +21,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.re
     path = pathlib.Path
     add = parser.add_argument
     add("run", metavar="RUN", help="a workdir, or NAME=DIR to name it")
-    add("--compare", nargs="+", default=[], metavar="RUN", help="runs to put beside it in the same page")
+    add("--compare", nargs="+", default=[], metavar="RUN", help="runs to put beside it on the same page")
     add("--output", type=path, metavar="FILE.html", help="the page (default: report.html in RUN)")
-    add("--split", help="the split to match (default: the one that the run was tested on; dev if it has not finished)")
-    add("--data_dir", type=path, metavar="DIR", help="the data, if they are no longer where the run had them")
+    add(
+        "--split",
+        help="the split to show matches of (default: the one that the run was tested on; dev if it has not finished)",
+    )
+    add("--data_dir", type=path, metavar="DIR", help="the data, if it has moved since the run")
     add("--image_dir", type=path, metavar="DIR", help="where the pictures are (default: images/ in the data directory)")
     add(
         "--pictures",
@@ -32,8 +35,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.re
         metavar="N",
         help="match only the first N pictures of the split (default: all; 200 for a model that scores pairs)",
     )
-    add("--queries", type=command_line.positive, default=3, metavar="N", help="shown of each kind (default 3)")
-    add("--seed", type=command_line.not_negative, default=0, help="of the queries drawn at random (default 0)")
+    add(
+        "--queries", type=command_line.positive, default=3, metavar="N", help="queries of each kind to show (default 3)"
+    )
+    add("--seed", type=command_line.not_negative, default=0, help="seed of the queries drawn at random (default 0)")
     add(
         "--card",
         action="store_true",

@@ -4,7 +4,7 @@
     mhcvse search index --image photo.jpg --find captions
     mhcvse search index --queries queries.txt --json >found.jsonl
 
-`mhcvse index` makes an index. Words that the model's vocabulary lacks are named: the search cannot use them.
+`mhcvse index` makes an index. The search cannot use words that the model's vocabulary lacks; it lists them.
 """
 
 import argparse
@@ -46,12 +46,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add("texts", nargs="*", metavar="TEXT", help="what the pictures should show; several texts are several queries")
     add("--queries", metavar="FILE", help="texts, one per line; - reads them from standard input")
     add("--image", type=path, action="append", default=[], metavar="FILE", help="a picture; may be repeated")
-    add("--find", choices=("pictures", "captions"), default="pictures", help="default: pictures")
+    add("--find", choices=("pictures", "captions"), default="pictures", help="what to find (default pictures)")
     add("-k", type=command_line.positive, default=10, metavar="K", help="results per query (default 10)")
     add("--json", action="store_true", help="one line of JSON per query")
-    add("--engine", choices=("exact", "faiss"), default="exact", help="faiss: only if the index was made for it")
+    add(
+        "--engine", choices=("exact", "faiss"), default="exact", help="faiss needs an index made for it (default exact)"
+    )
     add("--rerank", type=path, metavar="RUN", help="a run whose model scores pairs; it reorders the first results")
-    add("--rerank_top_k", type=command_line.positive, metavar="N", help="results that it scores (default 100)")
+    add("--rerank_top_k", type=command_line.positive, metavar="N", help="how many results it scores (default 100)")
     add("--workdir", type=path, metavar="RUN", help="the run that made the index, if it has moved")
     add(
         "--encoder_weights",

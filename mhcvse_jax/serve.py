@@ -4,7 +4,7 @@
     mhcvse serve runs/demo/index
 
 Then open http://localhost:8000. Ctrl-C stops it. No request leaves this machine, and other machines get no answer
-unless --host allows it. docs/serve.md describes the JSON interface, and what is safe.
+unless --host allows it. docs/serve.md describes the JSON interface and what is safe.
 """
 
 import argparse
@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.se
     add = parser.add_argument
     add("index", type=path, metavar="INDEX", help="a directory that `mhcvse index` made")
     add("--port", type=_port, default=8000, help="0 picks a free port (default %(default)s)")
-    add("--host", default="127.0.0.1", metavar="ADDRESS", help="127.0.0.1 (default): only this machine")
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default %(default)s: only this machine)",
+    )
     add(
         "--rerank",
         type=path,

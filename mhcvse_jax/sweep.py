@@ -1,4 +1,4 @@
-r"""Trains one configuration with several seeds, or a small grid of values, and compares the runs.
+r"""Trains one configuration with several seeds, or over a small grid of values, and compares the runs.
 
     mhcvse sweep --config f30k_small --out runs/fusion --seeds 0 1 2 \
         --grid model.fusion concat weight_sum --grid loss.margin 0.1 0.2 --set data.dir=data/f30k_small
@@ -61,11 +61,15 @@ class Run(NamedTuple):
 def main(argv: Sequence[str] | None = None, prog: str = "python -m mhcvse_jax.sweep") -> int:
     """Returns the exit code: 0 done, 2 bad input, 3 a run failed, 75 stopped."""
     parser = command_line.parser(prog, __doc__)
-    parser.add_argument("--config", required=True, metavar="NAME", help="one of configs/, f30k for example, or a file")
+    parser.add_argument(
+        "--config", required=True, metavar="NAME", help="a configuration in configs/, such as f30k, or a file"
+    )
     parser.add_argument(
         "--out", required=True, type=pathlib.Path, metavar="DIR", help="where each run gets its workdir"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of each point of the grid (default 0)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="seeds for each point of the grid (default 0)"
+    )
     parser.add_argument(
         "--grid",
         nargs="+",

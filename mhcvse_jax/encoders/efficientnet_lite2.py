@@ -29,8 +29,8 @@ class EfficientNetLite2(Encoder):
             "--regions",
             choices=("grid", "pyramid"),
             default="grid",
-            help="36 equal boxes that overlap, or the whole picture, quarters, strips, ninths and sixteenths "
-            "(default grid)",
+            help="grid: 36 equal boxes that overlap; pyramid: the whole picture, its quarters, strips, ninths and "
+            "sixteenths (default %(default)s)",
         )
 
     def __init__(self, weights: pathlib.Path | None, *, regions: str = "grid"):

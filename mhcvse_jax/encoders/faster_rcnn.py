@@ -32,13 +32,13 @@ class FasterRCNNRegions(Encoder):
             "--num_regions",
             choices=("36", "10_to_100"),
             default="36",
-            help="regions per picture: 36, or 10 to 100, as many as are sure by 0.2 (default %(default)s)",
+            help="regions per picture: 36, or 10 to 100, as many as score 0.2 or more (default %(default)s)",
         )
         options.add_argument(
             "--compute_dtype",
             choices=("float32", "bfloat16"),
             default="float32",
-            help="of the convolutions; bfloat16 is faster on accelerators (default %(default)s)",
+            help="type of the convolutions; bfloat16 is faster on accelerators (default %(default)s)",
         )
 
     def __init__(

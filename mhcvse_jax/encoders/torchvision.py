@@ -31,7 +31,7 @@ class Torchvision(Encoder):
             "--model",
             metavar="NAME",
             default="resnet152",
-            help="as torchvision names it; --weights is its state dict (default %(default)s)",
+            help="the model, as torchvision names it; --weights is its state dict (default %(default)s)",
         )
 
     def __init__(self, weights: pathlib.Path | None, *, model: str = "resnet152"):

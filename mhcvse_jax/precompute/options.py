@@ -22,14 +22,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[SPLIT=]FILE",
-        help="captions, of all splits or of one; may be repeated",
+        help="captions of all splits, or of one; may be repeated",
     )
     parser.add_argument(
         "--split_list",
         action="append",
         default=[],
         metavar="SPLIT=FILE",
-        help="file names of a split's pictures, one per line; repeated for each split",
+        help="file names of a split's pictures, one per line; repeat it for each split",
     )
     for split in ("dev", "test"):
         parser.add_argument(
@@ -43,14 +43,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uncaptioned",
         metavar="SPLIT",
-        help=f"split for pictures without captions (default: they are left out; {SEARCH} if there are no captions)",
+        help=f"split for pictures without captions (default: they are left out; {SEARCH} if no picture has captions)",
     )
     for kind, option in NAMES.items():
         parser.add_argument(
             option,
             type=pathlib.Path,
             metavar="FILE",
-            help=f"names of the {kind} of regions, one per line, such as {EXAMPLES[kind]}: they make results readable",
+            help=f"names of the {kind} of regions, one per line, such as {EXAMPLES[kind]}; results then show names",
         )
     parser.add_argument("--strict", action="store_true", help="stop at the first picture that cannot be used")
 
