@@ -109,7 +109,7 @@ def grid_points(grid: Sequence[Sequence[str]]) -> dict[str, list[str]]:
       grid: keys, each with its values.
 
     Raises:
-      InputError: a key has no value or is there twice, or two points would have one name.
+      InputError: a key has no value or is given twice, or two points would have one name.
     """
     keys = [key for key, *_ in grid]
     for key, *values in grid:
@@ -238,9 +238,9 @@ def tabulate(
 
     Args:
       runs: finished or not.
-      baseline: the row that others are compared with, where it is there; None for none.
+      baseline: the row that others are compared with, if it exists; None for none.
       output: the file.
-      more_sources: of `mhcvse_jax.compare`, each NAME=SOURCE.
+      more_sources: further sources for `mhcvse_jax.compare`, each NAME=SOURCE.
 
     Raises:
       InputError: no run is finished.

@@ -49,8 +49,8 @@ def means_of(variables: Any, shares: jax.Array, pictures: np.ndarray) -> jax.Arr
     """Returns <float32>[batch, regions, 1280], weighted means over the cells of each picture's feature map.
 
     Args:
-      variables: of `EfficientNetLite2Features`.
-      shares: <float32>[regions, 49], of each cell in each region.
+      variables: those of `EfficientNetLite2Features`.
+      shares: <float32>[regions, 49], the share of each cell in each region.
       pictures: <uint8>[batch, 224, 224, 3].
     """
     cells = EfficientNetLite2Features().apply(variables, pictures)
@@ -137,7 +137,7 @@ def read_weights(path: pathlib.Path) -> dict[str, Any]:
     """Returns the variables of `EfficientNetLite2Features` from a state dict of efficientnet_lite_pytorch.
 
     Raises:
-      InputError: the file is missing or damaged, or a tensor is missing, of another shape, or one too many.
+      InputError: the file is missing or damaged, or a tensor is missing, superfluous or of another shape.
     """
     state = read_torch_file(path)
     if not isinstance(state, Mapping):

@@ -93,7 +93,7 @@ class Explainer:
         heads are those of all layers in turn.
 
         Args:
-          place: of the picture in the index.
+          place: the picture's place in the index.
           text: the words.
 
         Raises:

@@ -35,8 +35,8 @@ def intervals(
     Args:
       systems: hits of the same queries as the baseline's.
       baseline: what they are compared with.
-      num_draws: bootstrap samples, of as many pictures as there are.
-      seed: of the draws; all systems share them.
+      num_draws: the number of bootstrap samples, each of as many pictures as there are.
+      seed: the seed of the draws, which all systems share.
       confidence: the share of draws between the bounds.
     """
     if not systems:
@@ -82,11 +82,11 @@ def _drawn_means(
     """Returns <float64>[draws, systems, (1, 5, 10), (i2t, t2i)], the percentages of each draw of pictures.
 
     Args:
-      i2t: <float64>[images, 3 systems], of each picture.
-      t2i: <float64>[images, 3 systems], of each picture's captions summed.
+      i2t: <float64>[images, 3 systems], the hits of each picture.
+      t2i: <float64>[images, 3 systems], the hits of each picture's captions, summed.
       image_of_caption: <int>[captions].
-      num_draws: how many.
-      seed: of the draws.
+      num_draws: the number of draws.
+      seed: the seed of the draws.
     """
     num_images = len(i2t)
     captions = np.bincount(image_of_caption, minlength=num_images).astype(float)

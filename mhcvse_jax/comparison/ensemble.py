@@ -24,10 +24,10 @@ def evaluate(sources: Sequence[str], wanted: Wanted, data_dir: pathlib.Path | No
     Args:
       sources: workdirs, whose best checkpoints are evaluated, and similarity matrices (.npy).
       wanted: split, protocol and folds to evaluate them on.
-      data_dir: the data, if they are not where the runs had them.
+      data_dir: the data, if it has moved since the runs.
 
     Raises:
-      InputError: a source cannot be used, or the members are of unlike splits, protocols or pictures.
+      InputError: a source cannot be used, or the members have unlike splits, protocols or pictures.
     """
     if wanted.protocol in protocols.AGAINST_HUBS:
         raise InputError(

@@ -48,11 +48,11 @@ def differences(
     """Returns for each system what is known of its differences to the baseline, by the names in MEASURES.
 
     Args:
-      systems: of each the hits of its seeds, two or more, on the baseline's queries.
-      baseline: likewise.
-      num_draws: of the pictures.
-      seed: of the draws; all systems share them.
-      confidence: of the intervals.
+      systems: for each system the hits of its seeds, two or more, on the baseline's queries.
+      baseline: the same for the baseline.
+      num_draws: the number of draws of pictures.
+      seed: the seed of the draws, which all systems share.
+      confidence: the confidence of the intervals.
     """
     if not systems:
         return []

@@ -34,15 +34,15 @@ def compare(
 
     Args:
       named_sources: each a path, or NAME=PATH; see `sources.read`.
-      wanted: which evaluation of a source.
+      wanted: which evaluation of each source.
       published: adds the published recalls on Flickr30k.
       ensembles: adds a row for the mean similarity of each of these groups of sources.
-      data_dir: the data for the ensembles; None: where the runs had them.
+      data_dir: the data for the ensembles; None: where the runs had it.
       baseline: the name of the row, or of a run in it, that others are compared with.
       allow_unlike: whether rows may be of unlike protocols, splits, folds or pictures.
       order: one of `ORDERS`.
-      num_draws: of the bootstrap.
-      seed: of the bootstrap.
+      num_draws: the number of bootstrap draws.
+      seed: the seed of the bootstrap.
 
     Raises:
       InputError: there is nothing to compare, a source cannot be read, rows are unlike, or there is no such baseline.

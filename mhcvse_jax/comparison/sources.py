@@ -106,7 +106,7 @@ def read_matrix(path: pathlib.Path, name: str, wanted: Wanted) -> Entry:
     """Returns recalls and hits of a similarity matrix; the .json beside it, if there is one, says what it measures.
 
     Raises:
-      InputError: it is missing, damaged or of another shape or type, or does not fit what stands beside it.
+      InputError: it is missing, damaged or of another shape or type, or contradicts the .json beside it.
     """
     matrix, owner, facts, image_ids = read_similarity(path, wanted)
     ranks = similarity.ranks_of(matrix, owner, facts.folds or 1)
@@ -136,7 +136,7 @@ def read_similarity(path: pathlib.Path, wanted: Wanted) -> SavedSimilarity:
     """Returns a similarity matrix; the .json beside it, if any, says what it measures and whose each caption is.
 
     Raises:
-      InputError: it is missing, damaged or of another shape or type, or does not fit what stands beside it.
+      InputError: it is missing, damaged or of another shape or type, or contradicts the .json beside it.
     """
     beside = results.similarity_facts_path(path)
     content = _load_json(beside) if beside.exists() else None

@@ -86,11 +86,11 @@ def read_batch(
     """Returns the pairs for these caption indices; reads their pictures' features from the file.
 
     Args:
-      split: where from.
+      split: the split that they come from.
       captions: <int>[batch] indices of captions.
       caption_lengths: see `padded_length`.
-      training_label: "image", a caption's label is its picture's; "caption", its own words'.
-      rows: those of the batch that are read, this process's share; all are padded to one length.
+      training_label: "image": a caption has its picture's label; "caption": the label of its own words.
+      rows: the rows of the batch to read, this process's share; all are padded to one length.
     """
     longest = split.lengths[captions].max()
     captions = captions[rows]
@@ -132,7 +132,7 @@ def check_finite(regions: np.ndarray, images: np.ndarray, split: Split) -> None:
     Args:
       regions: <float32>[images, regions, features].
       images: <int>[images] which pictures of the split these are.
-      split: where from.
+      split: the split that they come from.
     """
     flat = regions.reshape(-1)
     if np.isfinite(np.vdot(flat, flat)):  # a NaN or infinity makes the sum non-finite; one pass, no copy

@@ -30,7 +30,7 @@ def read(
     """Returns <int64>[captions], COCO's number of each caption of a split, each once.
 
     Raises:
-      InputError: no file of the directory says it, or one is damaged or of another split.
+      InputError: no file of the directory gives them, or one is damaged or belongs to another split.
     """
     found = read_file(directory, split, len(captions))
     where = directory / f"{split}_capids.txt"
@@ -60,7 +60,7 @@ def read_file(directory: pathlib.Path, split: str, num_captions: int) -> np.ndar
     """Returns <int64>[captions] of {split}_capids.txt; None where there is none.
 
     Raises:
-      InputError: the file has another number of lines, or one that is no whole number.
+      InputError: the file has the wrong number of lines, or a line is not a whole number.
     """
     path = directory / f"{split}_capids.txt"
     if not path.exists():

@@ -36,8 +36,8 @@ def adjacency(
       cooccurrences: <int>[concept, concept] n_ij, captions that hold both.
       scale: s, above 1; the larger, the more f favours a P near 1.
       shift: u, a probability.
-      threshold: value of f, from 0 (P = 0) to s^(1 - u) - s^(-u) (P = 1), from which a pair counts.
-      neighbour_weight: sum of a column but for its diagonal.
+      threshold: the f from which a pair counts; f runs from 0 (P = 0) to s^(1 - u) - s^(-u) (P = 1).
+      neighbour_weight: the sum of a column without its diagonal.
 
     Returns:
       <float64>[concept, concept] A.

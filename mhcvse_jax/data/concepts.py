@@ -37,7 +37,7 @@ class Concepts:
     """Words with their kinds and counts; every array has one entry per concept.
 
     Raises:
-      InputError: lengths differ, a word stands twice, a kind is unknown, a count is negative, a concept
+      InputError: lengths differ, a word occurs twice, a kind is unknown, a count is negative, a concept
         occurs with itself, or no propagation matrix can be made of the weights.
     """
 
@@ -112,15 +112,15 @@ def mine_concepts(
 ) -> Concepts:
     """Most frequent nouns, adjectives and verbs of the captions, as objects, properties and motions.
 
-    Words are taken as they stand ("dog" and "dogs" are two concepts), ties go to the word that sorts first.
-    Numbers and words of quantity ("two", "several") are no concepts.
+    Words are taken as they stand ("dog" and "dogs" are two concepts). Ties go to the word that sorts first.
+    Numbers and words of quantity ("two", "several") are not concepts.
 
     Args:
-      captions: tokens of each training caption, function words and punctuation included, since the parts
-        of speech are told by them.
+      captions: tokens of each training caption, function words and punctuation included: they tell the parts
+        of speech.
       num_concepts: how many in all; 300 in CVSE.
-      shares: parts of it for objects, properties, motions; a remainder goes to the largest fractions.
-      stop_words: words that are not to become concepts.
+      shares: the parts of it for objects, properties and motions; a remainder goes to the largest fractions.
+      stop_words: words that must not become concepts.
 
     Returns:
       Objects, then properties, then motions, each by falling occurrences. Where the captions hold hardly any of the
@@ -173,7 +173,7 @@ def count_concepts(captions: Captions, words: Sequence[str]) -> tuple[np.ndarray
     each; n_ii = 0.
 
     Raises:
-      InputError: a word stands twice in `words`.
+      InputError: a word occurs twice in `words`.
     """
     named = _named(captions, words)
     num = len(words)
@@ -195,7 +195,7 @@ def caption_labels(captions: Captions, words: Sequence[str]) -> np.ndarray:
     """Which concepts each caption names in its own words, <bool>[caption, concept].
 
     Raises:
-      InputError: a word stands twice in `words`.
+      InputError: a word occurs twice in `words`.
     """
     return _labels(_named(captions, words), len(captions), len(words))
 
@@ -228,7 +228,7 @@ def image_labels(labels_of_captions: np.ndarray, image_of_caption: np.ndarray, n
     Args:
       labels_of_captions: <bool>[caption, concept].
       image_of_caption: <int>[caption].
-      num_images: of the split.
+      num_images: the number of pictures in the split.
     """
     labels = np.zeros((num_images, labels_of_captions.shape[1]), bool)
     captions, concepts = np.nonzero(labels_of_captions)
@@ -245,7 +245,7 @@ def read_cvse_concepts(words_path: str | Path, counts_path: str | Path) -> Conce
         two are used.
 
     Raises:
-      InputError: a file cannot be read, or does not hold ids 0, 1, … once each and counts of that many.
+      InputError: a file cannot be read, or does not hold ids 0, 1, … once each and as many counts.
     """
     words = read_cvse_words(words_path)
     held = load_arrays(counts_path)

@@ -101,7 +101,7 @@ class Language:
 
         Args:
           captions: any texts.
-          tokenized: all tokens of each, where they are known.
+          tokenized: all tokens of each, if they are known.
         """
         if self.bytes_literal:
             shown = [self.shown(caption) for caption in captions]
@@ -173,11 +173,11 @@ def encode_split(
     """Returns a split with its captions as ids and labels; a picture's label comes from the clean captions.
 
     Args:
-      name: of the split.
+      name: the name of the split.
       scan: what its files hold.
       tokenized: all tokens of each caption.
       language: how captions are read.
-      zero_regions_are_padding: where no file says how many regions a picture has.
+      zero_regions_are_padding: whether rows of zeros are padding, if no file says how many regions a picture has.
     """
     read = language.read(scan.captions, tokenized)
     labels_of_clean = read.labels

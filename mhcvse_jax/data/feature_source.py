@@ -48,7 +48,7 @@ def check(directory: pathlib.Path, workdir: pathlib.Path) -> None:
     """Checks that a model was trained on features from the same source; passes if either side does not say.
 
     Raises:
-      InputError: they are of another.
+      InputError: both say it, and they differ.
     """
     found, trained = read(directory), read(workdir)
     if found and trained and found != trained:

@@ -42,7 +42,7 @@ def image_names(
     A file describes them if it has all ids, in this split if it names splits. If several do, the captions decide.
 
     Raises:
-      InputError: a file is damaged, or several give other names and the captions do not tell which is meant.
+      InputError: a file is damaged, or several give different names and the captions do not tell which is meant.
     """
     found: dict[pathlib.Path, list[str]] = {}
     confirmed = {}

@@ -13,8 +13,8 @@ def read_whole_numbers(path: pathlib.Path, num: int, owner: str) -> np.ndarray:
 
     Args:
       path: the file.
-      num: how many it has to hold.
-      owner: of what each is, for messages: "picture" or "caption".
+      num: how many numbers it must hold.
+      owner: what each number belongs to, for messages: "picture" or "caption".
 
     Raises:
       InputError: the file is damaged, or holds anything else.

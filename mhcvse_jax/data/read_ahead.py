@@ -10,11 +10,11 @@ def read_ahead(read: Callable[[int], T], number: int, *, start: int = 0, threads
     """Yields read(start), read(start + 1), ..., read(number - 1), in order.
 
     Args:
-      read: called by several threads at once.
+      read: reads one number; several threads call it at once.
       number: one more than the last that is read.
       start: the first that is read.
-      threads: how many read.
-      prefetch: results that may wait to be used.
+      threads: the number of threads that read.
+      prefetch: how many results may wait to be used.
     """
     if number - start <= 1:  # nothing to read ahead of
         yield from map(read, range(start, number))

@@ -21,8 +21,8 @@ def read(directory: pathlib.Path, split: str, num_images: int, num_regions: int)
 
     Args:
       directory: the data.
-      split: its name.
-      num_images: the pictures that are asked for: the first of the split.
+      split: the name of the split.
+      num_images: how many pictures are asked for, from the first of the split on.
       num_regions: rows of a picture's features.
 
     Raises:

@@ -48,9 +48,9 @@ def read(directory: pathlib.Path, split: str, num_images: int, num_regions: int)
 
     Args:
       directory: the data.
-      split: its name.
-      num_images: the pictures that are asked for: the first of the split.
-      num_regions: rows of a picture's features; those that are no regions have number 0.
+      split: the name of the split.
+      num_images: how many pictures are asked for, from the first of the split on.
+      num_regions: rows of a picture's features; those that are not regions have number 0.
 
     Raises:
       InputError: a file is damaged or of another shape, or a number has no name.

@@ -39,7 +39,7 @@ def count_regions(features: Any) -> Any:
     """Returns <int32>[pictures], the number of regions before trailing all-zero ones; all if every region is zero.
 
     Args:
-      features: <float>[pictures, regions, features], of NumPy or JAX.
+      features: <float>[pictures, regions, features], a NumPy or JAX array.
     """
     is_region = (features != 0).any(axis=-1)
     return (features.shape[1] - is_region[:, ::-1].argmax(axis=1)).astype(np.int32)

@@ -69,7 +69,7 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
     """Returns a split, with its counts checked against each other.
 
     Raises:
-      InputError: a file is missing, damaged or of another kind, or two files' counts do not fit.
+      InputError: a file is missing, damaged or of another kind, or the counts of two files do not match.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected SCAN's layout with {split}_ims.npy in it")
@@ -87,12 +87,12 @@ def read_texts(directory: pathlib.Path, split: str, captions_per_image: int, num
 
     Args:
       directory: where they are.
-      split: its name.
-      captions_per_image: read only where no file says whose a caption is.
-      num_rows: of the features; read only where there is such a file, and none of ids.
+      split: the name of the split.
+      captions_per_image: used only if no file says which picture a caption belongs to.
+      num_rows: how many rows of features there are; used only if such a file exists.
 
     Raises:
-      InputError: a file is missing or damaged, or two files' counts do not fit.
+      InputError: a file is missing or damaged, or the counts of two files do not match.
     """
     captions_path, ids_path = directory / f"{split}_caps.txt", directory / f"{split}_ids.txt"
     captions = read_captions(captions_path)
@@ -137,7 +137,7 @@ def read_image_ids(path: pathlib.Path, num_rows: int) -> list[str]:
     """Returns the ids of the pictures, each unique: those of the file, or 0, 1, 2, ... where there is none.
 
     Raises:
-      InputError: a line is empty or not UTF-8, an id stands twice, or there are not as many as rows of features.
+      InputError: a line is empty or not UTF-8, an id occurs twice, or there are not as many ids as rows of features.
     """
     if not path.exists():
         return [str(image) for image in range(num_rows)]
@@ -156,7 +156,7 @@ def read_owners(path: pathlib.Path, image_ids: list[str], num_captions: int) -> 
     """Returns <int32>[captions], the picture of each caption.
 
     Raises:
-      InputError: the file is not UTF-8, has another number of lines, or names a picture that there is not.
+      InputError: the file is not UTF-8, has another number of lines, or names a picture that does not exist.
     """
     lines = read_text_lines(path)
     if len(lines) != num_captions:
@@ -286,7 +286,7 @@ def image_rows(regions: np.ndarray, num_images: int, captions_per_image: int, pa
     """Returns <int64>[images], the row of each picture: one row is a picture, or a picture for each of its captions.
 
     Raises:
-      InputError: the file has another number of rows, or one row per caption and these differ within a picture.
+      InputError: the file has the wrong number of rows, or one row per caption and a picture's rows differ.
     """
     num_captions = num_images * captions_per_image
     if len(regions) == num_images:
@@ -351,7 +351,7 @@ def read_names(
     """Returns the file names of pictures, from a list or from Karpathy's JSON; None where unknown.
 
     Raises:
-      InputError: a file is there and damaged, or several of Karpathy's fit.
+      InputError: a file is damaged, or several of Karpathy's files match.
     """
     path = directory / f"{split}_image_names.txt"
     if path.exists():

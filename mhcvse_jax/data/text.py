@@ -116,9 +116,9 @@ class Vocabulary:
         """Returns the tokens seen `min_count` times or more in the tokenised captions, most frequent first.
 
         Args:
-          captions: tokens of each.
-          min_count: times.
-          leave_out: tokens that are not to be among them, stop words for example.
+          captions: the tokens of each caption.
+          min_count: how often a token must occur at least.
+          leave_out: tokens to leave out, stop words for example.
         """
         counts = collections.Counter(itertools.chain.from_iterable(captions))
         frequent = sorted((-count, word) for word, count in counts.items() if count >= min_count)
@@ -130,7 +130,7 @@ class Vocabulary:
         """Returns the vocabulary of SCAN's JSON, {word2idx, idx2word, idx}, or of its pickle, by the file's name.
 
         Raises:
-          InputError: the file is missing, is no such file, or its ids are not 0, 1, 2, ... with the special
+          InputError: the file is missing, is not a vocabulary, or its ids are not 0, 1, 2, ... with the special
             tokens first.
         """
         if not path.is_file():

@@ -68,11 +68,11 @@ class ScanRegions(tfds.core.ShardBasedBuilder):
         """Takes splits whose pictures have equally many regions and features.
 
         Args:
-          splits: by their names.
-          dtype: of the stored features; they are rounded to it.
-          captions_per_image: what a run takes all pictures to have, unless a file says whose each caption is.
+          splits: the splits by name.
+          dtype: the type of the stored features, to which they are rounded.
+          captions_per_image: how many captions each picture has, unless a file says which picture each belongs to.
           data_dir: where `download_and_prepare` makes scan_regions/1.0.0/.
-          picture_done: is called after each picture.
+          picture_done: called after each picture.
         """
         self._scan, self._dtype, self._picture_done = splits, dtype, picture_done
         self._captions_per_image = captions_per_image
@@ -229,7 +229,7 @@ def read_split(directory: pathlib.Path, split: str, captions_per_image: int) -> 
     """Returns a split of a data set, with its files checked against its description of them.
 
     Raises:
-      InputError: a file is missing, damaged or of another kind, or two files' counts do not fit.
+      InputError: a file is missing, damaged or of another kind, or the counts of two files do not match.
     """
     regions = _open_regions(directory, split)
     texts = scan_layout.read_texts(directory, split, captions_per_image, regions.shape[0])

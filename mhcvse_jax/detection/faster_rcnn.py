@@ -52,8 +52,8 @@ class FasterRCNN(nn.Module):
       choice: how many regions a picture gets.
       search: how proposals are found.
       chunk: proposals whose features are computed at once; a matter of memory alone.
-      dtype: that convolutions compute in. Parameters, scores, boxes and features are float32.
-      precision: of products in float32.
+      dtype: the type in which convolutions compute. Parameters, scores, boxes and features are float32.
+      precision: the precision of products in float32.
     """
 
     architecture: Architecture
@@ -80,7 +80,7 @@ class FasterRCNN(nn.Module):
         Args:
           canvas: <float32>[height, width, 3], the picture in the upper left, 0 beside it (see `pixels`).
           size: <int32>[2], height and width of the picture on the canvas.
-          scale: <float32>[], pixels on the canvas a pixel of the original.
+          scale: <float32>[], pixels on the canvas per pixel of the original.
         """
         feature_map = self.trunk(canvas, size)
         proposals = self.propose(feature_map, size, scale)
@@ -108,9 +108,9 @@ class FasterRCNN(nn.Module):
         """Returns the regions among the proposals.
 
         Args:
-          proposals: of the picture.
-          features: <float32>[proposals, F], of each.
-          scale: as `__call__`.
+          proposals: the picture's proposals.
+          features: <float32>[proposals, F], the features of each.
+          scale: as in `__call__`.
         """
         boxes = proposals.boxes / scale
         probabilities = nn.softmax(self.class_scores(features))

@@ -45,7 +45,7 @@ class ClassScores(nn.Module):
     """Logits of the classes; class 0 is the background.
 
     Attributes:
-      num_classes: without the background.
+      num_classes: the number of classes, without the background.
     """
 
     num_classes: int
@@ -61,10 +61,10 @@ class AttributeScores(nn.Module):
     """Logits of the attributes of a region, given its class; attribute 0 is none.
 
     Attributes:
-      num_classes: without the background.
-      num_attributes: without none.
-      embedding_dim: of a class.
-      hidden_dim: between the features and the scores.
+      num_classes: the number of classes, without the background.
+      num_attributes: the number of attributes, without "none".
+      embedding_dim: the width of a class's embedding.
+      hidden_dim: the width of the layer between the features and the scores.
     """
 
     num_classes: int

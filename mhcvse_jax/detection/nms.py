@@ -31,10 +31,10 @@ def nms(boxes: jax.Array, valid: jax.Array, *, threshold: float, num_kept: int, 
     [block, num_kept] and [block, block], never [boxes, boxes].
 
     Args:
-      boxes: <float32>[boxes, 4], the best first; where scores are equal, in an order of the caller's.
+      boxes: <float32>[boxes, 4], the best first; the caller decides the order of equal scores.
       valid: <bool>[boxes]: a false one neither stays nor suppresses.
       threshold: intersection over union in [0, 1]; at the threshold itself both stay.
-      num_kept: most boxes that stay.
+      num_kept: the most boxes that may stay.
       block_size: boxes handled at once.
     """
     num_blocks = -(-len(boxes) // block_size)

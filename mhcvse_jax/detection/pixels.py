@@ -29,7 +29,7 @@ def prepare(picture: np.ndarray, canvases: tuple[tuple[int, int], ...] = CANVASE
       canvases: heights and widths to choose from.
 
     Raises:
-      InputError: no canvas holds it, so `canvases` lack the largest sizes.
+      InputError: the picture fits no canvas: `canvases` lacks the largest sizes.
     """
     height, width = picture.shape[:2]
     scale = scale_of(height, width)

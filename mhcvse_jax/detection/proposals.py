@@ -32,7 +32,7 @@ class ProposalHead(nn.Module):
     """Scores and shifts of the anchors at each cell.
 
     Attributes:
-      channels: of the 3 x 3 convolution.
+      channels: the channels of the 3 x 3 convolution.
     """
 
     channels: int
@@ -70,8 +70,8 @@ def propose(
       deltas: <float32>[rows, columns, anchors, 4].
       map_size: <int32>[2], the rows and columns that belong to the picture.
       size: <int32>[2], height and width of the scaled picture.
-      scale: <float32>[], pixels of the scaled picture a pixel of the original.
-      search: how they are found.
+      scale: <float32>[], pixels of the scaled picture per pixel of the original.
+      search: how proposals are found.
     """
     rows, columns = objectness.shape[:2]
     boxes = clip(regress(jnp.asarray(grid_anchors(rows, columns)), deltas), size).reshape(-1, 4)

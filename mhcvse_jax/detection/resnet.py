@@ -39,9 +39,9 @@ class Bottleneck(nn.Module):
     """A residual block: 1 x 1, 3 x 3, 1 x 1, with the stride in the first (MSRA's ResNet, He et al. 2016).
 
     Attributes:
-      width: channels of the first two; the third has four times as many.
-      stride: of the first, and of the projection.
-      dilation: of the second: how many cells its neighbours are away.
+      width: channels of the first two convolutions; the third has four times as many.
+      stride: the stride of the first, and of the projection.
+      dilation: the dilation of the second: how many cells away its neighbours are.
       has_projection: whether a 1 x 1 convolution stands beside the three.
     """
 
@@ -93,10 +93,10 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, canvas: jax.Array, size: jax.Array) -> jax.Array:
-        """Returns <dtype>[rows, columns, 16 * width], with 0 outside of the picture.
+        """Returns <dtype>[rows, columns, 16 * width], with 0 outside the picture.
 
         Args:
-          canvas: <float32>[height, width, 3], 0 outside of the picture.
+          canvas: <float32>[height, width, 3], 0 outside the picture.
           size: <int32>[2], height and width of the picture, in the canvas's upper left corner.
         """
         stem = nn.Conv(self.width, (7, 7), 2, padding=3, dtype=self.dtype, precision=self.precision, name="stem")

@@ -17,7 +17,7 @@ class RoIPool:
     Args:
       feature_map: <float>[height, width, channels].
       size: <int32>[2], the rows and columns of the map that belong to the picture; the rest is not read.
-      num_bins: bins a side.
+      num_bins: bins per side.
     """
 
     def __init__(self, feature_map: jax.Array, size: jax.Array, num_bins: int):
@@ -57,7 +57,7 @@ class RoIPool:
 
         Args:
           first: <int32>[boxes], the first cell of each box.
-          last: <int32>[boxes], the last.
+          last: <int32>[boxes], the last cell of each box.
           axis: 0 for rows, 1 for columns.
 
         Returns:

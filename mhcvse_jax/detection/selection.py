@@ -67,7 +67,7 @@ def choose(confidence: jax.Array, valid: jax.Array, choice: Choice) -> Chosen:
     Args:
       confidence: <float32>[proposals].
       valid: <bool>[proposals].
-      choice: how many.
+      choice: how many regions are chosen.
     """
     ordered, places = lax.top_k(jnp.where(valid, confidence, -1.0), min(choice.most, len(confidence)))
     num_sure = jnp.sum(ordered >= choice.threshold)

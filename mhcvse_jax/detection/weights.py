@@ -65,7 +65,7 @@ def read_weights(path: pathlib.Path, architecture: Architecture = VISUAL_GENOME)
       architecture: what it must hold; the attributes alone may be missing.
 
     Raises:
-      InputError: the file is missing, damaged, cut short, or holds code or another network; the message names what.
+      InputError: the file is missing, damaged, cut short, or holds code or another network; the message says which.
     """
     if path.is_dir():
         path = path / "pytorch_model.bin"

@@ -60,8 +60,8 @@ def initialize() -> None:
     From then on only the first process prints.
 
     Raises:
-      InputError: the variables are not usable.
-      PeerLostError: the other processes did not come.
+      InputError: the environment variables cannot be used.
+      PeerLostError: the other processes did not join.
     """
     cluster = _cluster()
     if cluster is None:
@@ -146,7 +146,7 @@ def from_first(function: Callable[[], T]) -> T:
     """Returns on all processes what a function returns on process 0, which alone calls it. All must call this.
 
     Args:
-      function: what it returns is written as JSON and read again where there are several processes.
+      function: what it returns must survive JSON, in which several processes pass it on.
 
     Raises:
       InputError, RunFailedError: as the function did, on all processes.
@@ -218,7 +218,7 @@ def leave(code: int, *, together: bool) -> int:
     """Returns the exit code; with several processes, exits this one with it.
 
     Args:
-      code: of this process.
+      code: the exit code of this process.
       together: whether all processes leave with it. If so, they wait for each other; if not, only for a moment, in
         which the others may meet the same error.
     """

@@ -19,7 +19,7 @@ def free_on_host(root: pathlib.Path = pathlib.Path("/")) -> int | None:
     (`RUNS_VARIABLE`), it is one run's part.
 
     Args:
-      root: below which /proc and /sys are.
+      root: the directory that holds /proc and /sys.
 
     Raises:
       InputError: `RUNS_VARIABLE` is no number.

@@ -81,7 +81,7 @@ def put_batch(batch: Any, mesh: Mesh, size: int) -> Any:
     Args:
       batch: a tree of arrays, each with this process's rows.
       mesh: the devices.
-      size: of the batch over all processes.
+      size: the size of the batch over all processes.
     """
     sharding = by_batch(mesh)
     if jax.process_count() == 1:

@@ -89,7 +89,7 @@ def names_of(split: Split, image_dir: pathlib.Path) -> list[str]:
     """Returns the file names of a split's pictures.
 
     Raises:
-      InputError: they are not known, or none of them is in `image_dir`.
+      InputError: the names are not known, or none of the files is in `image_dir`.
     """
     names = split.image_names
     if names is None:

@@ -17,8 +17,8 @@ def selection_of(progress: Any, num_epochs: int) -> dict[str, Any]:
     """Returns which checkpoint was tested and why, as `results.json` has it.
 
     Args:
-      progress: the training's, at the end of it or at the checkpoint; see `training.checkpoint.Progress`.
-      num_epochs: the most that the training was to take.
+      progress: how far the training was, at its end or at the checkpoint; see `training.checkpoint.Progress`.
+      num_epochs: the most epochs that the training could take.
     """
     return {
         "rule": "the checkpoint with the highest rsum on dev, which is measured after each epoch",

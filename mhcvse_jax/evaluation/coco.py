@@ -43,7 +43,7 @@ def load(metrics: Sequence[str], directory: pathlib.Path) -> Any:
     """Returns the package's annotations and measures, `eccv_caption.Metrics`.
 
     Args:
-      metrics: what will be measured, of METRICS.
+      metrics: what will be measured, from METRICS.
       directory: where PMRP's matches are.
 
     Raises:
@@ -79,7 +79,7 @@ def numbers_of(package: Any, captions: np.ndarray, image_of_caption: np.ndarray,
       num_images: pictures of the split.
 
     Raises:
-      InputError: they are not COCO's test captions, some are missing, or a picture has those of two.
+      InputError: they are not COCO's test captions, some are missing, or a picture has the captions of two.
     """
     image_of_number = {caption: images[0] for caption, images in package.coco_gts["t2i"].items()}
     strange = [int(caption) for caption in captions if int(caption) not in image_of_number]
@@ -107,7 +107,7 @@ def measure(ways: BothWays, numbers: Numbers, package: Any, metrics: Sequence[st
 
     Args:
       ways: the scores of all pictures and captions.
-      numbers: COCO's, of both.
+      numbers: COCO's numbers of both.
       package: as `load` returns it.
       metrics: some of METRICS.
     """
@@ -136,9 +136,9 @@ def ranked(ways: BothWays, numbers: Numbers, truth: Truth, num: int | None) -> d
 
     Args:
       ways: the scores of all pictures and captions.
-      numbers: COCO's, of both.
+      numbers: COCO's numbers of both.
       truth: the right answers.
-      num: candidates of a query; None: as many as the longest list of right answers has.
+      num: candidates per query; None: as many as the longest list of right answers has.
 
     Raises:
       InputError: `truth` has a query that is not among the numbers.

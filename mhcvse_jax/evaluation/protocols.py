@@ -77,7 +77,7 @@ def compared(embeddings: Embeddings, kind: str, consensus_weight: float) -> jax.
     Args:
       embeddings: of pictures or of captions.
       kind: "fused", "instance" or "consensus".
-      consensus_weight: c of (1 - c) fused + c consensus similarity, for "fused": both stand side by side.
+      consensus_weight: for "fused", c of (1 - c) fused + c consensus similarity: both stand side by side.
     """
     if kind != "fused" or not consensus_weight:
         return getattr(embeddings, kind)

@@ -23,11 +23,11 @@ def reranked(
     """Returns, for each number of folds, the rank of every query within its own part; ties count against the model.
 
     Args:
-      similarity: by which candidates are chosen; of equal ones the first.
-      score: of chosen pairs; called once, each pair once.
+      similarity: chooses the candidates; of equal ones the first.
+      score: scores the chosen pairs; called once, with each pair once.
       image_of_caption: <int>[captions].
-      top_k: candidates of a query that are scored.
-      folds: each divides the split into so many consecutive parts, see `folds.fold_parts`.
+      top_k: how many candidates of each query are scored.
+      folds: numbers of consecutive parts that the split is divided into, see `folds.fold_parts`.
     """
     num_captions = similarity.num_captions
     rows, columns = np.arange(similarity.num_images)[:, None], np.arange(num_captions)[:, None]

@@ -36,9 +36,9 @@ def measure(encoded: protocols.Found, split: Split, pairs: Twins, *, consensus_w
 
     Args:
       encoded: the split.
-      split: with twins in it.
-      pairs: which they are.
-      consensus_weight: of the consensus similarity, as retrieval has it.
+      split: the split, which has twins in it.
+      pairs: which pictures are twins.
+      consensus_weight: the weight of the consensus similarity, as in retrieval.
 
     Returns:
       `num_images`, `num_captions`: twins, and their captions that tell them apart.

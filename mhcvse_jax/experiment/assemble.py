@@ -100,7 +100,7 @@ class Experiment:
         """Returns what `encode_for_protocol` does, by the workdir's best checkpoint.
 
         Raises:
-          InputError: the workdir has none, or one of another model or of features of another width.
+          InputError: the workdir has no checkpoint, or one of another model or of features of another width.
         """
         return self.encode_for_protocol(self.restore_best(split.regions.shape[1:])[0], split)
 
@@ -112,7 +112,7 @@ class Experiment:
 
         Args:
           variables: {params, batch_stats}.
-          split: what is encoded.
+          split: the split to encode.
         """
         values = self.config.eval
         if values.protocol != "label_completion":
@@ -129,7 +129,7 @@ class Experiment:
           check: whether the parameters are compared with the model's, which takes a trace of it.
 
         Raises:
-          InputError: the workdir has none, or one of another model or of features of another width.
+          InputError: the workdir has no checkpoint, or one of another model or of features of another width.
         """
         checkpoints = SavedCheckpoints(self.workdir / "checkpoints")
         best = checkpoints.step_to_test()
@@ -170,8 +170,8 @@ class Experiment:
         """Returns the ranks of a split that was encoded for the configuration's protocol, for each number of folds.
 
         Args:
-          encoded: by `encode_for_protocol`.
-          split: what was encoded.
+          encoded: what `encode_for_protocol` returns.
+          split: the split that was encoded.
           folds: numbers of folds.
           against: what `against_hubs` returns.
         """

@@ -21,11 +21,11 @@ def check_devices(config: Config, devices: Sequence[Any] | None = None, *, keys:
 
     Args:
       config: the configuration.
-      devices: None for all.
-      keys: the sizes that are split over them; None for all of a training and its tests.
+      devices: the devices; None: all.
+      keys: the keys of the sizes that are split over them; None: all of a training and its tests.
 
     Raises:
-      InputError: they do not divide one of these.
+      InputError: the devices do not divide one of the sizes.
     """
     mesh = make_mesh(devices)
     for key in keys or ("batch_size", "loss.similarity_block", *encoded_at_once(config)):

@@ -103,7 +103,7 @@ def learn_language(
     Args:
       config: the whole configuration; it may name files to take these from.
       train_tokens: every token of the training captions: stop words tell the parts of speech of their neighbours.
-      dev_tokens: likewise of the dev captions, for the vocabulary alone.
+      dev_tokens: the same of the dev captions, for the vocabulary alone.
     """
     values = config.concepts
     from mhcvse_jax import models  # here, as it brings in JAX, which a sweep and a check do without

@@ -37,7 +37,7 @@ def prepare(experiment: Experiment, train_split: Split, *, has_begun: bool) -> S
 
     Args:
       experiment: what is trained.
-      train_split: what it learns.
+      train_split: what it learns from.
       has_begun: whether it goes on from a checkpoint of its own.
 
     Raises:
@@ -88,7 +88,7 @@ def train(experiment: Experiment, train_split: Split, dev_split: Split, start: S
 
     Args:
       experiment: what is trained.
-      train_split: what it learns.
+      train_split: what it learns from.
       dev_split: what every epoch is validated on.
       start: what it begins with.
 

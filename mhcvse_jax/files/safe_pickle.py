@@ -1,9 +1,9 @@
 """Arrays from pickles of unknown origin, without running code from them.
 
-An allow list of NumPy's own functions is not enough: a pickle may set the flags of an object dtype so that
-its bytes are taken for pointers. Here the names that NumPy writes lead to small stand-ins, which build
-plain arrays of numbers or strings from the bytes and nothing else. Likewise an object of a class that a caller
-admits becomes a dict of its attributes.
+To allow NumPy's own functions and nothing else is not enough: a pickle may set the flags of an object dtype so that
+its bytes are taken for pointers. Here the names that NumPy writes lead to small stand-ins, which build plain arrays of
+numbers or strings from the bytes and do nothing else. In the same way, an object of a class that a caller admits
+becomes a dict of its attributes.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from mhcvse_jax.errors import InputError
 from mhcvse_jax.files.downloads import check_no_web_page
 
 _PLAIN_KINDS = "biufcSU"  # booleans, numbers, bytes, strings
-_MOST_VALUES = 1_000_000  # of a pickle, each counted wherever it stands: a few bytes can nest one in itself without end
+_MOST_VALUES = 1_000_000  # in a pickle, each counted wherever it occurs: a few bytes can nest one in itself endlessly
 
 
 def load_arrays(path: str | Path) -> Any:
-    """Arrays, numbers, strings, dicts, lists and tuples in a pickle, as they were nested there.
+    """Returns the arrays, numbers, strings, dicts, lists and tuples in a pickle, nested as they are there.
 
     Reads what NumPy 1 and 2 and Python 2 and 3 wrote, in every pickle protocol.
 
     Raises:
-      InputError: the file is missing, damaged or cut short, or holds anything else: then the message
-        names the class or function that was asked for, which is not called.
+      InputError: the file is missing, damaged or cut short, or holds anything else. The message then names the class or
+        function that the pickle asks for, which is not called.
     """
     check_no_web_page(path)
     whole, admitted = "a complete pickle of arrays", "arrays, numbers, strings and containers"
@@ -37,10 +37,10 @@ def load_arrays(path: str | Path) -> Any:
 
 
 def load_object(path: str | Path, class_name: str) -> dict[str, Any]:
-    """Attributes of the one object in a pickle, of a class of this name in any module; the class is not looked for.
+    """Returns the attributes of a pickle's one object, of a class of this name in any module, which is not imported.
 
     Raises:
-      InputError: as `load_arrays`, and where the pickle holds something else.
+      InputError: as in `load_arrays`, or the pickle holds something else.
     """
     check_no_web_page(path)
     expected = f"an object of class {class_name}"
@@ -54,7 +54,7 @@ def load_object(path: str | Path, class_name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _refusing(path: str | Path, whole: str, admitted: str) -> Iterator[None]:
-    """Makes an InputError of whatever goes wrong in reading a pickle, from the names of what it should be."""
+    """Context that turns whatever goes wrong in reading a pickle into an InputError, which says what was expected."""
     try:
         yield
     except Forbidden as error:
@@ -66,27 +66,27 @@ def _refusing(path: str | Path, whole: str, admitted: str) -> Iterator[None]:
 
 
 class Forbidden(Exception):  # noqa: N818  (a signal between readers)
-    """What a pickle asked for and may not have."""
+    """Says what a pickle asked for and may not have."""
 
 
 class StandIn:
-    """What is made in place of an object of the pickle."""
+    """What is made in the place of an object of the pickle."""
 
     def plain(self) -> Any:
-        """Returns what it stands for, of plain types, or of containers that hold stand-ins.
+        """Returns what it stands for, as plain types, or as containers that hold stand-ins.
 
         Raises:
-          Forbidden: it only ever stands for a part of something.
+          Forbidden: it stands only for a part of something.
         """
         raise Forbidden(f"an object of type {type(self).__name__.lstrip('_')}")
 
     def __setstate__(self, state: Any) -> None:
-        """Without it a pickle could set any attribute."""
+        """Raises Forbidden: without this method, a pickle could set any attribute."""
         raise Forbidden(f"a state for {type(self).__name__.lstrip('_')}")
 
 
 class _Name:
-    """What a name of a pickle leads to: it can be called, and nothing can be set on what is behind it."""
+    """What a name in a pickle leads to: it can be called, and nothing can be set on what is behind it."""
 
     __slots__ = ("_make",)
 
@@ -103,7 +103,7 @@ class _Name:
 class Attributes(StandIn):
     """Stands for an object of any class, by its attributes alone."""
 
-    attributes: Any = None  # an object without any sets no state
+    attributes: Any = None  # an object without attributes sets no state
 
     def __init__(self, *_: Any):
         pass
@@ -118,7 +118,7 @@ class Attributes(StandIn):
 
 
 class _Dtype(StandIn):
-    """Stands for numpy.dtype: a plain one, whose state may only be a byte order."""
+    """Stands for a numpy.dtype: a plain one, whose state may only be a byte order."""
 
     def __init__(self, name: str, *_: Any):
         self.dtype = np.dtype(name)
@@ -130,7 +130,7 @@ class _Dtype(StandIn):
 
 
 class _Array(StandIn):
-    """Stands for the empty array that a pickle makes first and fills by its state."""
+    """Stands for the empty array that a pickle makes first and then fills by its state."""
 
     value: np.ndarray
 
@@ -160,7 +160,7 @@ def _read(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Any) 
 
 
 def _encode(data: bytes | str, *_: Any) -> bytes:
-    """Bytes as they were: Python 2 and protocols below 3 wrote them as text."""
+    """Returns bytes as they were: Python 2, and protocols below 3, wrote them as text."""
     return data.encode("latin1") if isinstance(data, str) else data
 
 
@@ -184,7 +184,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class _ObjectNames(dict[tuple[str, str], Any]):
-    """What the pickle of one object asks for: its class, in any module, and how old protocols make an object."""
+    """What the pickle of one object may ask for: its class, in any module, and what old protocols make objects with."""
 
     def __init__(self, class_name: str):
         super().__init__()
@@ -212,37 +212,37 @@ class _Unpickler(pickle.Unpickler):
                 found = stand_ins[module, name]
             except KeyError:
                 continue
-            # Protocol 2 makes an object of its class itself; all else is only ever called.
+            # Protocol 2 makes an object from its class itself; everything else is only called.
             return _Name(found) if callable(found) and found is not Attributes else found
         raise Forbidden(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
         if self._storage is None:
-            raise Forbidden("a reference to what lies outside it")
+            raise Forbidden("a reference to something outside it")
         return self._storage(pid)
 
 
 def load_stand_ins(
     file: IO[bytes], admitted: Mapping[tuple[str, str], Any], storage: Callable[[Any], Any] | None = None
 ) -> Any:
-    """What the next pickle of a file holds, stand-ins in it; `plain` makes plain types of them.
+    """Returns what the next pickle of a file holds, with stand-ins; `plain` turns them into plain types.
 
     Args:
-      file: open at the start of the pickle, read up to its end.
-      admitted: what further names, each (module, name), lead to, beside those of NumPy.
-      storage: what a persistent id leads to; without it none may stand there.
+      file: open at the start of the pickle; it is read to the pickle's end.
+      admitted: what further names, each (module, name), lead to, besides those of NumPy.
+      storage: what a persistent id leads to; without it, none may occur.
 
     Raises:
-      Forbidden: another name is asked for. Damage raises almost anything.
+      Forbidden: the pickle asks for another name. Damage raises almost anything.
     """
     return _Unpickler(file, admitted, storage).load()
 
 
 def plain(value: Any) -> Any:
-    """Equal nesting with plain types in the place of the stand-ins.
+    """Returns the value with plain types in the place of its stand-ins.
 
     Raises:
-      Forbidden: something else is in it, or too many values.
+      Forbidden: it holds something else, or too many values.
     """
     num_values = 0
 

@@ -53,14 +53,14 @@ def is_torch_file(path: str | Path) -> bool:
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """What `torch.save` wrote: tensors as arrays, wherever they lay; objects as dicts of their attributes.
+    """Returns what `torch.save` wrote: tensors as arrays, whatever device they were on; objects as dicts of attributes.
 
     The classes and functions that the pickle may ask for are those of tensors, OrderedDict, argparse.Namespace,
     paths, devices, and NumPy's arrays and numbers. None of them is called: each leads to a stand-in of ours.
 
     Raises:
-      InputError: the file is missing, damaged, cut short, of another kind, or asks for anything else: then the
-        message names that.
+      InputError: the file is missing, damaged, cut short, of another kind, or asks for anything else; then the
+        message names what it asks for.
     """
     check_no_web_page(path)
     try:

@@ -77,7 +77,7 @@ def checked(
       features: [n, F], of floating-point numbers.
       boxes: [n, 4 or more], x1 y1 x2 y2 in pixels; None where not known.
       size: width and height in pixels; 0, 0 where not known.
-      more: fields of `Regions`, [n] each.
+      more: further fields of `Regions`, [n] each.
 
     Raises:
       InputError: a shape or a number is wrong.
@@ -112,7 +112,7 @@ def files_in(paths: Sequence[pathlib.Path], suffix: str) -> list[pathlib.Path]:
     """Returns the files of a suffix in the one folder that is given, sorted.
 
     Raises:
-      InputError: more than one is given, it is no folder, or holds none.
+      InputError: more than one path is given, it is not a folder, or it holds no such file.
     """
     if len(paths) != 1 or not paths[0].is_dir():
         raise InputError(f"{', '.join(map(str, paths))}: no such directory; expected one, of {suffix} files")
@@ -126,7 +126,7 @@ def whole_number(where: str, text: Any) -> int:
     """Returns the whole number, 0 or more, that a text, a number or an array of one holds.
 
     Raises:
-      InputError: it is none.
+      InputError: it is not a whole number.
     """
     try:
         value = float(text.item() if isinstance(text, np.ndarray) else text)

@@ -50,9 +50,9 @@ def add(directory: pathlib.Path, header: Header, model: TrainedModel, source: So
     """Adds the pictures of a source; returns and writes the new header.
 
     Args:
-      directory: of the index; exists.
-      header: what its index.json says, or is to say.
-      model: which made the index.
+      directory: the directory of the index, which exists.
+      header: what its index.json says, or will say.
+      model: the model that made the index.
       source: what is added; pictures whose ids the index has are left out.
 
     Raises:
@@ -98,7 +98,7 @@ def remove(directory: pathlib.Path, header: Header, ids: Collection[str]) -> Hea
     Only the parts that hold one of them are rewritten.
 
     Raises:
-      InputError: the index has no picture of such an id.
+      InputError: the index has no picture with such an id.
     """
     left = set(ids)
     parts = []

@@ -27,7 +27,7 @@ class FaissSearch:
         """Reads the file of an index.
 
         Raises:
-          InputError: faiss is not installed, or the file is damaged or of other vectors.
+          InputError: faiss is not installed, or the file is damaged or holds other vectors.
         """
         faiss = _faiss()
         try:
@@ -52,10 +52,10 @@ def build(path: pathlib.Path, vectors: np.ndarray, factory: str, search: str) ->
     """Writes an index of vectors, <float32 or float16>[vectors, D].
 
     Args:
-      path: where to.
-      vectors: of unit length.
+      path: where to write it.
+      vectors: unit vectors.
       factory: what faiss calls the index: "HNSW32", "IVF1024,PQ64np" for example.
-      search: its parameters of the search: "efSearch=128", "nprobe=32" for example; "" for faiss's own.
+      search: the parameters of the search: "efSearch=128", "nprobe=32" for example; "" for faiss's own.
 
     Raises:
       InputError: faiss is not installed, or cannot make such an index of these vectors.

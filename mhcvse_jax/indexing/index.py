@@ -56,12 +56,11 @@ class Index:
 
         Args:
           directory: what `mhcvse index` made.
-          model: which made the vectors; None: it is loaded from the workdir that the index names.
+          model: the model that made the vectors; None: it is loaded from the workdir that the index names.
           engine: "exact", or "faiss": approximate, where `mhcvse index --engine faiss` has made it.
 
         Raises:
-          InputError: the directory is no whole index, it was not made for the engine, or the model is not the one that
-            made it.
+          InputError: the directory is not a complete index, it was not made for the engine, or another model made it.
         """
         return cls(pathlib.Path(directory), model, engine)
 
@@ -78,8 +77,8 @@ class Index:
 
         Args:
           directory: what `mhcvse index` made.
-          workdir: the run that made it; None: where the index says.
-          encoder_weights: of the encoder of pictures; None: those that its package brings.
+          workdir: the run that made it; None: the one that the index names.
+          encoder_weights: the weights of the picture encoder; None: those in its package.
           engine: see `open`.
         """
         model = None
@@ -161,7 +160,7 @@ class Index:
         engine finds fewer than k, place is -1.
 
         Args:
-          vectors: <float32>[queries, D], of `model.encode_texts` or `model.encode_images`.
+          vectors: <float32>[queries, D], from `model.encode_texts` or `model.encode_images`.
           k: 1 or more.
 
         Raises:

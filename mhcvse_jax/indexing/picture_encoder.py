@@ -20,10 +20,10 @@ def of_source(source: FeatureSource, weights: pathlib.Path | None = None) -> "En
 
     Args:
       source: what made the features.
-      weights: the file of its weights; None for those that a package brings.
+      weights: the file of its weights; None: those in its package.
 
     Raises:
-      InputError: this program has no such encoder, or weights or settings are others.
+      InputError: this program has no such encoder, or its weights or settings differ.
     """
     from mhcvse_jax.encoders import ENCODERS  # here, as a search by text needs no encoder of pictures
 
@@ -45,7 +45,7 @@ def read(file: object) -> np.ndarray:
     """Returns the pixels of a file <uint8>[height, width, 3]; pixels as they are.
 
     Raises:
-      InputError: it is missing, damaged or no picture.
+      InputError: it is missing, damaged or not a picture.
     """
     if isinstance(file, np.ndarray):
         if file.ndim != 3 or file.shape[2] != 3 or file.dtype != np.uint8:
@@ -60,7 +60,7 @@ def padded(regions: Sequence[Regions]) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns <float32>[pictures, regions, features], zero at padding, and how many each has; None where all have all.
 
     Args:
-      regions: of one picture or more.
+      regions: the regions of one picture or more.
     """
     counts = np.array([len(each.features) for each in regions], np.int32)
     most, width = counts.max(initial=0), regions[0].features.shape[1] if regions else 0

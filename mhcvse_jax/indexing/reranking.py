@@ -23,7 +23,7 @@ class Reranker:
     """The best checkpoint of a run whose model scores pairs.
 
     Attributes:
-      name: of the model, scan for example.
+      name: the model's name, scan for example.
       experiment: the run's configuration, language and model.
       variables: the model's parameters.
     """
@@ -50,7 +50,7 @@ class Reranker:
         """Returns <float32>[pairs], higher is better.
 
         Args:
-          regions: of each picture, <float32>[regions, features].
+          regions: <float32>[regions, features] of each picture.
           texts: any number.
           pairs: <int>[pairs, 2], a picture and a text each.
         """

@@ -94,7 +94,7 @@ def read_header(directory: pathlib.Path) -> Header:
     """Returns what index.json says.
 
     Raises:
-      InputError: there is none, it is damaged, or of a later version of the program.
+      InputError: there is none, it is damaged, or a later version of the program wrote it.
     """
     path = directory / FILE
     if not directory.is_dir():

@@ -34,10 +34,10 @@ class TrainedModel:
     """The best checkpoint of a run, which turns texts and pictures into vectors that can be compared.
 
     Attributes:
-      workdir: of the run.
+      workdir: the workdir of the run.
       experiment: its configuration, language, model and devices.
       variables: the model's `params` and `batch_stats`.
-      source: what makes region features of a picture; None where neither the run nor the caller said it.
+      source: what makes region features of a picture; None where neither the run nor the caller says it.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class TrainedModel:
         Args:
           images: region features <float>[images, regions, features] as the model was trained on; or files of pictures,
             of which the encoder that made the run's features makes regions.
-          num_regions: <int>[images], how many of a picture's rows are regions; None: all. Of features alone.
+          num_regions: <int>[images], how many of a picture's rows are regions; None: all. For features only.
 
         Raises:
           InputError: a file cannot be read, the encoder is not known, or the features have another width.
@@ -186,7 +186,7 @@ class TrainedModel:
         """Returns <float32>[items, D], of embeddings what is compared.
 
         Raises:
-          InputError: one is not finite: the checkpoint is of no use.
+          InputError: a vector is not finite: the checkpoint is useless.
         """
         found = np.asarray(compared(embeddings, "fused", self.experiment.config.eval.consensus_weight))
         if not np.isfinite(found).all():
@@ -215,7 +215,7 @@ def load(
     Args:
       workdir: what `mhcvse train` wrote.
       source: what made the features that the run was trained on, where its features.json does not say it.
-      encoder_weights: the file of the picture encoder's weights, where no package brings them.
+      encoder_weights: the file of the picture encoder's weights, if no package provides them.
       check: whether the checkpoint is compared with the model that the configuration describes. An index does without:
         the fingerprint tells it whether this is its model.
 

@@ -65,7 +65,7 @@ class ConceptGCN(nn.Module):
 
     Attributes:
       embedding_dim: D; the layer between has D / 2.
-      slope: LeakyReLU's, below zero.
+      slope: the slope of LeakyReLU below zero.
       product: "sparse" (jraph, by edges) or "dense" (one matrix product): equal.
       train_vectors: whether H0 is learned, starting from the graph's nodes.
     """

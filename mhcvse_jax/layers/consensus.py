@@ -16,7 +16,7 @@ class Consensus(nn.Module):
     Attributes:
       norm: "batch", CVSE's (over the concepts in g1, over the batch in g2), or "layer".
       temperature: the factor on the scores.
-      dtype: of the arithmetic; distributions are float32.
+      dtype: the type of the arithmetic; distributions are float32.
       start: "random", or "zero": w begins at zero, so that all concepts count alike and the softmax passes its whole
         gradient. At random, the few concepts that score highest are the same for most pictures.
     """

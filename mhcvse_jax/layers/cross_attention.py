@@ -31,7 +31,7 @@ class Projections(nn.Module):
 
     Attributes:
       num_heads: heads; they share the width equally.
-      dtype: of the arithmetic.
+      dtype: the type of the arithmetic.
     """
 
     num_heads: int

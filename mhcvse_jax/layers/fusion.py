@@ -24,9 +24,9 @@ class Fusion(nn.Module):
     Attributes:
       kind: a name above.
       fixed_instance_weight: a of fixed_sum.
-      dtype: of the arithmetic.
-      start: of weight_sum: "random", or "fixed_sum": it begins as fixed_sum, so that a consensus that has learnt
-        nothing yet does not blur the instance embedding.
+      dtype: the type of the arithmetic.
+      start: how weight_sum starts: "random", or as "fixed_sum", so that a consensus that has learnt nothing yet does
+        not blur the instance embedding.
     """
 
     kind: str

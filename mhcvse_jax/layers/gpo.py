@@ -27,8 +27,8 @@ class GeneralizedPooling(nn.Module):
     stand for all.
 
     Attributes:
-      dim: of the encoding and of each direction of the GRU.
-      temperature: of the softmax over places.
+      dim: the width of the encoding and of each direction of the GRU.
+      temperature: the temperature of the softmax over places.
     """
 
     dim: int

@@ -73,8 +73,8 @@ def gru_step_gradient(gradient: jax.Array, gates: Gates, h: jax.Array) -> tuple[
     All of h's gradient is the third plus the second times the transposed hidden kernel.
 
     Args:
-      gradient: <float32>[..., D], of the next state.
-      gates: of the step.
+      gradient: <float32>[..., D], the gradient of the next state.
+      gates: the gates of the step.
       h: <float32>[..., D], the state before.
     """
     of_input, of_hidden, passed_on = gate_gradients(gradient, Gates(*(gate.astype(jnp.float32) for gate in gates)), h)

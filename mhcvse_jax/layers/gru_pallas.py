@@ -224,9 +224,9 @@ def _over_words(
     """Returns what a step leaves in the outputs after all words; each word sees what all programs left before it.
 
     Args:
-      step: (number of the word, of all words, tile, place, arrays) writes its part.
-      tile: of a program.
-      inputs: [words, 2, rows, ...] the first; all padded to whole tiles.
+      step: writes its part, given the number of the word, the number of words, the tile, the place and the arrays.
+      tile: the tile of a program.
+      inputs: the first is [words, 2, rows, ...]; all are padded to whole tiles.
       outputs: their shapes; the first has [..., D] last.
     """
     num_words, _, rows = inputs[0].shape[:3]

@@ -42,9 +42,9 @@ class AttentionPooling(nn.Module):
     `Consensus`: at a batch of 128, 0.8% less.
 
     Attributes:
-      batch_norm: as for regions; off for words.
-      dropout_rate: of g1 and g2.
-      dtype: of the arithmetic.
+      batch_norm: whether there is batch norm: for regions, not for words.
+      dropout_rate: the dropout rate of g1 and g2.
+      dtype: the type of the arithmetic.
     """
 
     batch_norm: bool
@@ -91,7 +91,7 @@ class SlotNorm(nn.Module):
     regions. A slot that no picture of the batch has keeps its running statistics.
 
     Attributes:
-      dtype: of the arithmetic; statistics are float32.
+      dtype: the type of the arithmetic; statistics are float32.
     """
 
     dtype: jnp.dtype

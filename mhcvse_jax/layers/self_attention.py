@@ -25,14 +25,14 @@ class SelfAttention(nn.Module):
     Attributes:
       num_heads: heads; they share the width equally.
       input_form: "unit" (as it comes), "scaled" (by sqrt(D): features of unit variance) or "layer_norm".
-      residual: adds what Q, K and V were made from to the output.
-      dropout_rate: of the attention weights.
-      dtype: of the arithmetic; the softmax is float32.
+      residual: whether what Q, K and V were made from is added to the output.
+      dropout_rate: the dropout rate of the attention weights.
+      dtype: the type of the arithmetic; the softmax is float32.
       start: "random", "zero" or "gate". At random, attention scatters what the layers before it have aligned. With
         "zero" (output projection) and a residual connection, elements start unchanged; but Adam's steps have the same
         size whatever the gradient, and after ten of them the attention weighs as much as the element. With "gate", a
         learned factor per feature that starts at zero (ReZero, arXiv:2003.04887), it grows by a thousandth per step.
-      masks_are_prefixes: whether a mask keeps the first elements alone: cuDNN takes their number.
+      masks_are_prefixes: whether a mask only ever keeps the first elements: cuDNN takes their number.
     """
 
     num_heads: int
@@ -64,8 +64,8 @@ class SelfAttention(nn.Module):
           elements: <float32>[batch, elements, D] unit vectors.
           mask: <bool>[batch, elements], false at padding, which nothing attends to; or None.
           train: whether dropout is on.
-          pooled: whether the mean is asked for. It costs half of the products: the mean over the queries is taken
-            of the weights, so that V and the output are computed once for a head, not for each element.
+          pooled: whether to return the mean. It takes half of the products: the weights are averaged over the queries,
+            so that V and the output are computed once per head, not once per element.
         """
         elements = self.scaled(elements)
         if mask is not None:

@@ -38,10 +38,10 @@ class TextGRU(nn.Module):
       vocabulary_size: tokens, the padding included.
       word_dim: width of the word vectors.
       embedding_dim: width of a direction of the GRU, and of the output.
-      dropout_rate: of the word vectors.
+      dropout_rate: the dropout rate of the word vectors.
       gru: "plain" (`flax.linen.RNN`), "scan" (`gru_scan`), "packed" (`gru_packed`), "pallas" (`gru_pallas`) or
         "auto" (`choose_gru`): equal but for rounding, with the same parameters.
-      dtype: of the arithmetic; parameters are float32.
+      dtype: the type of the arithmetic; parameters are float32.
     """
 
     vocabulary_size: int

@@ -43,7 +43,7 @@ def soft_weights(similarity: jax.Array, is_negative: jax.Array, temperature: jax
     Args:
       similarity: <float32>[queries, candidates].
       is_negative: <bool>[queries, candidates].
-      temperature: more than 0, of the unit of the similarity.
+      temperature: more than 0, in the unit of the similarity.
     """
     logits = jnp.where(is_negative, jax.lax.stop_gradient(similarity) / temperature, -1e30)
     return jax.nn.softmax(logits, axis=1)
@@ -68,7 +68,7 @@ def against_negatives(
 
     Args:
       similarity: <float32>[queries, candidates].
-      positive: <float32>[queries] of each query with its match.
+      positive: <float32>[queries], the similarity of each query with its match.
       is_negative: <bool>[queries, candidates].
       contrast: how they are compared.
     """

@@ -19,9 +19,9 @@ def pair_contrast(scores: Candidates, is_text: jax.Array, is_image: jax.Array, c
     """Loss of each pair against its negatives, both directions, <float32>[batch] (SCAN Eq. 13).
 
     Args:
-      scores: the batch's. Where they are of all its pairs, this is `losses.contrastive_loss`.
+      scores: the batch's scores. If they cover all its pairs, this is `losses.contrastive_loss`.
       is_text: <bool>[batch, texts] which of the other captions are negatives.
-      is_image: <bool>[batch, images] which of the other pictures are.
+      is_image: <bool>[batch, images] which of the other pictures are negatives.
       contrast: how they are compared.
     """
     of_texts = against_negatives(scores.texts, scores.positive, is_text, contrast)
@@ -37,7 +37,7 @@ def matching_loss(matching: Candidates, is_text: jax.Array, is_image: jax.Array)
     Args:
       matching: logits.
       is_text: <bool>[batch, texts] which of the other captions are negatives.
-      is_image: <bool>[batch, images] which of the other pictures are.
+      is_image: <bool>[batch, images] which of the other pictures are negatives.
     """
 
     def hardest(logits: jax.Array, is_negative: jax.Array) -> jax.Array:

@@ -30,8 +30,8 @@ def build(model_config: Any, *, vocabulary_size: int, dtype: str, similarity_sca
     Args:
       model_config: `config.model`.
       vocabulary_size: tokens, the padding included.
-      dtype: of the layers' arithmetic.
-      similarity_scale: of InfoNCE, at the start; 0: the loss is another.
+      dtype: the type of the layers' arithmetic.
+      similarity_scale: InfoNCE's scale at the start; 0 for another loss.
     """
     values = {key: value for key, value in model_config.items() if key in keys(model_config.name)}
     return MODELS[model_config.name](

@@ -52,7 +52,7 @@ class EmbeddingModel(Fragments):
         """Returns the embeddings of captions.
 
         Args:
-          captions: with the concepts of each.
+          captions: the captions, with the concepts of each.
           graph: the concept graph.
           train: as in `encode_images`.
         """

@@ -91,8 +91,8 @@ class PairModel(Fragments):
           captions: see `encode_texts`.
           graph: the concept graph.
           is_negative: <bool>[images, texts], the pairs that are no match; None for all but the diagonal.
-          mining_temperature: for a model that scores a few negatives of each pair: 0 takes those most alike; above 0
-            they are drawn by the softmax of likeness / temperature; infinity draws any.
+          mining_temperature: for a model that scores a few negatives of each pair: 0 takes those most alike; above
+            0, they are drawn by the softmax of likeness / temperature; infinity draws any.
           num_regions: see `encode_images`.
           train: whether dropout is on.
         """

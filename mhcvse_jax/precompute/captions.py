@@ -55,10 +55,10 @@ def read_captions(path: pathlib.Path, split: str | None = None) -> list[Captione
 
     Args:
       path: a file, or a directory in SCAN's layout.
-      split: of all of its pictures; None: as the source has it.
+      split: the split of all its pictures; None: the source says it.
 
     Raises:
-      InputError: the source is missing or damaged, not UTF-8, or of no kind that is known.
+      InputError: the source is missing or damaged, not UTF-8, or of an unknown kind.
     """
     found: dict[str, Captioned] = {}
     try:

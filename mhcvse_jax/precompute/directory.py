@@ -89,9 +89,9 @@ def write(target: Target, make: Maker, *, strict: bool, order: Part | None = Non
 
     Args:
       target: the directory.
-      make: what makes regions of pictures; called with those of a part at a time.
+      make: makes regions of pictures; called with the pictures of one part at a time.
       strict: whether a picture that cannot be used ends the work.
-      order: in which the pictures are best read; else that of the plan.
+      order: the order in which the pictures are best read; None: that of the plan.
 
     Raises:
       InputError: the directory holds something else, the disk is too small, or no picture of a split can be used.
@@ -324,7 +324,7 @@ def _write_names(target: Target) -> None:
     """Writes the names of classes and attributes, also where the directory was finished without them.
 
     Raises:
-      InputError: the regions have no classes or attributes, or one of more than there are names.
+      InputError: the regions have no classes or attributes, or a region has one that has no name.
     """
     for kind, names in target.names.items():
         found = sorted(target.out.glob(f"*_{kind}.npy"))

@@ -61,7 +61,7 @@ def plan(arguments: argparse.Namespace, items: Mapping[str, Any], *, items_are_f
     Args:
       arguments: what `add` added.
       items: what features can be made from, by name.
-      items_are_files: whether that is the name of the picture's file.
+      items_are_files: whether that name is the picture's file name.
 
     Raises:
       InputError: an option or the captions cannot be used.

@@ -91,13 +91,13 @@ def read_picture(
 
     Args:
       file: the picture.
-      name: of the picture in messages; None: its path.
-      max_pixels: of the picture; None: `MAX_PIXELS`.
-      longer_side: pixels that are wanted; a JPEG may then come smaller than it is, but no smaller than this. None: all.
-      formats: those of Pillow that are read; None: all.
+      name: the picture's name in messages; None: its path.
+      max_pixels: the most pixels that it may have; None: `MAX_PIXELS`.
+      longer_side: pixels wanted there; a JPEG may then be decoded smaller, but no smaller than this. None: all.
+      formats: Pillow's names of the formats that are read; None: all.
 
     Raises:
-      InputError: the file is missing or damaged, no picture, or larger than `max_pixels`.
+      InputError: the file is missing, damaged, not a picture, or larger than `max_pixels`.
     """
     name, max_pixels = name or str(file), max_pixels or MAX_PIXELS
     try:

@@ -86,9 +86,9 @@ def make_plan(
     Args:
       items: what features can be made from, by name.
       captioned: the pictures that captions name.
-      lists: names of the pictures of each split; others are left out. They go before what `captioned` says.
-      shares: of dev and test, in [0, 1), where neither says it.
-      seed: of the shares: a picture's split depends on it, its name, and how many there are.
+      lists: names of the pictures of each split; others are left out. They override what `captioned` says.
+      shares: the shares of dev and test, in [0, 1), if neither names splits.
+      seed: the seed of the random splits: a picture's split depends on it, its name, and the number of pictures.
       uncaptioned: the split of pictures without captions; None leaves them out.
       items_are_files: whether an item's name is that of the picture's file; else it is the name that captions give.
 

@@ -30,9 +30,9 @@ def looks(maps: Any, pair: int, num_regions: int, num_words: int) -> Looks:
 
     Args:
       maps: `AttentionMaps` of the model.
-      pair: its place in the batch.
-      num_regions: of its picture.
-      num_words: of its caption.
+      pair: the pair's place in the batch.
+      num_regions: the number of regions of its picture.
+      num_words: the number of words of its caption.
     """
 
     def of(name: str) -> np.ndarray | None:

@@ -39,7 +39,7 @@ def neighbours(concepts: Concepts, adjacency: np.ndarray, embeddings: np.ndarray
     """Returns the neighbours of the most frequent concepts of each kind, those with links first.
 
     Args:
-      concepts: all.
+      concepts: all concepts.
       adjacency: <float32>[concepts, concepts] the weights A; a row is what a concept is linked to.
       embeddings: <float32>[concepts, D] unit vectors, the graph network's.
     """
@@ -80,8 +80,8 @@ def about(words: Sequence[str], distribution: np.ndarray, label: np.ndarray, num
     Args:
       words: the concepts.
       distribution: <float32>[concepts] of the picture.
-      label: <bool>[concepts] in any of its captions.
-      number: how many.
+      label: <bool>[concepts], those in any of its captions.
+      number: how many are named.
     """
     return [
         Said(words[place], float(distribution[place]), bool(label[place])) for place in _falling(distribution)[:number]

@@ -112,8 +112,8 @@ def panels(logs: Mapping[str, Log], levels: Mapping[str, float] | None = None) -
     Of one run the terms of a value share a panel; of several each term has its own, in which the runs are the curves.
 
     Args:
-      logs: by name of the run.
-      levels: the value that the loss of a term has where all embeddings are alike, by its name.
+      logs: the logs by name of the run.
+      levels: by name of the term, the value that its loss has when all embeddings are alike.
     """
     levels = levels or {}
     names = list(dict.fromkeys(name for log in logs.values() for name in log.names("train")))

@@ -49,9 +49,9 @@ class Album:
 
         Args:
           path: the file; None where it is not known.
-          name: how the picture is called.
-          size: width and height that boxes in it are made for; None: those of the file.
-          extent: they where nothing says them.
+          name: what the picture is called.
+          size: the width and height that its boxes refer to; None: those of the file.
+          extent: the width and height if nothing else gives them.
         """
         place = str(path), name
         if place not in self._pictures:

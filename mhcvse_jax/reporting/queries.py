@@ -29,7 +29,7 @@ def search(similarity: Similarity, image_of_caption: np.ndarray) -> Found:
     """Returns what every picture and every caption of a split finds.
 
     Args:
-      similarity: of the split's pictures and captions; read three times.
+      similarity: that of the split's pictures and captions; read three times.
       image_of_caption: <int>[captions].
     """
     ranks = similarity_lib.ranks_of(similarity, image_of_caption)

@@ -11,7 +11,7 @@ def fold_size(num_images: int, folds: int, split: str = "") -> int:
     """Returns how many pictures a fold has.
 
     Raises:
-      InputError: the pictures, of the split that the message is to name, cannot be divided into that many folds.
+      InputError: the pictures cannot be divided into that many folds; the message names the split.
     """
     if num_images % folds:
         raise InputError(f"{folds} folds do not divide the {num_images} pictures{f' of {split}' if split else ''}")

@@ -50,7 +50,7 @@ def inverted_softmax(ways: BothWays, temperature: float) -> BothWays:
 
     Args:
       ways: cosines.
-      temperature: t, of a cosine.
+      temperature: t, in the unit of a cosine.
     """
     # The queries of one direction are the candidates of the other: the sum over b is a sum along its rows.
     return BothWays(
@@ -74,7 +74,7 @@ def qb_norm(ways: BothWays, banks: BothWays, temperature: float) -> BothWays:
       ways: cosines.
       banks: the test's candidates as queries, in rows, and the bank's as candidates: `i2t` has captions of the test
         and pictures of the bank, `t2i` pictures of the test and captions of the bank.
-      temperature: t, of a cosine.
+      temperature: t, in the unit of a cosine.
     """
 
     def way(own: OneWay, bank: OneWay) -> OneWay:

@@ -77,8 +77,8 @@ def nearest(way: OneWay, num: int, queries: np.ndarray | None = None, right: np.
 
     Args:
       way: what is ranked.
-      num: candidates of a query.
-      queries: <int>[any] which; None for all.
+      num: candidates per query.
+      queries: <int>[any], the queries asked for; None: all.
       right: <int>[any, 2] query and candidate of each right answer; None: none is known.
     """
     chosen = np.arange(way.num_queries) if queries is None else queries

@@ -150,7 +150,7 @@ class PairScorer:
 
         Args:
           variables: the model's `params` and `batch_stats`.
-          split: where from.
+          split: the split that they come from.
           images: <int>[pairs].
           captions: <int>[pairs], the caption that goes with each picture.
           is_shown: whether the progress is printed.

@@ -53,7 +53,7 @@ def recall(ranks: np.ndarray) -> Recall:
     """Returns the recall of one direction.
 
     Args:
-      ranks: <int>[queries] rank of each query's (best) match, from 1; 0 where there is no match: it is no query.
+      ranks: <int>[queries] rank of each query's (best) match, from 1; 0 if it has no match and does not count.
     """
     ranks = np.asarray(ranks)
     ranks = ranks[ranks > 0]

@@ -60,10 +60,10 @@ def of_file(path: pathlib.Path, captions_per_image: int | None) -> Similarity:
 
     Args:
       path: the file.
-      captions_per_image: of every picture; None where they vary.
+      captions_per_image: captions of every picture; None where they vary.
 
     Raises:
-      InputError: it is missing, damaged, of another type or shape, or holds what is no number.
+      InputError: it is missing, damaged, of another type or shape, or holds values that are not numbers.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a similarity matrix")

@@ -145,7 +145,7 @@ def read_language(checkpoint: Checkpoint, sizes: Sizes, config: Config, argument
     """Returns vocabulary, concepts and their graph, and concept vectors, whose numbers are those of the checkpoint.
 
     Raises:
-      InputError: a file cannot be read, or has another number than the checkpoint.
+      InputError: a file cannot be read, or its count differs from the checkpoint's.
     """
     vocabulary = Vocabulary.load(arguments.vocab)
     if len(vocabulary) != sizes.vocabulary_size:

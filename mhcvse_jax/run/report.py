@@ -231,7 +231,7 @@ def _named(sources: Sequence[str]) -> Mapping[str, pathlib.Path]:
     """Returns each run's directory by a unique name: as NAME=DIR says, else the directory's.
 
     Raises:
-      InputError: a name stands for two.
+      InputError: two runs have the same name.
     """
     found: dict[str, pathlib.Path] = {}
     for source in sources:

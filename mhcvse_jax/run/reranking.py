@@ -47,13 +47,13 @@ class Reranking:
 
         Args:
           first: the embedding model.
-          workdir: of the model that scores pairs.
+          workdir: the run whose model scores pairs.
           split: with the first model's vocabulary.
           directory: the data.
           folds: what recalls are asked for.
-          data_format: of the directory, if it is not that of the second model's run.
-          top_k: candidates of a query.
-          only: whether not to score all pairs beside it.
+          data_format: the layout of the directory, if it is not that of the second model's run.
+          top_k: candidates per query.
+          only: whether to leave out the scores of all pairs.
 
         Raises:
           InputError: the first model scores pairs, the second does not, or it takes other captions of the split, has
@@ -81,9 +81,9 @@ class Reranking:
         Seconds are of all folds together, with reading, encoding and compiling what was not compiled before.
 
         Args:
-          found: of the first model, what its protocol ranks.
-          tested: what it was evaluated to.
-          seconds: what that took.
+          found: what the first model's protocol ranks.
+          tested: the evaluation of it.
+          seconds: how long that took.
         """
         similarity = protocols.similarity_of(found, "fused", self.first.config.eval.consensus_weight)
         owner, name = self.split.image_of_caption, self.second.config.model.name

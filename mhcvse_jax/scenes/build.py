@@ -1,4 +1,4 @@
-"""Writes the built-in data set to disk, in the SCAN layout, with its pictures.
+"""Writes the built-in data set to disk in SCAN's layout, with its pictures.
 
 python -m mhcvse_jax.scenes.build OUT --train 3000 --dev 200 --test 500
 """
@@ -23,12 +23,12 @@ from mhcvse_jax.scenes.draw import draw
 from mhcvse_jax.scenes.featurise import featurise, propose_boxes
 from mhcvse_jax.scenes.scene import SPLITS, Scene, sample_pair
 
-VERSION = 1  # of the generator: to be raised with every change of what it writes
+VERSION = 1  # of the generator; raise it with every change to what it writes
 MANIFEST = "scenes.json"
 
 
 class _Picture(NamedTuple):
-    """A scene with its number within its split, and its twin with its own (None and -1 for most)."""
+    """A scene and its number within its split; its twin and the twin's number (None and -1 for most)."""
 
     number: int
     scene: Scene
@@ -49,7 +49,7 @@ def write_scenes(
     seed: int,
     picture_done: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Whether the data set was written; False where the directory holds it already.
+    """Writes the data set; returns whether it did, False if the directory holds it already.
 
     For each split of N pictures, `train`, `dev` and `test`:
 
@@ -62,13 +62,13 @@ def write_scenes(
       in other relations, or -1; `tells_apart` <bool>[5 N], whether a caption is false of the twin.
 
     `images/` holds the pictures as PNG, `scenes.json` the arguments. No two splits share a picture's objects.
-    A picture, its captions and features depend on `seed`, its split and its number alone, so that a larger
-    split begins with the smaller one's. (Where a split's size is odd, the twin of its last picture may be
-    missing.) The directory appears at once, when everything in it is complete.
+    A picture, its captions and its features depend only on `seed`, its split and its number, so that a larger
+    split begins with the pictures of a smaller one. (If a split's size is odd, the twin of its last picture may
+    be missing.) The directory appears in one step, when everything in it is complete.
 
     Args:
-      directory: is created; may exist if it is empty or holds just this data set.
-      num_train: pictures in the split, like `num_dev` and `num_test` at least 1.
+      directory: created if missing; otherwise it must be empty or hold exactly this data set.
+      num_train: pictures in the split; at least 1, as `num_dev` and `num_test`.
       num_dev: see `num_train`.
       num_test: see `num_train`.
       num_regions: at least 4.
@@ -76,10 +76,10 @@ def write_scenes(
       image_size: pixels per side, at least 32.
       twin_share: the share of pictures that have a twin, in [0, 1].
       seed: any integer.
-      picture_done: is called after each picture.
+      picture_done: called after each picture.
 
     Raises:
-      InputError: an argument out of its range, or a directory with anything else in it.
+      InputError: an argument is out of its range, or the directory holds anything else.
     """
     sizes = dict(zip(SPLITS, (num_train, num_dev, num_test), strict=True))
     arguments = {f"num_{split}": size for split, size in sizes.items()} | {
@@ -113,7 +113,7 @@ def write_scenes(
 
 
 def _holds_already(directory: Path, manifest: dict[str, Any]) -> bool:
-    """Whether the directory holds the data set; False if there is none or it is empty.
+    """Returns whether the directory holds the data set; False if it is missing or empty.
 
     Raises:
       InputError: it holds anything else.
@@ -137,7 +137,7 @@ def _holds_already(directory: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> bool:
-    """Move the finished directory to its place; False if another process was first with the same."""
+    """Moves the finished directory to its place; returns False if another process has put the same there before."""
     try:
         if target.is_dir():
             target.rmdir()
@@ -164,7 +164,7 @@ def _pictures(split: str, size: int, seed: int, twin_share: float) -> Iterator[_
 
 
 def _write_split(directory: Path, split: str, size: int, arguments: dict[str, Any]) -> Iterator[int]:
-    """Write the files of one split and yield the number of each picture that is done."""
+    """Writes the files of one split; yields the number of each picture that is done."""
     num_regions, image_size, seed = (arguments[key] for key in ("num_regions", "image_size", "seed"))
     features = open_memmap(
         directory / f"{split}_ims.npy", "w+", np.float32, (size, num_regions, arguments["feature_dim"])
@@ -195,13 +195,13 @@ def _write_split(directory: Path, split: str, size: int, arguments: dict[str, An
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build the data set that the command line asks for; 0, or 2 if it cannot be used."""
+    """Writes the data set that the command line asks for; returns 0, or 2 if the arguments cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m mhcvse_jax.scenes.build",
-        description="Draw and describe a data set of scenes, in the SCAN layout.",
+        description="Draws and describes a data set of scenes, in SCAN's layout.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("directory", help="where to write it; made if missing, kept if it holds just this")
+    parser.add_argument("directory", help="where to write it; left as it is if it holds this data set")
     for split, size in zip(SPLITS, (3000, 200, 500), strict=True):
         parser.add_argument(
             f"--{split}", dest=f"num_{split}", type=int, default=size, help=f"{split} pictures", metavar="N"
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--feature-dim", type=int, default=256, help="features per region", metavar="N")
     parser.add_argument("--image-size", type=int, default=112, help="pixels per side", metavar="N")
     parser.add_argument("--twin-share", type=float, default=0.2, help="chance that two pictures are twins", metavar="X")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another data set", metavar="N")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another data set", metavar="N")
     arguments = vars(parser.parse_args(argv))
     try:
         written = write_scenes(**arguments)

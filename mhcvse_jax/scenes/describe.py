@@ -1,7 +1,7 @@
-"""Captions of scenes: English sentences by a grammar, each with the facts that it states.
+"""Captions of scenes: English sentences from a grammar, each with the facts that it states.
 
-A caption is true of a scene if all of its facts are. "A star is above a heart" says that some star is above
-some heart, so a caption may leave out as much as it likes.
+A caption is true of a scene if all its facts are. "A star is above a heart" says that some star is above some
+heart, so a caption may leave out as much as it likes.
 """
 
 import random
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from mhcvse_jax.scenes.scene import Look, Relation, Scene, Thing, places, relations
 
 NUM_CAPTIONS = 5
-_NUM_TELLING = 2  # captions of a twin that are made to tell it from the other
+_NUM_TELLING = 2  # captions of a twin that must tell it from the other twin
 
 
 class Description(NamedTuple):
-    """What a phrase says of an object; None where it says nothing."""
+    """What a phrase says about an object; None where it says nothing."""
 
     size: str | None
     pattern: str | None
@@ -25,17 +25,17 @@ class Description(NamedTuple):
     shape: str | None
 
     def fits(self, look: Look) -> bool:
-        """Whether an object that looks like this may be called so."""
+        """Returns whether the phrase may describe an object that looks like this."""
         return all(said in (None, seen) for said, seen in zip(self, look, strict=True))
 
 
 @dataclass(frozen=True)
 class Fact:
-    """That objects exist, fit their descriptions and are as `predicate` says.
+    """States that objects exist, fit their descriptions and are as `predicate` says.
 
-    With two objects the predicate is a relation's name as in `scene.relations`, with one a place as in
-    `scene.places`, with any number "there" (so many different ones are in the picture). With none it is "on"
-    and the background's colour, or the number of objects and "things".
+    With two objects, the predicate is the name of a relation, as in `scene.relations`. With one, it is a place, as in
+    `scene.places`. With any number it may be "there": that many different ones are in the picture. With none, it is
+    "on" and the background's colour, or the number of objects and "things".
     """
 
     predicate: str
@@ -51,12 +51,12 @@ class Caption:
 
 
 def is_true(caption: Caption, scene: Scene, loosely: bool = False) -> bool:
-    """Whether a caption is clearly true of a scene; `loosely`, whether one might say that it is."""
+    """Returns whether a caption is clearly true of a scene; with `loosely`, whether one might call it true."""
     return all(_holds(fact, scene, loosely) for fact in caption.facts)
 
 
 def describe(scene: Scene, rng: random.Random, twin: Scene | None = None) -> list[Caption]:
-    """Five different captions in random order; at least two of them are not even loosely true of the twin."""
+    """Returns five different captions in random order; at least two are not even loosely true of the twin."""
     captions: list[Caption] = []
     while len(captions) < NUM_CAPTIONS:
         rival = twin if len(captions) < _NUM_TELLING else None
@@ -85,7 +85,7 @@ def _holds(fact: Fact, scene: Scene, loosely: bool) -> bool:
     return False
 
 
-# Words. An entry of a list is as likely as any other.
+# Words. All entries of a list are equally likely.
 _ADJECTIVES = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
@@ -118,8 +118,8 @@ _LOW = (("sits", "sitting"), ("rests", "resting"), ("lies", "lying"))
 _LEVEL = (("stands", "standing"), ("sits", "sitting"), ("waits", "waiting"))
 _CLOSE = (*_LEVEL, ("leans", "leaning"))
 
-# How a relation is said from its first thing, or backwards from its second: by a preposition after a verb of
-# posture, or by a verb of its own, active or passive.
+# How a relation is put into words from its first thing, or backwards from its second: by a preposition after a
+# verb of posture, or by a verb of its own, active or passive.
 _PREPOSITIONS = {
     ("left of", False): (("to the left of", "left of", "on the left of"), _LEVEL),
     ("left of", True): (("to the right of", "right of", "on the right of"), _LEVEL),
@@ -154,7 +154,7 @@ _Postures = Sequence[tuple[str, str]]
 
 
 def _relation(scene: Scene, rng: random.Random) -> Caption:
-    """How one thing stands to another, now and then to a third as well."""
+    """Returns a caption on how one thing relates to another, and sometimes to a third."""
     found = sorted(relations(scene))
     name, i, j = rng.choice(found)
     backwards = name not in _SYMMETRIC and rng.random() < 0.5
@@ -176,7 +176,7 @@ def _relation(scene: Scene, rng: random.Random) -> Caption:
 
 
 def _place(scene: Scene, rng: random.Random) -> Caption | None:
-    """Where in the picture a thing is; None if it is nowhere in particular."""
+    """Returns a caption on where in the picture a thing is; None if it is nowhere in particular."""
     thing = rng.choice(scene.things)
     found = sorted(places(thing))
     if not found:
@@ -189,7 +189,7 @@ def _place(scene: Scene, rng: random.Random) -> Caption | None:
 
 
 def _list(scene: Scene, rng: random.Random) -> Caption:
-    """What there is to be seen: some of the things, or all."""
+    """Returns a caption that lists some of the things, or all."""
     things = rng.sample(scene.things, rng.randint(1, len(scene.things)))
     phrases = [_phrase(thing, rng) for thing in things]
     texts = [text for text, _ in phrases]
@@ -208,7 +208,7 @@ _KINDS = ((_relation, _place, _list), (5, 2, 3))
 
 
 def _clause(subject: str, where: str, postures: _Postures, rng: random.Random) -> str:
-    """A main clause that puts a thing somewhere: active, progressive, passive, or with the place in front."""
+    """Returns a main clause that puts a thing somewhere: active, progressive, passive, or with the place in front."""
     finite, progressive = rng.choice(postures)
     passive = f"is {rng.choice(_PARTICIPLES)}"
     forms = (
@@ -222,7 +222,7 @@ def _clause(subject: str, where: str, postures: _Postures, rng: random.Random) -
 
 
 def _phrase(thing: Thing, rng: random.Random) -> tuple[str, Description]:
-    """A noun phrase with its article for some of what a thing looks like, and what the phrase says."""
+    """Returns a noun phrase with its article, for some of a thing's looks, and what the phrase says."""
     look = thing.look
     size, pattern, colour, shape = (
         said if rng.random() < probability else None

@@ -24,14 +24,14 @@ _RGB = {
 }
 _DARK_INK = ("orange", "yellow", "pink")  # colours too light for a pattern in white
 _SUPERSAMPLING = 4
-_PERIOD = 0.54  # of a pattern, as a share of the object's radius
+_PERIOD = 0.54  # of a pattern, as a fraction of the object's radius
 
 Colour = tuple[int, int, int]
 Points = Sequence[tuple[float, float]]
 
 
 def draw(scene: Scene, image_size: int) -> Image.Image:
-    """An RGB picture of the scene, `image_size` pixels wide and high."""
+    """Returns an RGB picture of the scene, `image_size` pixels wide and high."""
     picture = Image.new("RGB", (image_size, image_size), _RGB[scene.background])
     for thing in scene.things:
         look = thing.look
@@ -53,7 +53,7 @@ def _scaled(colour: Colour, factor: float) -> Colour:
 
 @cache
 def _masks(shape: str, pattern: str, radius: int) -> tuple[Image.Image, Image.Image, Image.Image | None]:
-    """Masks of an object: its whole outline, the part within its border, and the pattern on that part."""
+    """Returns the masks of an object: its whole outline, the part within its border, and the pattern on that part."""
     outline, inner = _fine_masks(shape, radius)
     ink = None
     if pattern != "plain":

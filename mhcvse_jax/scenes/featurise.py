@@ -1,7 +1,7 @@
 """Region boxes and region features, in place of a detector's.
 
-The boxes come from where the objects are, as a detector's would; the features come from the pixels and the
-boxes alone, through random filters that are the same for every data set. No label ever reaches them.
+The boxes follow the objects, as a detector's would. The features come from the pixels and the boxes alone, through
+random filters that are the same for every data set. No label ever reaches them.
 """
 
 import random
@@ -17,8 +17,8 @@ from mhcvse_jax.scenes.scene import Scene
 _CROP = 16  # pixels per side to which every region is scaled
 _FILTER = 5  # pixels per side of a filter
 _NUM_FILTERS = 48
-_CELLS = 4  # a side of the grid in which the filters' responses are pooled
-_NUM_BUMPS = 6  # a coordinate
+_CELLS = 4  # per side of the grid in which the filters' responses are pooled
+_NUM_BUMPS = 6  # per coordinate
 _NUM_MIXTURES = 512
 
 
@@ -33,7 +33,7 @@ class _Weights(NamedTuple):
 
 
 def propose_boxes(scene: Scene, rng: random.Random, num_regions: int, image_size: int) -> np.ndarray:
-    """Boxes in random order: most objects once or twice, roughly, and for the rest any part of the picture.
+    """Returns boxes in random order: rough ones of most objects, once or twice; the rest are any part of the picture.
 
     Returns:
       <float32>[num_regions, 4] x0, y0, x1, y1 in pixels, within the picture.
@@ -54,11 +54,11 @@ def propose_boxes(scene: Scene, rng: random.Random, num_regions: int, image_size
 
 
 def featurise(image: Image.Image, boxes: np.ndarray, feature_dim: int) -> np.ndarray:
-    """Features of a picture's regions: what each looks like, and where in the picture it is.
+    """Returns features of a picture's regions: what each looks like, and where in the picture it is.
 
-    A region is scaled to a small square, passed through random filters, pooled, and projected at random
-    together with its place. A random layer then mixes the two, as a deep detector's layers do: a sum over
-    regions still tells a red square above a blue one from a blue one above a red one.
+    A region is scaled to a small square, passed through random filters, pooled, and projected at random together with
+    its place. A random layer then mixes looks and place, as a deep detector's layers do: a sum over regions can still
+    tell a red square above a blue one from a blue one above a red one.
 
     Args:
       image: RGB.
@@ -73,7 +73,7 @@ def featurise(image: Image.Image, boxes: np.ndarray, feature_dim: int) -> np.nda
     pixels = np.stack(crops).astype(np.float32) / 255 - 0.5
     patches = sliding_window_view(pixels, (_FILTER, _FILTER), axis=(1, 2))
     side = _CROP - _FILTER + 1
-    # Products of small matrices, which BLAS does not spread over threads: here they cost more than they gain.
+    # Products of small matrices: BLAS does not spread these over threads, which would cost more than they gain.
     patches = patches.reshape(len(boxes), side, side, -1)
     responses = np.maximum(patches @ weights.filters - weights.thresholds, 0)
 
@@ -86,7 +86,7 @@ def featurise(image: Image.Image, boxes: np.ndarray, feature_dim: int) -> np.nda
 
 
 def _bumps(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """<float32>[region, bump] how near the centre, width and height of each box come to fixed values."""
+    """Returns <float32>[region, bump]: how near the centre, width and height of each box are to fixed values."""
     x0, y0, x1, y1 = (boxes / np.array(size * 2, np.float32)).T
     values = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
     centres = np.linspace(0, 1, _NUM_BUMPS, dtype=np.float32)
@@ -101,7 +101,7 @@ def _weights(feature_dim: int) -> _Weights:
         return (rng.standard_normal((num_inputs, num_outputs)) / num_inputs**0.5).astype(np.float32)
 
     filters = rng.standard_normal((3, _FILTER, _FILTER, _NUM_FILTERS)) / _FILTER
-    # A third of the filters sees a patch's mean colour alone.
+    # A third of the filters see only a patch's mean colour.
     third = _NUM_FILTERS // 3
     filters[..., :third] = rng.standard_normal((3, 1, 1, third)) * (2 / _FILTER**2)
     return _Weights(

@@ -18,15 +18,15 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black"
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
 BACKGROUNDS = ("white", "grey", "beige", "turquoise")
 
-RING_HOLE = 0.6  # radius of a ring's hole, as a share of the ring's radius
+RING_HOLE = 0.6  # radius of a ring's hole, as a fraction of the ring's radius
 _RADII = {"small": (0.085, 0.1), "large": (0.165, 0.185)}
-_SOLID = ("circle", "square", "heart")  # fill their outline, so that their overlap shows
-_GRID = (0.2, 0.5, 0.8)  # rows and columns, so that a place is mostly beyond doubt
+_SOLID = ("circle", "square", "heart")  # they fill their outline, so that an overlap shows
+_GRID = (0.2, 0.5, 0.8)  # rows and columns, so that a place is rarely in doubt
 _JITTER = 0.06
 _MARGIN = 0.01  # between an object and the picture's edge
 _GAP = 0.04  # between two objects that do not touch
 _NEAR = 0.1  # the widest gap between objects that are next to each other
-_CLEARLY = 1.5  # how far the one direction must outweigh the other to be named
+_CLEARLY = 1.5  # how far one direction must outweigh the other to be named
 _SPLIT_OF_BUCKET = ("train", "train", "dev", "test")
 
 
@@ -41,7 +41,7 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Thing:
-    """An object in its place: its centre, the radius of its outline, its colour's lightness around 1."""
+    """An object in its place: its centre, the radius of its outline, and its colour's lightness, around 1."""
 
     look: Look
     x: float
@@ -59,7 +59,7 @@ class Scene:
 
 
 class Relation(NamedTuple):
-    """That `first` is `name` `second`; both are places in `Scene.things`."""
+    """States that `first` is `name` `second`; both are indices in `Scene.things`."""
 
     name: str
     first: int
@@ -75,7 +75,7 @@ class Pair(NamedTuple):
 
 
 def places(thing: Thing, loosely: bool = False) -> set[str]:
-    """The places where a thing clearly is; with `loosely`, all where one might say it is.
+    """Returns the places where a thing clearly is; with `loosely`, all where one might say it is.
 
     They are "left", "right", "top", "bottom", "middle" and the corners, such as "top left".
     """
@@ -90,10 +90,10 @@ def places(thing: Thing, loosely: bool = False) -> set[str]:
 
 
 def relations(scene: Scene, loosely: bool = False) -> set[Relation]:
-    """The relations that clearly hold; with `loosely`, all that one might say hold.
+    """Returns the relations that clearly hold; with `loosely`, all that one might say hold.
 
-    Their names: "left of" and "above"; "inside" (of a ring); "covers" (a part of it, from the front);
-    "touches" and "next to" (both ways, one or the other). Each stands for its converse, too.
+    Their names are "left of" and "above"; "inside" (a ring); "covers" (a part of it, from the front); "touches" and
+    "next to" (both ways, one or the other). Each also stands for its converse.
     """
     found = set()
     for (i, a), (j, b) in combinations(enumerate(scene.things), 2):
@@ -112,12 +112,12 @@ def relations(scene: Scene, loosely: bool = False) -> set[Relation]:
 
 
 def sample_pair(seed: int, split: str, pair: int, twin_share: float) -> Pair:
-    """The scenes of pictures `2 * pair` and `2 * pair + 1` of a split, the same at every call.
+    """Returns the scenes of pictures `2 * pair` and `2 * pair + 1` of a split, the same at every call.
 
-    No combination of looks that one split samples is ever sampled by another, whatever the seed.
+    Whatever the seed, no two splits ever sample the same combination of looks.
 
     Args:
-      seed: any integer; another one is another data set.
+      seed: any integer; another one gives another data set.
       split: one of SPLITS.
       pair: counted from 0.
       twin_share: the probability, in [0, 1], that the two are twins.
@@ -147,7 +147,7 @@ def _sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def _sample_looks(rng: random.Random, together: str) -> list[Look] | None:
-    """Appearances of two to four objects, back to front; None if two could be mistaken for each other."""
+    """Returns the looks of two to four objects, back to front; None if two could be mistaken for each other."""
     looks = [
         Look(rng.choice(SIZES), rng.choice(PATTERNS), rng.choice(COLOURS), rng.choice(SHAPES))
         for _ in range(rng.choice((2, 3, 3, 4)))
@@ -171,7 +171,7 @@ def _split_of(looks: Sequence[Look]) -> str:
 
 
 def _place(rng: random.Random, looks: Sequence[Look], together: str) -> tuple[Thing, ...]:
-    """The looks as things on a jittered grid; the second with the first if they belong together."""
+    """Returns the looks as things on a jittered grid, the second near the first if they belong together."""
     things = []
     cells = rng.sample([(x, y) for x in _GRID for y in _GRID], len(looks))
     for place, (look, (x, y)) in enumerate(zip(looks, cells, strict=True)):
@@ -196,7 +196,7 @@ def _is_inside(a: Thing, b: Thing) -> bool:
 
 
 def _is_legible(scene: Scene) -> bool:
-    """Whether every thing is within the picture and none hides another, so that all can be recognised."""
+    """Returns whether all things are within the picture and none hides another, so that each can be recognised."""
     for thing in scene.things:
         edge = thing.radius + _MARGIN - 1e-9
         if not (edge <= thing.x <= 1 - edge and edge <= thing.y <= 1 - edge):
@@ -208,7 +208,7 @@ def _is_legible(scene: Scene) -> bool:
 
 
 def _may_overlap(back: Thing, front: Thing) -> bool:
-    """Whether both can be recognised although `front` covers a part of `back`."""
+    """Returns whether both can be recognised although `front` covers a part of `back`."""
     if front.look.size == "large" and back.look.size == "small":
         return False
     solid = back.look.shape in _SOLID and front.look.shape in _SOLID
@@ -217,7 +217,7 @@ def _may_overlap(back: Thing, front: Thing) -> bool:
 
 
 def _rearrangements(scene: Scene) -> Iterator[Scene]:
-    """The legible scenes that arise where two things exchange their places, in the plane or in depth."""
+    """Yields the legible scenes that arise when two things swap places, in the plane or in depth."""
     for i, j in combinations(range(len(scene.things)), 2):
         a, b = scene.things[i], scene.things[j]
         in_plane, in_depth = list(scene.things), list(scene.things)
@@ -229,7 +229,7 @@ def _rearrangements(scene: Scene) -> Iterator[Scene]:
 
 
 def _tell_apart(first: Scene, second: Scene) -> bool:
-    """Whether each has a clear relation that not even loosely holds in the other."""
+    """Returns whether each has a clear relation that does not even loosely hold in the other."""
     return all(
         _by_look(here, relations(here)) - _by_look(there, relations(there, loosely=True))
         for here, there in ((first, second), (second, first))

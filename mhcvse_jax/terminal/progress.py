@@ -18,9 +18,9 @@ class ProgressBar:
 
         Args:
           total: all there is to do, in units.
-          unit: one of these, "picture" say.
-          done: what an earlier process did of it.
-          compiles: whether what is done first waits for the compiler: rate and time left are those of the rest.
+          unit: the name of one, such as "picture".
+          done: how much of it an earlier process did.
+          compiles: whether the first units wait for the compiler; then the rest alone gives rate and time left.
           is_shown: whether this process may print.
         """
         self._total, self._unit, self._is_shown = total, unit, is_shown

@@ -148,12 +148,12 @@ def make_feed(
     Args:
       parts: what a step is made of.
       settings: how batches are made and read.
-      split: what is learnt.
-      state: one like those that it will be given.
-      were_on_devices: where the features of this run have been before; None if it begins.
+      split: the split that is learned.
+      state: a state like those that it will be given.
+      were_on_devices: whether this run had its features there before; None at its first start.
 
     Raises:
-      InputError: features are to be on the devices, and do not fit, or one is not finite.
+      InputError: features are to be on the devices and do not fit, or a feature is not finite.
     """
     # One choice for all: devices of unlike memory would take unlike ones, and wait for each other for ever.
     free_each, num_bytes = resident.free_each(parts.mesh), resident.features_bytes(split, settings.dtype)

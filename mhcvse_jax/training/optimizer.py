@@ -16,9 +16,9 @@ def cosine_schedule(
     Args:
       peak: the highest rate, at the start of each cycle.
       total_steps: steps of the whole training, warm-up included.
-      warmup_steps: of the warm-up; 0 for none.
+      warmup_steps: steps of the warm-up; 0 for none.
       cycles: 1 or more.
-      final_share: of the peak, at the end of a cycle.
+      final_share: the rate at the end of a cycle, as a share of the peak.
     """
     annealed = total_steps - warmup_steps
     starts = [warmup_steps + round(i * annealed / cycles) for i in range(cycles + 1)]

@@ -51,16 +51,16 @@ def choose_placement(
     """Returns where the features go: "host", "replicated" on every device, or "sharded" over them by picture.
 
     Args:
-      wanted: "host", "device", or "auto": on the devices where they take at most `SHARE_OF_MEMORY` of what each may
+      wanted: "host", "device", or "auto": on the devices if they take at most `SHARE_OF_MEMORY` of what each may
         hold.
       num_bytes: what the features take.
       mesh: the devices.
-      free_each: bytes that each may hold, as `free_each` returns them; None where that is unknown.
-      were_on_devices: where this run has had them before; None if it begins. The other place adds float32 numbers in
-        another order, so that "auto" does not go back to the devices.
+      free_each: bytes that each may hold, as `free_each` returns them; None if that is unknown.
+      were_on_devices: whether this run had them there before; None at its first start. Host and devices add float32
+        numbers in different orders, so "auto" does not go back to the devices.
 
     Raises:
-      InputError: they are to be on the devices, which are no CPUs, and do not fit even when sharded.
+      InputError: they are to be on the devices, which are not CPUs, and do not fit even when sharded.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     if wanted == "host":
@@ -124,9 +124,9 @@ def place(
       split: what is placed.
       mesh: the devices.
       placement: "replicated" or "sharded".
-      dtype: of the layers' arithmetic: they would round the features to it at every step.
-      training_label: of a caption: "image" or "caption".
-      threads: that read.
+      dtype: the type of the layers' arithmetic: they would round the features to it at every step.
+      training_label: where a caption's label comes from: "image" or "caption".
+      threads: the number of threads that read.
       prefetch: chunks read ahead, four at most.
 
     Raises:

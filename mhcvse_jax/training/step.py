@@ -85,8 +85,8 @@ def initialize(
     Args:
       parts: what the steps are made of.
       regions_shape: (regions, features) of a picture.
-      seed: of parameters and dropout.
-      word_vectors: of the vocabulary; words without one keep their random vector.
+      seed: the seed of parameters and dropout.
+      word_vectors: those of the vocabulary; words without one keep their random vector.
     """
 
     def create() -> TrainState:

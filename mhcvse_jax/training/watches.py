@@ -22,7 +22,7 @@ class NonFiniteWatch:
         """Returns a warning if this step was skipped, None if all its values are finite.
 
         Raises:
-          RunFailedError: the policy is "stop", or too many have been skipped. Names step, term and pictures.
+          RunFailedError: the policy is "stop", or too many have been skipped. It names step, term and pictures.
         """
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         if not wrong:
@@ -73,9 +73,9 @@ def collapse_values(settings: LossSettings, batch_size: int, mined_negatives: in
     """Returns a function of term and step: the loss when all embeddings are equal.
 
     Args:
-      settings: of the loss.
-      batch_size: pairs of a step.
-      mined_negatives: that a pair model scores for each picture and caption; 0 for all of the batch.
+      settings: the settings of the loss.
+      batch_size: pairs per step.
+      mined_negatives: how many a pair model scores for each picture and caption; 0: all of the batch.
     """
 
     def value_at(term: str, step: int) -> float:

@@ -1,1 +1,1 @@
-"""Reads and writes other programs' weights."""
+"""Reads and writes the weights of other programs."""

@@ -1,4 +1,4 @@
-"""A checkpoint of CVSE's PyTorch program as read: its state dicts and the sizes they imply."""
+"""A checkpoint of CVSE's PyTorch program, as it was read: its state dicts and the sizes that they imply."""
 
 import pathlib
 import re
@@ -32,7 +32,7 @@ class Checkpoint(NamedTuple):
     progress: Progress
 
     def tensor(self, module: int, name: str, num_axes: int) -> np.ndarray:
-        """Returns a tensor that has to be there; raises InputError where it is not, or has other axes."""
+        """Returns a tensor that must be there; raises InputError if it is missing or has another number of axes."""
         state = self.states[module]
         if name not in state:
             raise InputError(f"{self.where(module, name)} is missing; found {', '.join(state) or 'nothing'}")
@@ -46,10 +46,10 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(path: pathlib.Path) -> Checkpoint:
-    """Returns what the file holds, `module.` and the prefixes of self-attentions taken off.
+    """Returns what the file holds, without `module.` and the prefixes of self-attentions.
 
     Raises:
-      InputError: it cannot be read, or is not a checkpoint of CVSE's program.
+      InputError: the file cannot be read, or is not a checkpoint of CVSE's program.
     """
     held = read_torch_file(path)
     if not isinstance(held, dict) or "model" not in held:
@@ -58,7 +58,7 @@ def read_checkpoint(path: pathlib.Path) -> Checkpoint:
     states = held["model"]
     num_modules = len(states) if isinstance(states, list | tuple) else type(states).__name__
     if num_modules not in (FUSION + 1, len(MODULES)):
-        raise InputError(f"{path}: model holds {num_modules}; expected a list of 8 state dicts, of an MH-CVSE 10")
+        raise InputError(f"{path}: model holds {num_modules}; expected a list of 8 state dicts, 10 for an MH-CVSE")
     for module, state in enumerate(states):
         if not isinstance(state, dict) or not all(
             isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in state.items()
@@ -79,7 +79,7 @@ def read_checkpoint(path: pathlib.Path) -> Checkpoint:
         if progress.best_step > np.iinfo(np.int32).max:
             raise ValueError(f"Eiters is {progress.best_step}")
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: epoch, best_rsum and Eiters are to be numbers ({error})") from error
+        raise InputError(f"{path}: epoch, best_rsum and Eiters must be numbers ({error})") from error
     return Checkpoint(path, states, options, progress)
 
 
@@ -105,10 +105,10 @@ class Sizes(NamedTuple):
 
 
 def read_sizes(checkpoint: Checkpoint) -> Sizes:
-    """Returns the sizes, every one read off one tensor; the import holds all others against them.
+    """Returns the sizes, each from one tensor; the import checks all other tensors against them.
 
     Raises:
-      InputError: a tensor that decides one is missing, or belongs to a model that is not supported.
+      InputError: a tensor that gives a size is missing, or belongs to a model that is not supported.
     """
     states = checkpoint.states
     for name in ("fc.weight_g", "fc.weight_v"):
@@ -151,7 +151,7 @@ def read_sizes(checkpoint: Checkpoint) -> Sizes:
 
 
 def _check_gru(checkpoint: Checkpoint) -> None:
-    """Raises InputError for another recurrent network than a bidirectional GRU of one layer."""
+    """Raises InputError unless the recurrent network is a bidirectional GRU of one layer."""
     gates, state_dim = checkpoint.tensor(TEXT, "rnn.weight_hh_l0", 2).shape
     found = None
     if gates != 3 * state_dim:

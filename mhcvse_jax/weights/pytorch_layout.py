@@ -1,6 +1,6 @@
-"""Which of our parameters each tensor of a PyTorch CVSE is: import and export read the same table.
+"""Which of our parameters each tensor of a PyTorch CVSE is; import and export read the same table.
 
-Its checkpoint holds a list of state dicts, one a module:
+The checkpoint holds a list of state dicts, one per module:
 
     0  image encoder             fc
     1  text encoder              embed, rnn (a Bi-GRU; gates r, z, n)
@@ -39,7 +39,7 @@ Arrays = Mapping[str, np.ndarray]  # by path, `params/region_projection/kernel` 
 
 
 class Place(NamedTuple):
-    """A tensor of theirs and the array of ours that it is."""
+    """A tensor of the original and the array here that holds it."""
 
     module: int
     name: str
@@ -95,7 +95,7 @@ PLACES = [
     *_linear(FUSION, "joint_emb_v", "image_fusion/linear"),
     *_linear(FUSION, "joint_emb_t", "text_fusion/linear"),
 ]
-"""What is one tensor there and one array here. The GRU and the self-attentions have functions of their own."""
+"""All that is one tensor there and one array here. The GRU and the self-attentions have their own functions."""
 
 _DIRECTIONS = {"l0": "params/text_gru/forward", "l0_reverse": "params/text_gru/backward"}
 _ATTENTIONS = dict(zip(SELF_ATTENTIONS, (f"params/{of}_attention/attention" for of in ("image", "text")), strict=True))
@@ -103,7 +103,7 @@ _COPIES = {"fc1": "embedding_1.0", "fc2": "embedding_2.0", "fc3": "embedding_3.0
 
 
 def to_state_dicts(arrays: Arrays, adjacency: np.ndarray) -> StateDicts:
-    """Returns the tensors that are used, of our arrays and A <float32>[concepts, concepts]."""
+    """Returns the tensors that the original uses, from our arrays and A, <float32>[concepts, concepts]."""
     has_attention = any(path.startswith(owner) for path in arrays for owner in _ATTENTIONS.values())
     states: StateDicts = [{} for _ in range(len(MODULES) if has_attention else FUSION + 1)]
     for place in PLACES:
@@ -120,7 +120,7 @@ def to_state_dicts(arrays: Arrays, adjacency: np.ndarray) -> StateDicts:
 
 
 def to_arrays(states: StateDicts, like: Arrays) -> dict[str, np.ndarray]:
-    """Returns our arrays of the tensors that `to_state_dicts` names; `like` has their paths and shapes."""
+    """Returns our arrays from the tensors that `to_state_dicts` names; `like` has the arrays' paths and shapes."""
     arrays = {}
     for place in PLACES:
         if place.path in like:
@@ -135,7 +135,7 @@ def to_arrays(states: StateDicts, like: Arrays) -> dict[str, np.ndarray]:
 
 
 def _gru_to_torch(arrays: Arrays, owner: str, suffix: str) -> dict[str, np.ndarray]:
-    """Returns one direction's tensors: the rows of r, z, n stacked. Their two biases of r and of z are one of ours."""
+    """Returns one direction's tensors, the rows of r, z and n stacked; r and z have two biases there and one here."""
     of_state = np.zeros_like(arrays[f"{owner}/hn/bias"])
     return {
         f"rnn.weight_ih_{suffix}": np.concatenate([arrays[f"{owner}/i{gate}/kernel"].T for gate in "rzn"]),
@@ -185,16 +185,16 @@ def _attention_from_torch(state: Mapping[str, np.ndarray], owner: str, like: Arr
 
 
 def unused(states: StateDicts) -> StateDicts:
-    """Returns the tensors of the original's modules that are not used: copies, and tensors that nothing reads.
+    """Returns the tensors that the original's modules hold but do not use: copies, and tensors that nothing reads.
 
-    The values are what an export writes: zeros where nothing depends on them (the bias of the consensus scores falls
-    out of their softmax), neutral batch norms, identities for the two graphs that it reads and does not use.
+    Their values are what an export writes: zeros where nothing depends on them (the bias of the consensus scores
+    cancels in their softmax), neutral batch norms, and identities for the two graphs that it reads but does not use.
     """
     result: StateDicts = [{} for _ in states]
     for module in (IMAGE_POOLING, TEXT_POOLING, IMAGE_CONSENSUS, TEXT_CONSENSUS):
         state, extra = states[module], result[module]
         if not state:
-            continue  # a mean in the place of the pooling
+            continue  # pooling is the mean
         if module in (IMAGE_CONSENSUS, TEXT_CONSENSUS):
             extra["embedding_3.0.bias"] = np.zeros(1, np.float32)
         for copy, name in _COPIES.items():
@@ -221,7 +221,7 @@ def unused(states: StateDicts) -> StateDicts:
 
 
 def copied(module: int, name: str) -> str | None:
-    """Returns the name of the tensor that a module's tensor copies; None if it is no copy."""
+    """Returns the name of the tensor that a module's tensor copies; None if it is not a copy."""
     owner, _, kind = name.partition(".")
     if owner in _COPIES and IMAGE_POOLING <= module <= TEXT_CONSENSUS:
         return f"{_COPIES[owner]}.{kind}"
@@ -234,5 +234,5 @@ def flatten(variables: Any) -> dict[str, Any]:
 
 
 def unflatten(arrays: Arrays) -> dict[str, Any]:
-    """Returns {params, batch_stats} of what `flatten` returned."""
+    """Returns {params, batch_stats} from what `flatten` returned."""
     return {"batch_stats": {}} | traverse_util.unflatten_dict(dict(arrays), sep="/")

@@ -1,7 +1,7 @@
-"""The options of CVSE's program, and our keys for them."""
+"""The options of CVSE's program and our keys for them."""
 
 ALPHA = {"f30k": 0.85, "coco": 0.9}
-"""The instance embedding's share of the fixed sum at evaluation; not in the checkpoint, it follows from the data."""
+"""The instance embedding's share of the fixed sum at evaluation. The checkpoint lacks it; the data set decides it."""
 
 KEYS_OF_OPTIONS = {
     "Concept_label_ratio": "model.label_share",
@@ -20,4 +20,4 @@ KEYS_OF_OPTIONS = {
     "fixed_instance_weight": "model.fixed_instance_weight",
     "consensus_weight": "eval.consensus_weight",
 }
-"""What `opt` says, where it does, and our key for it. From num_heads on they are of our own export."""
+"""Options that `opt` may hold, and our keys for them. Those from num_heads on come only from our own export."""
