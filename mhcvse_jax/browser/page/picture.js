@@ -177,7 +177,7 @@ function draw() {
   }
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const isAlike = high - low < (view === "cosine" ? 0.005 : 0.1 / values.length);
-  $("says").textContent = isAlike ? `${sentence} It looks everywhere alike.` : sentence;
+  $("says").textContent = isAlike ? `${sentence} It looks everywhere equally.` : sentence;
   const heat = values.map((value) => isAlike ? 1 : ((value - low) / (high - low)) ** 2);
   shade(heat);
   outline(values, isAlike, from);
