@@ -5,7 +5,8 @@
 A row for each workdir: for every contrastive loss that has a weight, the most steps in a row, after the first hundred,
 within 5% of the value that it has where all embeddings are alike; then the dev rsum of the last epoch and of the best.
 The last line names the runs in which a loss stood there for more than a hundred steps, or which ended below 95% of
-their best.
+their best. `--draw losses.svg` also draws the first of these losses of each run as a share of that value: the fusion's,
+where it has a weight.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 from mhcvse_jax import config as config_lib
 from mhcvse_jax.errors import InputError, RunFailedError
@@ -33,6 +36,7 @@ class Course(NamedTuple):
     """What is said of a training."""
 
     stays: Mapping[str, int]  # steps in a row at the collapse value, by term
+    shares: curves.Curve  # the first of these losses, as a share of that value
     last: float  # dev rsum
     best: float  # dev rsum
 
@@ -47,18 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.collapse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="RUN", help="a run's workdir")
+    parser.add_argument("--draw", type=pathlib.Path, metavar="FILE.svg", help="draw the losses too")
     arguments = parser.parse_args(argv)
-    return command_line.run(lambda: run(arguments.workdirs))
+    return command_line.run(lambda: run(arguments.workdirs, arguments.draw))
 
 
-def run(workdirs: Sequence[pathlib.Path]) -> None:
-    """Prints the table in Markdown.
+def run(workdirs: Sequence[pathlib.Path], picture: pathlib.Path | None = None) -> None:
+    """Prints the table in Markdown; draws the losses where there is a file for them.
 
     Raises:
       InputError: a workdir has no epoch that ended.
       RunFailedError: a run is not sound.
     """
     courses = [read(workdir) for workdir in workdirs]
+    if picture is not None:
+        draw({workdir.name: course.shares for workdir, course in zip(workdirs, courses, strict=True)}, picture)
     print("| run | " + " | ".join(f"steps, {term}" for term in CONTRASTIVE) + " | dev rsum, last | best |")
     print("|---|" + "---|" * (len(CONTRASTIVE) + 2))
     for workdir, course in zip(workdirs, courses, strict=True):
@@ -86,8 +93,24 @@ def read(workdir: pathlib.Path) -> Course:
         term: longest_stay(steps, values, np.array([value_at(term, int(step)) for step in steps]))
         for term, (steps, values) in ((term, found) for term, found in losses.items() if found is not None)
     }
+    first, (steps, values) = next((term, found) for term, found in losses.items() if found is not None)
+    shares = curves.thin(steps, values / np.array([value_at(first, int(step)) for step in steps]))
     _, rsums = log.kinds["dev_fused"]["rsum"]
-    return Course(stays, float(rsums[-1]), float(rsums.max()))
+    return Course(stays, shares, float(rsums[-1]), float(rsums.max()))
+
+
+def draw(losses: Mapping[str, curves.Curve], picture: pathlib.Path) -> None:
+    """Writes a picture of losses, each as a share of its collapse value, in the format that the file's name ends in."""
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "losses", "font.size": 9}):
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        axes = figure.add_subplot()
+        for name, curve in losses.items():
+            axes.plot(curve.steps, curve.mean, label=name)
+        axes.axhline(1, color="black", linewidth=0.8, linestyle=":", label="all embeddings alike")
+        axes.set(xlabel="step", ylabel="loss, as a share")
+        axes.legend(frameon=False)
+        figure.savefig(picture, metadata={"Date": None} if picture.suffix == ".svg" else None)
+    print(f"drawn     {picture}\n")
 
 
 def longest_stay(steps: np.ndarray, values: np.ndarray, collapse: np.ndarray) -> int:

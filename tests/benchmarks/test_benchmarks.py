@@ -368,6 +368,12 @@ def test_a_stay_at_the_collapse_value_and_a_fall_are_told(tmp_path, capfd, finis
         assert row in printed
     assert collapse.main([str(tmp_path)]) == 2
 
+    picture = tmp_path / "losses.svg"
+    assert collapse.main([str(tmp_path / "sound"), str(tmp_path / "stuck"), "--draw", str(picture)]) == 3
+    drawn = picture.read_text()
+    assert ">sound<" in drawn
+    assert ">all embeddings alike<" in drawn
+
 
 @pytest.mark.once
 def test_levels_of_a_cross_attention(pair_model, capfd):
