@@ -1,5 +1,6 @@
 """One training step over all devices, or several at once: outputs, losses, their weights, gradients, update."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -150,7 +151,11 @@ def make_resident_steps(parts: StepParts, *, placement: Placement, caption_lengt
     def steps(
         state: TrainState, split: ResidentSplit, captions: jax.Array, length_index: jax.Array, num_steps: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        def step(state: TrainState, captions: jax.Array, length_index: jax.Array) -> tuple[TrainState, Metrics]:
+        # Jitted, though within a jitted function, so that it is traced once for its shapes and for the loop.
+        @functools.partial(jax.jit, inline=True)
+        def step(
+            state: TrainState, split: ResidentSplit, captions: jax.Array, length_index: jax.Array
+        ) -> tuple[TrainState, Metrics]:
             regions = gather_regions(split, split.image_of_caption[captions], mesh, placement)
             branches = [
                 lambda length=length: gradient(state, gather_captions(split, captions, regions, length, mesh))
@@ -161,10 +166,10 @@ def make_resident_steps(parts: StepParts, *, placement: Placement, caption_lengt
 
         def numbered(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, metrics = carry
-            state, values = step(state, captions[i], length_index[i])
+            state, values = step(state, split, captions[i], length_index[i])
             return state, {name: metrics[name].at[i].set(value) for name, value in values.items()}
 
-        _, shapes = jax.eval_shape(step, state, captions[0], length_index[0])
+        _, shapes = jax.eval_shape(step, state, split, captions[0], length_index[0])
         metrics = jax.tree.map(lambda value: jnp.zeros((len(captions), *value.shape), value.dtype), shapes)
         return jax.lax.fori_loop(0, num_steps, numbered, (state, metrics))
 
