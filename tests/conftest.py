@@ -1,5 +1,6 @@
 """Eight devices out of one CPU, so that what runs on several is tested on any machine; one finished run for all."""
 
+import gc
 import os
 import shutil
 import signal
@@ -27,6 +28,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 def pytest_collection_modifyitems(items):
     """Slow tests come first: none starts last, and one worker gets all that share a run of two processes."""
     items.sort(key=lambda item: not any(item.iter_markers("slow")) and not any(item.iter_markers("once")))
+
+
+def pytest_collection_finish():
+    """What is imported stays: the garbage collector looks through it no more, nor often through what JAX keeps."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_unconfigure():

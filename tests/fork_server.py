@@ -14,6 +14,8 @@ import os
 import runpy
 import sys
 
+import lemminflect
+
 IMPORTED = (
     *("mhcvse_jax.run.train_and_test", "mhcvse_jax.run.evaluate", "mhcvse_jax.run.describe"),
     *("mhcvse_jax.run.import_pytorch", "mhcvse_jax.run.export_pytorch", "mhcvse_jax.comparison.ensemble"),
@@ -24,7 +26,9 @@ IMPORTED = (
 def serve():
     for name in IMPORTED:
         importlib.import_module(name)
-    gc.freeze()  # no command looks through what is imported again
+    lemminflect.getAllLemmas("word")  # reads its lexicon
+    gc.freeze()  # no command looks through what is imported again, nor often through what JAX keeps
+    gc.set_threshold(50_000, 20, 20)
     for line in sys.stdin:
         request = json.loads(line)
         if "ended" in request:

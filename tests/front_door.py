@@ -27,6 +27,7 @@ LIGHT = ("model.name=vsepp", "model.num_heads=0")  # compiles in half the time, 
 def xla_flags(num_devices):
     """So many devices out of one CPU; compiled in a sixth of the time, for what is so small runs no slower."""
     flags = f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0"
+    flags += " --xla_cpu_parallel_codegen_split_count=1"  # one module a program, not 32
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones have no other emitters
         flags += " --xla_cpu_use_fusion_emitters=false"
     return flags
