@@ -15,7 +15,9 @@ ConceptGraph: TypeAlias = Any
 """A jraph.GraphsTuple as `concept_graph` makes it: `nodes` and `edges` are arrays, which its type leaves open."""
 
 
-def concept_graph(vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, weights: ArrayLike) -> ConceptGraph:
+def concept_graph(
+    vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, weights: np.ndarray | jax.Array
+) -> ConceptGraph:
     """Returns the graph of the propagation matrix: an edge j -> i weighs what i receives from j.
 
     Args:
@@ -24,10 +26,10 @@ def concept_graph(vectors: ArrayLike, senders: ArrayLike, receivers: ArrayLike, 
       receivers: <int32>[edges], i of it.
       weights: <float32>[edges], its value.
     """
-    # device_put of NumPy arrays: jnp.asarray, or indexing one on the device, compiles a program.
+    # device_put, and indexing before it: jnp.asarray, and indexing on the device, compile a program for each array.
     return jraph.GraphsTuple(
         nodes=jax.device_put(vectors),
-        edges=jax.device_put(np.asarray(weights)[:, None]),
+        edges=jax.device_put(weights[:, None]),
         senders=jax.device_put(senders),
         receivers=jax.device_put(receivers),
         globals=None,
