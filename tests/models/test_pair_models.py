@@ -119,10 +119,13 @@ def test_scores_equal_the_loops_whatever_the_padding(name):
     np.testing.assert_allclose(similarity(model, variables, padded), found, atol=2e-6)
 
 
-def total_loss(model, margin):
-    """Returns the sum of all terms of the batch as a function of the parameters."""
+@functools.cache
+def in_training(name):
+    """A model and its compiled gradient: (parameters, margin) -> that of the sum of all terms of the batch."""
+    mined = 0 if name == "cross_one_layer" else 2
+    model = build(**CHOSEN[name] | {"mined_negatives": mined})
 
-    def total(params):
+    def total(params, margin):
         outputs = model.apply({"params": params}, *INPUTS, GRAPH, IS_NEGATIVE, jnp.inf, train=True)
         contrast, options = Contrast(margin, hardest=False), {"mask_same_image": True, "reduction": "mean"}
         if isinstance(outputs, PairScores):
@@ -131,41 +134,32 @@ def total_loss(model, margin):
             terms, _ = loss_terms(*outputs, IMAGE_INDEX, contrast, **options)
         return sum(terms.present().values())
 
-    return total
+    return model, compiled(jax.grad(total))
 
 
 @pytest.mark.parametrize("name", ["vsepp_gpo", "t2i_avg", "cross"])
 def test_a_batch_is_learnt(name):
     """From the start that training has: each picture's caption comes to lead all those of other pictures."""
-    model = build(**CHOSEN[name] | {"mined_negatives": 2})
+    model, gradient = in_training(name)
     init = functools.partial(init_variables, model, GRAPH, INPUTS[0].shape[1:])
-    params = compiled(init)(jax.random.key(0))["params"]
+    start = params = compiled(init)(jax.random.key(0))["params"]
     optimizer = optax.adam(0.01)
-
-    def learn(params):
-        gradient = jax.grad(total_loss(model, margin=0.2))
-
-        def step(state, _):
-            params, moments = state
-            updates, moments = optimizer.update(gradient(params), moments)
-            return (optax.apply_updates(params, updates), moments), None
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), length=60)[0][0]
-
-    learnt = similarity(model, {"params": compiled(learn)(params)})
+    update, moments = compiled(optimizer.update), optimizer.init(params)
+    for _ in range(60):
+        updates, moments = update(gradient(params, 0.2), moments)
+        params = jax.tree.map(np.add, params, updates)
+    learnt = similarity(model, {"params": params})
     lead = np.where(IS_NEGATIVE, np.diagonal(learnt)[:, None] - learnt, np.inf)
     assert lead.min() > 0.1
-    before = similarity(model, {"params": params})
+    before = similarity(model, {"params": start})
     assert np.where(IS_NEGATIVE, np.diagonal(before)[:, None] - before, np.inf).min() < 0
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_gradients_are_finite_and_reach_every_parameter(name):
-    model = build(**CHOSEN[name])
+    model, gradient = in_training(name)
     one_level = len(CHOSEN[name].get("cross_levels", ())) == 1  # whose share is 1, whatever the gate
-    gradients = compiled(jax.grad(total_loss(model, margin=0.7)))(
-        random_variables(model, GRAPH, INPUTS[0].shape[1:])["params"]
-    )
+    gradients = gradient(random_variables(model, GRAPH, INPUTS[0].shape[1:])["params"], 0.7)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
         is_gate = path[0].key in ("level_kernel", "level_bias")
