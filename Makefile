@@ -51,8 +51,8 @@ lint: install
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[$(EXTRAS)]"
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --editable ".[$(EXTRAS)]"
 	touch $@
 
 clean:
