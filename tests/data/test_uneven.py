@@ -6,6 +6,7 @@ import shutil
 import cvse_data
 import numpy as np
 import pytest
+from front_door import LIGHT
 from PIL import Image, ImageFont
 from uneven_data import IMAGES, options, write
 
@@ -24,7 +25,7 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workdir(directory, tmp_path_factory):
     path = tmp_path_factory.mktemp("uneven") / "run"
-    assert main.main([*map(str, options(directory, path))]) == 0
+    assert main.main([*map(str, options(directory, path, *LIGHT))]) == 0
     return path
 
 
@@ -96,7 +97,7 @@ def test_results_are_written_before_anything_is_drawn(directory, workdir, tmp_pa
 
     monkeypatch.setattr(matches, "draw", draw)
     with pytest.raises(MemoryError):
-        main.main([*map(str, options(directory, tmp_path / "run"))])
+        main.main([*map(str, options(directory, tmp_path / "run", *LIGHT))])
     assert (tmp_path / "run" / "results.json").read_bytes()
 
 
