@@ -5,7 +5,7 @@
 #
 #   PYTHON=python3.12   another Python (3.11 or 3.12)
 #   TORCH=1             installs PyTorch too, for the live comparison with it
-#   LEAVE_OUT=once      tests with this marker are not run by test-all
+#   LEAVE_OUT=once      test-all runs neither tests with this marker nor lint and types: enough for a second Python
 #   JAX=cpu|cuda12|cuda13   which JAX to install (default: cuda12 where an NVIDIA driver is seen)
 
 PYTHON ?= python3
@@ -37,7 +37,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 test: lint
 	$(PYTEST) -m "not slow and not once"
 
-test-all: lint
+test-all: $(if $(LEAVE_OUT),install,lint)
 	$(PYTEST) $(if $(LEAVE_OUT),-m "not $(LEAVE_OUT)")
 
 package: install
