@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import shutil
 import threading
 import urllib.parse
 
@@ -53,6 +54,12 @@ def make_index(workdir, directory):
     directory.mkdir(exist_ok=True)
     build.add(directory, build.new_header(model, "float32"), model, build.Source(data, ("test",), data / "images"))
     return mhcvse_jax.Index.open(directory, model)
+
+
+def copied(index, directory):
+    """Returns a copy of an index, to be damaged; its model is the same, with all that is compiled."""
+    shutil.copytree(index.directory, directory)
+    return mhcvse_jax.Index.open(directory, index.model)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from site_of_index import Stripes, ask, make_index, serving
+from site_of_index import Stripes, ask, copied, make_index, serving
 
 from mhcvse_jax.encoders import ENCODERS
 from mhcvse_jax.indexing.reranking import Reranker
@@ -28,16 +28,21 @@ DROP = """async ([address, type]) => {
 
 
 @pytest.fixture(scope="module")
-def address(finished, tmp_path_factory):
+def index(finished, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENCODERS, "stripes", Stripes)
-        index = make_index(finished[0], tmp_path_factory.mktemp("index"))
-        (records,) = index.directory.glob("*_pictures.jsonl")
-        shows = f'"shows": {json.dumps([f"<b>thing</b> {region}" for region in range(5)])}'
-        text = records.read_text().replace('"captions": ["', f'"captions": [{json.dumps(MARKUP)}, "')
-        records.write_text(text.replace('"shows": null', shows))
-        with serving(type(index).open(index.directory, index.model)) as port:
-            yield f"http://127.0.0.1:{port}/"
+        yield make_index(finished[0], tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(scope="module")
+def address(index, tmp_path_factory):
+    index = copied(index, tmp_path_factory.mktemp("marked") / "index")
+    (records,) = index.directory.glob("*_pictures.jsonl")
+    shows = f'"shows": {json.dumps([f"<b>thing</b> {region}" for region in range(5)])}'
+    text = records.read_text().replace('"captions": ["', f'"captions": [{json.dumps(MARKUP)}, "')
+    records.write_text(text.replace('"shows": null', shows))
+    with serving(type(index).open(index.directory, index.model)) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +193,7 @@ def test_the_keyboard_is_enough(page):
     playwright.expect(page.locator("#picture")).to_be_hidden()
 
 
-def test_the_attention_of_the_model_that_re_ranks_is_shown(chromium, finished, pair_model, tmp_path):
-    index = make_index(finished[0], tmp_path / "index")
+def test_the_attention_of_the_model_that_re_ranks_is_shown(chromium, index, pair_model):
     with serving(index, reranker=Reranker(pair_model[0], None)) as port, chromium.new_context() as context:
         page = context.new_page()
         page.set_default_timeout(120_000)

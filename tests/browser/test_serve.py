@@ -12,7 +12,7 @@ import front_door
 import numpy as np
 import pytest
 from PIL import Image
-from site_of_index import Stripes, ask, make_index, maps_of, serving
+from site_of_index import Stripes, ask, copied, make_index, maps_of, serving
 
 from mhcvse_jax import serve
 from mhcvse_jax.browser import app, files
@@ -117,13 +117,13 @@ def test_no_path_leads_anywhere_else(port, path):
     assert [*found] == ["error"]
 
 
-def test_only_files_in_the_folder_of_the_index_are_served(finished, tmp_path):
+def test_only_files_in_the_folder_of_the_index_are_served(index, tmp_path):
     """Neither a link nor a name in the index's records leads out of the folder; a pipe holds nobody up."""
     folder = tmp_path / "images"
     folder.mkdir()
     secret = tmp_path / "secret.png"
     Image.new("RGB", (5, 7), "red").save(secret)
-    index = make_index(finished[0], tmp_path / "index")
+    index = copied(index, tmp_path / "index")
     part = index.header.parts[0]
     index.header = index.header._replace(parts=(part._replace(images=str(folder)),))
     (folder / "link.png").symlink_to(secret)
@@ -253,8 +253,8 @@ class Planted:
         return os.mkdir, (os.environ["PLANTED"],)
 
 
-def test_nothing_is_unpickled(finished, tmp_path, monkeypatch, capsys):
-    index = make_index(finished[0], tmp_path / "index")
+def test_nothing_is_unpickled(index, tmp_path, monkeypatch, capsys):
+    index = copied(index, tmp_path / "index")
     monkeypatch.setenv("PLANTED", str(tmp_path / "planted"))
     (array,) = index.directory.glob("??????_images.npy")
     np.save(array, np.array([Planted()], object), allow_pickle=True)
@@ -265,9 +265,9 @@ def test_nothing_is_unpickled(finished, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "planted").exists()
 
 
-def test_records_are_data_never_markup(finished, tmp_path):
+def test_records_are_data_never_markup(index, tmp_path):
     """JSON alone carries them; that the page shows them as text is seen in the browser."""
-    index = make_index(finished[0], tmp_path / "index")
+    index = copied(index, tmp_path / "index")
     text = "</script><img src=x onerror=alert(1)>"
     (records,) = index.directory.glob("*_pictures.jsonl")
     lines = [json.loads(line) for line in records.read_text().splitlines()]
