@@ -1,6 +1,7 @@
 """An index of the finished run behind a real server on a port of its own, for the tests of the page."""
 
 import contextlib
+import functools
 import http.client
 import itertools
 import json
@@ -8,6 +9,7 @@ import shutil
 import threading
 import urllib.parse
 
+import jax
 import numpy as np
 import uvicorn
 
@@ -96,4 +98,4 @@ def maps_of(experiment, variables, regions, query):
     """The attention maps of one picture's regions and one text, with a batch axis."""
     tokens, _ = experiment.language.read([query])
     inputs = regions[None], tokens.padded(np.array([0]), tokens.lengths[0]), tokens.lengths
-    return experiment.model.apply(variables, *inputs, method="attention_maps")
+    return jax.jit(functools.partial(experiment.model.apply, method="attention_maps"))(variables, *inputs)
