@@ -1,5 +1,5 @@
 # make demo    installs, trains on the built-in data set, shows recall and matches
-# make test    installs, then lint, types and the quick tests
+# make test    installs, then lint, the quick tests, and types beside them
 # make test-all  the slow ones too: many processes, whole trainings, benchmarks
 # make package   builds wheel and sdist, installs each away from here, trains there
 #
@@ -23,7 +23,7 @@ VENV := .venv-$(VERSION)-$(subst $(COMMA),-,$(EXTRAS))
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all package lint install clean
+.PHONY: demo test test-all package lint style install clean
 
 demo: install
 	rm -rf $(DEMO)
@@ -33,20 +33,28 @@ demo: install
 	@echo "  $(BIN)/mhcvse serve $(DEMO)/index"
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+TYPES := $(BIN)/basedpyright --pythonpath $(BIN)/python
 
-test: lint
-	$(PYTEST) -m "not slow and not once"
+# Runs a command with the types checked beside it, shows what they are found to be after it, and fails if either does.
+define beside_types
+$(TYPES) >$(VENV)/types.txt & types=$$!; $(1); code=$$?; wait $$types || code=$$?; cat $(VENV)/types.txt; exit $$code
+endef
 
-test-all: $(if $(LEAVE_OUT),install,lint)
-	$(PYTEST) $(if $(LEAVE_OUT),-m "not $(LEAVE_OUT)")
+test: style
+	$(call beside_types,$(PYTEST) -m "not slow and not once")
+
+test-all: $(if $(LEAVE_OUT),install,style)
+	$(if $(LEAVE_OUT),$(PYTEST) -m "not $(LEAVE_OUT)",$(call beside_types,$(PYTEST)))
 
 package: install
 	.ci/package $(BIN)/python
 
-lint: install
+lint: style
+	$(TYPES)
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 install: $(VENV)/installed
 
