@@ -45,11 +45,12 @@ def test_training_alone_leaves_out(name):
     plain = models.build(values, vocabulary_size=19, dtype="float32")
     variables = random_variables(plain, GRAPH, (REGIONS, FEATURES))
 
+    @functools.partial(jax.jit, static_argnums=(0, 1))
     def sides(model, train):
         found = model.apply(
             variables, *inputs, GRAPH, train=train, rngs={"dropout": jax.random.key(1)}, mutable=["intermediates"]
         )
-        return [np.asarray(side.fused) for side in found[0]]
+        return [side.fused for side in found[0]]
 
     for key, changed in (("feature_dropout_rate", (True, False)), ("element_dropout_rate", (True, True))):
         model = plain.clone(**{key: 0.5})
