@@ -23,28 +23,31 @@ def encoders():
     return {regions: EfficientNetLite2(None, regions=regions) for regions in ("grid", "pyramid")}
 
 
-def drawn_pictures():
+@pytest.fixture(scope="module")
+def of_drawn(encoders):
+    """The regions of three drawn pictures, by encoder."""
     tiles = np.random.default_rng(0).integers(0, 256, (3, 7, 7, 3), dtype=np.uint8)
-    return tiles.repeat(32, axis=1).repeat(32, axis=2)
+    drawn = tiles.repeat(32, axis=1).repeat(32, axis=2)
+    return {name: encoder.encode(drawn) for name, encoder in encoders.items()}
 
 
-def test_the_grid_is_that_of_the_pytorch_package(encoders):
+def test_the_grid_is_that_of_the_pytorch_package(of_drawn):
     cells = np.load(GOLDEN)
     expected = (cells[:, :-1, :-1] + cells[:, 1:, :-1] + cells[:, :-1, 1:] + cells[:, 1:, 1:]) / 4
-    found = np.stack([regions.features[:, ::97] for regions in encoders["grid"].encode(drawn_pictures())])
+    found = np.stack([regions.features[:, ::97] for regions in of_drawn["grid"]])
     assert np.linalg.norm(expected.reshape(found.shape) - found) < 1e-4 * np.linalg.norm(expected)
 
 
-def test_a_region_is_the_mean_of_the_cells_in_its_box(encoders):
+def test_a_region_is_the_mean_of_the_cells_in_its_box(encoders, of_drawn):
     cells = np.load(GOLDEN)
-    for encoder in encoders.values():
-        for picture, regions in enumerate(encoder.encode(drawn_pictures())):
+    for name, encoder in encoders.items():
+        for picture, regions in enumerate(of_drawn[name]):
             assert regions.features.shape == (encoder.max_regions, encoder.regions_width)
             for features, box in zip(regions.features, regions.boxes, strict=True):
                 x1, y1, x2, y2 = np.rint(box / 224 * CELLS).astype(int)
                 expected = cells[picture, y1:y2, x1:x2].mean((0, 1))
                 np.testing.assert_allclose(features[::97], expected, atol=1e-3)
-    boxes = {tuple(box) for box in encoders["pyramid"].encode(drawn_pictures())[0].boxes}
+    boxes = {tuple(box) for box in of_drawn["pyramid"][0].boxes}
     assert len(boxes) == 36
 
 
