@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mhcvse_jax import config as config_lib
+from mhcvse_jax.errors import InputError
 from mhcvse_jax.evaluation.result_rows import METRICS
 from mhcvse_jax.run import command_line
 
@@ -90,8 +91,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Prints what is tested, then tests it.
 
     Raises:
-      InputError: the workdir holds no run.
+      InputError: the options do not go together, a file cannot be written where it is asked for, or the workdir holds
+        no run.
     """
+    if not arguments.rerank and (arguments.rerank_top_k or arguments.rerank_only):
+        raise InputError("--rerank_top_k and --rerank_only need --rerank WORKDIR")
+    for name in ("output", "similarity", "matches"):
+        path = getattr(arguments, name)
+        if path is not None:
+            command_line.check_output(f"--{name}", path)
     config = config_lib.load_unchecked(arguments.workdir / "config.json")
     data = f" of {arguments.data_dir}" if arguments.data_dir else ""
     split = arguments.split or config.eval.test_split

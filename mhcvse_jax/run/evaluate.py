@@ -17,7 +17,6 @@ from mhcvse_jax.evaluation.evaluation import Evaluation
 from mhcvse_jax.experiment import reading
 from mhcvse_jax.experiment.assemble import Experiment
 from mhcvse_jax.retrieval import similarity
-from mhcvse_jax.run import command_line
 from mhcvse_jax.run.reranking import TOP_K, Reranking
 
 
@@ -26,13 +25,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     keep_compiled()
     workdir = arguments.workdir
-    if not arguments.rerank and (arguments.rerank_top_k or arguments.rerank_only):
-        raise InputError("--rerank_top_k and --rerank_only need --rerank WORKDIR")
     metrics = list(dict.fromkeys(arguments.metrics))
-    for name in ("output", "similarity", "matches"):
-        path = getattr(arguments, name)
-        if path is not None:
-            command_line.check_output(f"--{name}", path)
     experiment = Experiment.of_workdir(workdir, protocol=arguments.protocol, data_format=arguments.data_format)
     config = experiment.config
     directory = arguments.data_dir or reading.data_directory(config, workdir)
