@@ -1,6 +1,8 @@
 """What the commands share: how errors and interrupts become one line and an exit code."""
 
 import argparse
+import atexit
+import contextlib
 import errno
 import io
 import logging
@@ -77,6 +79,8 @@ def run(command: Callable[[], None]) -> int:
         return EXIT_STOPPED
     except KeyboardInterrupt:
         _say("stopped; start the same command again")
+        if "jax" in sys.modules:
+            atexit.register(_leave_at_once, EXIT_STOPPED)
         return EXIT_STOPPED
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -162,6 +166,14 @@ def _interrupt_once_more() -> None:
     ):
         time.sleep(0.01)
     signal.pthread_kill(main, signal.SIGTERM)  # SIGINT may be ignored: a job in the background is started so
+
+
+def _leave_at_once(code: int) -> None:
+    """Ends the process before Python takes JAX apart: that would wait for a program being compiled, and then crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def check_output(option: str, path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -24,6 +25,32 @@ def test_a_signal_within_a_finaliser_stops_the_command(number, capsys, monkeypat
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     assert command_line.run(command) == command_line.EXIT_STOPPED
     assert capsys.readouterr().err == "stopped; start the same command again\n"
+
+
+COMPILES = """
+import os, signal, sys, threading
+import jax
+import jax.numpy as jnp
+from mhcvse_jax.run import command_line
+
+def many_loops(x):
+    for shift in range(300):
+        x = jnp.sort(jnp.sin(x + shift))
+    return x
+
+def command():
+    lowered = jax.jit(many_loops).lower(jnp.zeros(97))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    lowered.compile()
+
+sys.exit(command_line.run(command))
+"""
+
+
+def test_a_signal_while_a_program_is_compiled_stops_the_command(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    done = subprocess.run([sys.executable, "-c", COMPILES], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (command_line.EXIT_STOPPED, "stopped; start the same command again\n")
 
 
 @pytest.mark.parametrize(("kind", "text", "expected"), [("positive", "x", "a whole number"), ("positive", "0", "1 or")])
