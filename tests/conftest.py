@@ -1,6 +1,5 @@
 """Eight devices out of one CPU, so that what runs on several is tested on any machine; one finished run for all."""
 
-import gc
 import os
 import shutil
 import signal
@@ -31,10 +30,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported stays: the garbage collector looks through it no more, nor often through what JAX keeps."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    front_door.collect_rarely()
 
 
 def pytest_unconfigure():

@@ -7,7 +7,6 @@ code of one that has ended. JAX has no backend before a command asks for one, so
 that a fork would lose.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -15,6 +14,8 @@ import runpy
 import sys
 
 import lemminflect
+
+from tests.front_door import collect_rarely
 
 IMPORTED = (
     *("mhcvse_jax.run.train_and_test", "mhcvse_jax.run.evaluate", "mhcvse_jax.run.describe"),
@@ -27,8 +28,7 @@ def serve():
     for name in IMPORTED:
         importlib.import_module(name)
     lemminflect.getAllLemmas("word")  # reads its lexicon
-    gc.freeze()  # no command looks through what is imported again, nor often through what JAX keeps
-    gc.set_threshold(50_000, 20, 20)
+    collect_rarely()
     for line in sys.stdin:
         request = json.loads(line)
         if "ended" in request:

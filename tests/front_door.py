@@ -1,6 +1,7 @@
 """The program as its users start it: real processes on the built-in data set, made tiny."""
 
 import functools
+import gc
 import importlib.metadata
 import json
 import os
@@ -31,6 +32,13 @@ def xla_flags(num_devices):
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones have no other emitters
         flags += " --xla_cpu_use_fusion_emitters=false"
     return flags
+
+
+def collect_rarely():
+    """What is imported stays: the garbage collector looks through it no more, nor often through what JAX keeps."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def command(module, *arguments, num_devices=1):
