@@ -20,15 +20,13 @@ def word_mask(lengths: jax.Array, max_length: int) -> jax.Array:
 def choose_gru(gru: str) -> str:
     """Returns how to compute the GRU: the given way, or for "auto" the best for the devices.
 
-    On a CPU "packed" is the fastest of those measured (`python -m benchmarks.gru`). On a GPU "scan" has the fewest
-    and largest operations; it is not measured there. Where one CPU stands for several devices, "plain". "pallas" is
-    never chosen before it is measured.
+    On one CPU "packed" is the fastest of those measured (`python -m benchmarks.gru`). On a GPU "scan" has the fewest
+    and largest operations; it is not measured there. On several CPU devices "plain" would sum a kernel's gradient over
+    them at every word, "scan" sums it once. "pallas" is never chosen before it is measured.
     """
     if gru != "auto":
         return gru
-    if platform() != "cpu":
-        return "scan"
-    return "packed" if jax.device_count() == 1 else "plain"
+    return "packed" if platform() == "cpu" and jax.device_count() == 1 else "scan"
 
 
 class TextGRU(nn.Module):
