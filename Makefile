@@ -23,6 +23,9 @@ VENV := .venv-$(VERSION)-$(subst $(COMMA),-,$(EXTRAS))
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
+# Packages are compiled when they are first imported, not when they are installed: Python must keep what it compiles.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all package lint style install clean
 
 demo: install
