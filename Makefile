@@ -5,7 +5,7 @@
 #
 #   PYTHON=python3.12   another Python (3.11 or 3.12)
 #   TORCH=1             installs PyTorch too, for the live comparison with it
-#   LEAVE_OUT=once      test-all runs neither tests with this marker nor lint and types: enough for a second Python
+#   LEAVE_OUT="once or first_python"   test-all runs no tests with these markers, no lint, no types: for a second Python
 #   JAX=cpu|cuda12|cuda13   which JAX to install (default: cuda12 where an NVIDIA driver is seen)
 
 PYTHON ?= python3
@@ -47,7 +47,7 @@ test: style
 	$(call beside_types,$(PYTEST) -m "not slow and not once")
 
 test-all: $(if $(LEAVE_OUT),install,style)
-	$(if $(LEAVE_OUT),$(PYTEST) -m "not $(LEAVE_OUT)",$(call beside_types,$(PYTEST)))
+	$(if $(LEAVE_OUT),$(PYTEST) -m "not ($(LEAVE_OUT))",$(call beside_types,$(PYTEST)))
 
 package: install
 	.ci/package $(BIN)/python

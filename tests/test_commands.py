@@ -114,6 +114,7 @@ def test_eight_devices_train_as_one(finished, tmp_path):
             assert [eight[name] for name in values] == pytest.approx([one[name] for name in values], rel=2e-2)
 
 
+@pytest.mark.first_python
 def test_training_stops_when_nothing_gets_better(tmp_path):
     standing_still = ("optimizer.learning_rate=1e-12", "optimizer.warmup_epochs=0")
     done = run("main", *tiny(tmp_path, *LIGHT, "num_epochs=9", "patience_epochs=2", *standing_still))
@@ -132,6 +133,7 @@ def scan_directory(finished, tmp_path):
     return tmp_path
 
 
+@pytest.mark.first_python
 def test_the_user_may_bring_vectors_concepts_and_splits_in_folds(scan_directory, tmp_path):
     """GloVe for words, CVSE's files for concepts, COCO's name for the test split."""
     for path in scan_directory.glob("test_*"):
@@ -213,6 +215,7 @@ CVSE = (
 )
 
 
+@pytest.mark.first_python
 def test_cvse_trains_and_goes_to_pytorch_and_back(tmp_path):
     workdir, back = tmp_path / "run", tmp_path / "back"
     done = run("main", *tiny(workdir, *CVSE))

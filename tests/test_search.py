@@ -159,6 +159,7 @@ def test_a_picture_finds_pictures_and_captions(found, tmp_path, capsys):
     assert captions[0].caption[:30] in printed
 
 
+@pytest.mark.first_python
 def test_a_pair_model_orders_the_first_answers(found, made, finished, tmp_path, capsys):
     pairs = [
         *(str(each) for each in tiny(tmp_path / "pairs", "model.name=scan", "model.num_heads=0", "num_epochs=1")),

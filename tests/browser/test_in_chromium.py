@@ -12,7 +12,10 @@ from mhcvse_jax.indexing.reranking import Reranker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; apt-get install chromium")
+pytestmark = [
+    pytest.mark.first_python,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; apt-get install chromium"),
+]
 
 playwright.expect.set_options(timeout=120_000)  # of a machine that has other work
 

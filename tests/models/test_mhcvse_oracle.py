@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from variants import variants
 
 from mhcvse_jax import config, models
 from mhcvse_jax.layers.captions import Captions
@@ -116,7 +117,7 @@ def random_variables(model):
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-@pytest.fixture(scope="module", params=CHOSEN)
+@pytest.fixture(scope="module", params=variants(CHOSEN, first_python=("cvse_pooling", "no_heads")))
 def computed(request):
     model = build(**CHOSEN[request.param])
     graph = the_graph()

@@ -80,6 +80,7 @@ def test_the_data_set_decides_alpha_and_folds(data, golden_states, tmp_path, cap
     assert coco.model.label_share == said.model.label_share == 0.4
 
 
+@pytest.mark.first_python
 def test_a_run_starts_from_an_imported_checkpoint(workdir, data, tmp_path, capsys):
     """At a rate that moves no parameter the run ends with the imported ones."""
     theirs = config_lib.load(workdir / "config.json")
