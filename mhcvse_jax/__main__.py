@@ -66,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         completion.of_subcommand()
     name = parser.parse_args(words[:1]).name  # the rest is the command's own
     chosen = COMMANDS[name]
-    return importlib.import_module(chosen.module).main([*chosen.arguments, *words[1:]], prog=f"mhcvse {name}")
+    try:
+        return importlib.import_module(chosen.module).main([*chosen.arguments, *words[1:]], prog=f"mhcvse {name}")
+    except KeyboardInterrupt:  # before the command minds it
+        print("stopped; start the same command again", file=sys.stderr)
+        return 75
 
 
 if __name__ == "__main__":

@@ -110,6 +110,14 @@ def told(line, directory):
     return sorted(answer.read_text().split())
 
 
+def test_an_interrupt_before_the_command_begins_is_a_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "train", COMMANDS["train"]._replace(module="interrupted"))
+    assert main(["train"]) == 75
+    assert capsys.readouterr().err == "stopped; start the same command again\n"
+
+
 def test_a_configuration_is_a_name_or_a_file():
     assert set(config_lib.named()) == {path.stem for path in (ROOT / "configs").glob("*.py")}
     by_name, by_file = config_lib.read("cvse_coco"), config_lib.read(str(ROOT / "configs" / "cvse_coco.py"))

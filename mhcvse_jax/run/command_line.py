@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from absl import logging as absl_logging
@@ -54,10 +55,9 @@ def run(command: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another, and no traceback
     hangup.outlive_terminal()
     _quiet_failed_writes()
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler)  # like Ctrl-C; the training loop has its own
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):  # the training loop has its own
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it, and a shell for a job in the background
+            signal.signal(number, _interrupt)
     _prepare_jax()
     try:
         try:
@@ -96,13 +96,12 @@ def run(command: Callable[[], None]) -> int:
 
 def run_together(command: Callable[[], None]) -> int:
     """Runs a command that several processes may carry out as one; returns its exit code, as `run` does."""
-    _prepare_jax()
-    from mhcvse_jax.devices import distributed
-
     together = False  # true if all processes exit for the same reason
 
     def joined() -> None:
         nonlocal together
+        from mhcvse_jax.devices import distributed
+
         distributed.initialize()
         try:
             command()
@@ -112,7 +111,8 @@ def run_together(command: Callable[[], None]) -> int:
         together = True
 
     code = run(joined)
-    return distributed.leave(code, together=together)
+    distributed = sys.modules.get("mhcvse_jax.devices.distributed")
+    return code if distributed is None else distributed.leave(code, together=together)
 
 
 def _raise_peer_lost(error: RuntimeError) -> None:
@@ -156,6 +156,16 @@ def _report_unraisable(unraisable: Any) -> None:
         threading.Thread(target=_interrupt_once_more, daemon=True).start()
     elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt; while a module is imported, only after that: JAX's and others' abort the process."""
+    if any(one.f_code.co_filename == "<frozen importlib._bootstrap>" for one, _ in traceback.walk_stack(frame)):
+        again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident or 0, number))
+        again.daemon = True
+        again.start()
+    else:
+        raise KeyboardInterrupt
 
 
 def _interrupt_once_more() -> None:

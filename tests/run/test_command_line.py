@@ -1,5 +1,6 @@
 """What the commands share."""
 
+import importlib
 import re
 import signal
 import subprocess
@@ -24,6 +25,21 @@ def test_a_signal_within_a_finaliser_stops_the_command(number, capsys, monkeypat
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     assert command_line.run(command) == command_line.EXIT_STOPPED
+    assert capsys.readouterr().err == "stopped; start the same command again\n"
+
+
+def test_a_signal_while_a_module_is_imported_waits_for_it(tmp_path, monkeypatch, capsys):
+    """Half a module, or a C library that was interrupted, would end the process with a traceback or an abort."""
+    lines = ("import signal, time", "signal.raise_signal(signal.SIGINT)", "time.sleep(0.2)", "whole = True")
+    (tmp_path / "slowly_imported.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def command():
+        importlib.import_module("slowly_imported")
+        time.sleep(20)
+
+    assert command_line.run(command) == command_line.EXIT_STOPPED
+    assert sys.modules.pop("slowly_imported").whole
     assert capsys.readouterr().err == "stopped; start the same command again\n"
 
 
