@@ -1,4 +1,4 @@
-"""CVSE on MS-COCO, with soft negatives: five folds of 1,000 test pictures, and all 5,000.
+"""CVSE on MS-COCO, trained so that it learns: five folds of 1,000 test pictures, and all 5,000.
 
     python -m mhcvse_jax.main --config configs/cvse_coco.py --config.data.dir=data/coco_precomp
 
@@ -14,6 +14,8 @@ def get_config():
     config = cvse()
     config.data.dir = "data/coco_precomp"
     config.loss.negatives = "soft"
+    config.loss.kl_weight = 0.3
+    config.model.consensus_start = "zero"
     config.num_epochs = 30
     config.patience_epochs = 30
     config.model.fixed_instance_weight = 0.9

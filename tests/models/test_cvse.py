@@ -25,15 +25,20 @@ def read(name, *overrides):
 
 
 def test_the_configurations_are_the_programs():
-    f30k, coco = read("cvse_f30k"), read("cvse_coco")
-    for config, alpha in ((f30k, 0.85), (coco, 0.9)):
+    paper, f30k, coco = read("cvse_f30k_paper"), read("cvse_f30k"), read("cvse_coco")
+    for config, alpha, divergence in ((paper, 0.85, 2), (f30k, 0.85, 0.3), (coco, 0.9, 0.3)):
         assert (config.model.name, config.model.fusion, config.model.fixed_instance_weight) == (
             "cvse",
             "fixed_sum",
             alpha,
         )
         loss = config.loss
-        assert (loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight) == (3, 5, 1, 2)
+        assert (loss.fusion_weight, loss.instance_weight, loss.consensus_weight, loss.kl_weight) == (
+            3,
+            5,
+            1,
+            divergence,
+        )
         assert (loss.weighting, loss.reduction, loss.margin, loss.mask_same_image) == ("fixed", "sum", 0.2, False)
         assert (config.text.remove_stop_words, config.text.bytes_literal) == (False, False)
         assert (config.concepts.training_label, config.eval.consensus_weight) == ("image", 0.05)
