@@ -222,7 +222,7 @@ def test_recall_vs_pytorch(tmp_path, capsys):
     assert first[0] in capsys.readouterr().out
     for more, message in (
         (["--data", str(tmp_path)], "recalls_seed5.json is of "),
-        (["--steps", "1", "--config", "configs/cvse_f30k.py"], "config.loss.negatives is 'soft'; expected 'hardest'"),
+        (["--steps", "1", "--config", "configs/cvse_f30k.py"], "config.loss.kl_weight is 0.3; expected 2.0"),
     ):
         assert recall_vs_pytorch.main([*arguments, "--steps", "0", *more]) == 2
         assert message in capsys.readouterr().err
