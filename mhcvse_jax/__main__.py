@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(chosen.module).main([*chosen.arguments, *words[1:]], prog=f"mhcvse {name}")
     except KeyboardInterrupt:  # before the command minds it
         print("stopped; start the same command again", file=sys.stderr)
-        return 75
+        return 75  # as `run.command_line` has it
 
 
 if __name__ == "__main__":
